@@ -1,0 +1,32 @@
+"""Keep sockets open for synchronous code: one thread-safe object stands for the connection to X."""
+
+from connman import errors
+from connman.connection.connection import Connection
+from connman.errors import ConnmanError, Fatal
+from connman.manager import Manager, connect, create_pool, disconnect_all, get_connection, get_pool
+from connman.pool import Pool
+from connman.records import Message, PoolStats, Reset, State, Stats
+from connman.transport.framing import length_prefixed, lines
+from connman.version import __version__
+
+__all__ = [
+    "Connection",
+    "ConnmanError",
+    "Fatal",
+    "Manager",
+    "Message",
+    "Pool",
+    "PoolStats",
+    "Reset",
+    "State",
+    "Stats",
+    "__version__",
+    "connect",
+    "create_pool",
+    "disconnect_all",
+    "errors",
+    "get_connection",
+    "get_pool",
+    "length_prefixed",
+    "lines",
+]

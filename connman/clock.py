@@ -1,0 +1,227 @@
+"""Time as connman sees it: the Clock seam, deadlines, and the one timer thread of the process."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from connman.threads import spawn
+
+logger = logging.getLogger("connman.clock")
+
+
+class Timer(Protocol):
+    """A callback that is due once, unless it is cancelled before."""
+
+    def cancel(self) -> None:
+        """Forget the callback; it does not run after this unless it is running already. Idempotent.
+
+        Threads: any.
+        """
+
+
+class Clock(Protocol):
+    """The only source of time: `SystemClock` in life, ``connman.testing.FakeClock`` in tests."""
+
+    def now(self) -> float:
+        """Return monotonic seconds.
+
+        Threads: any.
+        """
+
+    def wait(self, condition: threading.Condition, timeout: float | None) -> None:
+        """Wait on ``condition``, which the caller holds, until notified or ``timeout`` seconds have passed.
+
+        May return early: callers test their condition and their deadline in a loop. None waits without a limit.
+
+        Threads: any.
+        """
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        """Have ``callback`` called once after ``delay`` seconds, on the timer thread; it must not block.
+
+        Threads: any.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A point on a clock by which something must have ended; passed down instead of timeouts.
+
+    ``at`` is None for "no deadline".
+    """
+
+    clock: Clock
+    at: float | None
+
+    @classmethod
+    def after(cls, clock: Clock, seconds: float | None) -> Deadline:
+        """Return the deadline ``seconds`` from now; None for none.
+
+        Threads: any.
+        """
+        return cls(clock, None if seconds is None else clock.now() + seconds)
+
+    def remaining(self) -> float | None:
+        """Return the seconds left, 0.0 when it has passed, None when there is no deadline.
+
+        Threads: any.
+        """
+        return None if self.at is None else max(0.0, self.at - self.clock.now())
+
+    @property
+    def expired(self) -> bool:
+        """Whether it has passed."""
+        return self.at is not None and self.clock.now() >= self.at
+
+    def wait_for(self, condition: threading.Condition, predicate: Callable[[], bool]) -> bool:
+        """Wait on ``condition``, which the caller holds, until ``predicate()`` is true; False when time ran out.
+
+        Threads: any.
+        """
+        while not predicate():
+            if self.expired:
+                return False
+            self.clock.wait(condition, self.remaining())
+        return True
+
+
+class _Scheduled:
+    """One entry of the timer thread's heap."""
+
+    __slots__ = ("_owner", "callback")
+
+    def __init__(self, owner: TimerThread, callback: Callable[[], None]) -> None:
+        self._owner = owner
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        self._owner.forget(self)
+
+
+class TimerThread:
+    """Call things later, all of them on one daemon thread, which lives only while something is due.
+
+    Threads: every method from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        # Guarded by _condition: _heap, _live, _thread.
+        self._heap: list[tuple[float, int, _Scheduled]] = []
+        self._live = 0
+        self._thread: threading.Thread | None = None
+        self._order = itertools.count()
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        """Have ``callback`` called when ``time.monotonic()`` reaches ``when``.
+
+        Raises: RuntimeError when no thread can be started (the interpreter is ending).
+        Threads: any.
+        """
+        entry = _Scheduled(self, callback)
+        with self._condition:
+            item = (when, next(self._order), entry)
+            heapq.heappush(self._heap, item)
+            self._live += 1
+            if self._thread is None:
+                self._start_locked()
+            elif self._heap[0] is item:
+                self._condition.notify()
+        return entry
+
+    def forget(self, entry: _Scheduled) -> None:
+        """Drop ``entry`` if it is still due.
+
+        Threads: any.
+        """
+        with self._condition:
+            if entry.callback is None:
+                return
+            entry.callback = None
+            self._live -= 1
+            if self._live * 2 < len(self._heap) - 64:
+                self._heap = [item for item in self._heap if item[2].callback is not None]
+                heapq.heapify(self._heap)
+            if self._live == 0:
+                self._condition.notify()
+
+    def _start_locked(self) -> None:
+        try:
+            self._thread = spawn("timers", self._loop)
+        except RuntimeError:
+            self._heap.clear()
+            self._live = 0
+            raise
+
+    def _loop(self) -> None:
+        while (callback := self._next()) is not None:
+            try:
+                callback()
+            except Exception:  # top of a thread: one timer's failure must not stop the others
+                logger.exception("a timer failed")
+
+    def _next(self) -> Callable[[], None] | None:
+        """Wait for the next due callback and take it; None when nothing is left and the thread has to end."""
+        with self._condition:
+            while self._live:
+                when, _, entry = self._heap[0]
+                if entry.callback is None:
+                    heapq.heappop(self._heap)
+                    continue
+                delay = when - time.monotonic()
+                if delay > 0:
+                    self._condition.wait(delay)
+                    continue
+                heapq.heappop(self._heap)
+                callback, entry.callback = entry.callback, None
+                self._live -= 1
+                return callback
+            self._heap.clear()
+            self._thread = None
+            return None
+
+
+# One entry at most. A dict, because setdefault is atomic and no lock may be made at import.
+_timers: dict[str, TimerThread] = {}
+
+
+class SystemClock:
+    """The real clock, with the one timer thread of the process behind `call_later`. It holds no state."""
+
+    def now(self) -> float:
+        """Return ``time.monotonic()``.
+
+        Threads: any.
+        """
+        return time.monotonic()
+
+    def wait(self, condition: threading.Condition, timeout: float | None) -> None:
+        """Wait on ``condition``; see `Clock.wait`.
+
+        Threads: any.
+        """
+        condition.wait(timeout)
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        """Have ``callback`` called after ``delay`` seconds on the timer thread.
+
+        Raises: RuntimeError when no thread can be started (the interpreter is ending).
+        Threads: any.
+        """
+        timers = _timers.get("timers") or _timers.setdefault("timers", TimerThread())
+        return timers.call_at(time.monotonic() + delay, callback)
+
+
+def forget_timers_after_fork() -> None:
+    """Give the child a timer thread of its own: the parent's does not run here, and its lock may be held.
+
+    Threads: the only thread of a fresh child.
+    """
+    _timers.clear()

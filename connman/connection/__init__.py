@@ -1,0 +1,1 @@
+"""A connection that comes back: attempts, backoff, the reader thread, keepalive, forks and exit."""

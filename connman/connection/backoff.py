@@ -1,0 +1,137 @@
+"""When to try again: tenacity decides, this file is the only one that knows it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from typing import Any, cast
+
+import tenacity
+from tenacity import RetryCallState
+
+from connman.clock import Clock
+from connman.errors import ConnmanError, GaveUp, Retry, UpgradeRefused, retry_verdict
+from connman.options import Options
+
+logger = logging.getLogger("connman.backoff")
+
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 128.0
+# Whatever a user's wait says, no peer is asked more often than this: nothing is retried without a limit on its rate.
+SHORTEST_DELAY = 0.01
+
+
+class _HalfJitter(tenacity.wait.wait_base):
+    """Doubling delays, half fixed and half random, so that a restarted fleet does not come back as one."""
+
+    def __init__(self) -> None:
+        self._doubling = tenacity.wait_exponential(multiplier=FIRST_DELAY, max=LONGEST_DELAY)
+        # From the system: a generator's state would be the same in every worker that was forked from one master.
+        self._random = random.SystemRandom()
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        full = self._doubling(retry_state)
+        return full / 2 + self._random.uniform(0, full / 2)
+
+
+class Backoff:
+    """The delays of one connection: a value that is fed with errors and answers with delays; it never waits itself.
+
+    It drives tenacity by its iteration protocol instead of letting it call and sleep: the wait between attempts is
+    then ours, to be cut by ``disconnect`` and ``reconnect_now`` and to be shared by many connections on one thread.
+    tenacity's idea of time is replaced by our clock, so ``stop_after_delay`` and the like follow a fake one.
+
+    Threads: one at a time, the connection's reader.
+    """
+
+    def __init__(self, options: Options, clock: Clock) -> None:
+        self._options = options
+        self._clock = clock
+        self._default_wait = _HalfJitter()
+        self._retrying = tenacity.Retrying(
+            wait=self._delay,
+            stop=options.stop or tenacity.stop_never,
+            retry=tenacity.retry_if_exception(self._is_worth_it),
+        )
+        self._refusals = 0
+        self._state = self._fresh_state()
+
+    @property
+    def attempt(self) -> int:
+        """How many failures in a row have been told, plus one: the number of the try that is under way."""
+        return self._state.attempt_number
+
+    def reset(self) -> None:
+        """Start the series anew: a connection was stable, or a new series of attempts begins."""
+        self._refusals = 0
+        self._state = self._fresh_state()
+
+    def failed(self, error: ConnmanError) -> float | ConnmanError:
+        """Return the seconds to wait before the next try, or the error with which retrying ends.
+
+        That error is ``error`` itself when it is fatal, GaveUp (caused by it) when ``stop`` says so.
+        """
+        state = self._state
+        state.set_exception((type(error), error, error.__traceback__))
+        state.outcome_timestamp = self._clock.now()
+        self._retrying.begin()  # tenacity's statistics are thread-local and want to exist
+        try:
+            step = self._retrying.iter(state)
+        except tenacity.RetryError:
+            gave_up = GaveUp("", (), f"gave up after {state.attempt_number} tries: {error}")
+            gave_up.__cause__ = error
+            return gave_up
+        except ConnmanError as fatal:
+            return fatal
+        state.prepare_for_next_attempt()
+        return float(cast(tenacity.DoSleep, step))
+
+    def _fresh_state(self) -> RetryCallState:
+        state = RetryCallState(self._retrying, None, (), {})
+        state.start_time = self._clock.now()
+        return state
+
+    def _is_worth_it(self, error: BaseException) -> bool:
+        verdict = retry_verdict(error)
+        if verdict is Retry.ONCE:
+            self._refusals += 1
+        said = self._asked(self._options.retry_if, error)
+        if said is not None:
+            return bool(said)
+        return verdict is Retry.AGAIN or (verdict is Retry.ONCE and self._refusals == 1)
+
+    def _delay(self, state: RetryCallState) -> float:
+        delay = self._asked(self._options.wait, state)
+        if delay is None or not math.isfinite(float(delay)):
+            delay = self._default_wait(state)
+        error = state.outcome.exception() if state.outcome is not None else None
+        hint = retry_after(error) if isinstance(error, UpgradeRefused) else None
+        return max(SHORTEST_DELAY, float(delay), min(hint or 0.0, LONGEST_DELAY))
+
+    def _asked(self, function: Callable[[Any], Any] | None, argument: object) -> Any:
+        """Call a user's function; None when there is none or it raised."""
+        if function is None:
+            return None
+        try:
+            return function(argument)
+        except Exception:  # user callback: its failure must not end the connection; the default rule applies
+            logger.exception("retry_if= or wait= raised; the default rule applies")
+            return None
+
+
+def retry_after(refused: UpgradeRefused) -> float | None:
+    """Return the seconds a server asks for by Retry-After, as a number or a date (RFC 9110 10.2.3); None without one.
+
+    Threads: any.
+    """
+    value = refused.headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -1,0 +1,226 @@
+"""The user's callbacks: in order, one at a time, none of them able to harm the connection."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from connman.clock import Clock, Deadline
+from connman.connection.life import Life
+from connman.connection.queue import BoundedQueue
+from connman.errors import ConnmanError
+from connman.records import Message, Reset
+from connman.threads import spawn
+
+if TYPE_CHECKING:
+    from connman.connection.connection import Connection
+
+logger = logging.getLogger("connman.callbacks")
+
+OnOpen = Callable[["Connection"], object]
+OnData = Callable[["Connection", Message], object]
+OnReset = Callable[["Connection", Reset], Any]
+
+
+class Callbacks:
+    """Call the user back on the calling thread. Without ``on_data``, messages go to a queue for ``recv``.
+
+    Once ``disconnect`` was called only the last ``on_reset`` still comes.
+
+    Threads: one at a time, whichever runs the dispatch.
+    """
+
+    def __init__(
+        self, life: Life, inbox: BoundedQueue[Message], on_open: OnOpen | None, on_data: OnData | None,
+        on_reset: OnReset | None,
+    ) -> None:  # fmt: skip
+        self._life = life
+        self._inbox = inbox
+        self.on_open = on_open
+        self._on_data = on_data
+        self._on_reset = on_reset
+        self._is_open_told = False
+        self.errors = 0
+
+    @property
+    def takes_data(self) -> bool:
+        """Whether there is an ``on_data``; without one ``recv`` and iteration serve."""
+        return self._on_data is not None
+
+    def opened(self, conn: Connection) -> None:
+        """Call ``on_open``, unless `disconnect` came meanwhile."""
+        self._is_open_told = self._life.closing is None
+        if self.on_open is not None and self._is_open_told:
+            self._guarded("on_open", conn, self.on_open, conn)
+
+    def data(self, conn: Connection, messages: list[Message]) -> None:
+        """Deliver messages until all are, or `disconnect` was called."""
+        on_data, life = self._on_data, self._life
+        if on_data is None:
+            self._queue(messages)
+            return
+        for message in messages:
+            if life.closing is not None:
+                return
+            try:
+                on_data(conn, message)
+            except (Exception, SystemExit):  # user callback: it must not end the connection
+                self._failed("on_data", conn)
+
+    def _queue(self, messages: list[Message]) -> None:
+        for message in messages:
+            if not self._inbox.put(message, len(message)):
+                return
+
+    def reset(self, conn: Connection, reset: Reset) -> None:
+        """Call ``on_reset``; a callable that it returns is the new ``on_open`` from now on."""
+        # One that nobody saw open has not ended as an open one: resets pair with opens.
+        reset = dataclasses.replace(reset, opened=reset.opened and self._is_open_told)
+        self._is_open_told = False
+        if self._on_reset is None:
+            return
+        answer = self._guarded("on_reset", conn, self._on_reset, conn, reset)
+        if callable(answer):
+            self.on_open = answer
+        elif answer is not None:
+            self.errors += 1
+            error = TypeError(
+                f"on_reset returned {type(answer).__name__}, neither None nor a callable; ignored"
+            )
+            logger.error("%s", error, exc_info=error, extra={"conn": conn.name})
+
+    def _guarded(self, what: str, conn: Connection, callback: Callable[..., Any], *args: object) -> Any:
+        try:
+            return callback(*args)
+        except (Exception, SystemExit):  # user callback: it must not end the connection
+            self._failed(what, conn)
+            return None
+
+    def _failed(self, what: str, conn: Connection) -> None:
+        self.errors += 1
+        logger.error("%s raised", what, exc_info=True, extra={"conn": conn.name})
+
+
+class Dispatcher(Protocol):
+    """Where the callbacks run."""
+
+    def run(self, event: Callable[[], None], size: int) -> None:
+        """Have ``event`` run after all earlier ones; may block while too many wait.
+
+        Threads: the reader only.
+        """
+
+    def finish(self) -> None:
+        """Say that no event comes for now: a thread of the dispatcher's own ends when it has run what waits.
+
+        Threads: the reader only.
+        """
+
+    def hasten(self) -> None:
+        """Let a reader that is blocked in `run` go on: the connection is ending.
+
+        Threads: any.
+        """
+
+
+class ReaderDispatcher:
+    """Run events on the reader thread, at once: the lowest latency. A `Dispatcher`."""
+
+    def run(self, event: Callable[[], None], size: int) -> None:
+        """Run ``event``.
+
+        Threads: the reader only.
+        """
+        event()
+
+    def finish(self) -> None:
+        """Do nothing.
+
+        Threads: the reader only.
+        """
+
+    def hasten(self) -> None:
+        """Do nothing.
+
+        Threads: any.
+        """
+
+
+class _Done(ConnmanError):
+    """Nothing waits and nothing comes."""
+
+
+class ThreadDispatcher:
+    """Run events on one thread of their own behind a bounded queue: for callbacks that block long. A `Dispatcher`.
+
+    The thread lives while the reader does; if the reader is started again before it has ended, it stays, so that
+    callbacks never overlap.
+    """
+
+    def __init__(self, life: Life, clock: Clock, name: str, max_size: int) -> None:
+        self._life = life
+        self._forever = Deadline(clock, None)
+        self._name = f"callbacks-{name}"
+        self._queue: BoundedQueue[Callable[[], None]] = BoundedQueue(clock, max_size)
+        self._lock = threading.Lock()
+        # Guarded by _lock: _is_finishing, _has_thread.
+        self._is_finishing = False
+        self._has_thread = False
+
+    def run(self, event: Callable[[], None], size: int) -> None:
+        """Queue ``event``; blocks while the queue is full, which is backpressure on the peer.
+
+        Threads: the reader only.
+        """
+        with self._lock:
+            self._is_finishing = False
+            must_start = not self._has_thread
+            self._has_thread = True
+        if must_start and not self._start():
+            event()
+            return
+        self._queue.put(event, size)
+
+    def _start(self) -> bool:
+        try:
+            self._life.note_thread(spawn(self._name, self._loop))
+        except RuntimeError:
+            # An ending interpreter grants no thread: the last events run where they are.
+            with self._lock:
+                self._has_thread = False
+            return False
+        return True
+
+    def finish(self) -> None:
+        """Have the thread end once it has run what waits.
+
+        Threads: the reader only.
+        """
+        with self._lock:
+            self._is_finishing = True
+        self._queue.wake()
+
+    def hasten(self) -> None:
+        """Let a blocked `run` go on.
+
+        Threads: any.
+        """
+        self._queue.lift_bound()
+
+    def _loop(self) -> None:
+        while True:
+            try:
+                event = self._queue.get(self._forever, self._why_done)
+            except _Done:
+                with self._lock:
+                    if self._is_finishing:
+                        self._has_thread = False
+                        return
+                continue
+            event()
+
+    def _why_done(self) -> ConnmanError | None:
+        return _Done() if self._is_finishing else None

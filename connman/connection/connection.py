@@ -1,0 +1,248 @@
+"""The connection to X: one thread-safe object that dials, comes back, and can be ended in any phase."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Self
+
+from connman.clock import Deadline
+from connman.connection import fork
+from connman.connection.core import Core
+from connman.connection.future import ConnectedFuture
+from connman.errors import (
+    ConnectError,
+    ConnectionClosed,
+    ConnectTimeout,
+    NotConnected,
+    WaitTimeout,
+    WouldDeadlock,
+)
+from connman.records import Message, State, Stats
+from connman.threads import is_own
+from connman.transport.base import Transport
+
+
+class Connection(Core):
+    """The connection to one target: it dials once however many ask, comes back, and ends when told to.
+
+    ``target``: a URL (ws, wss, tcp, tls, unix, memory), a ``(host, port)`` pair (tcp), or an object with
+    ``dial(dial)``. ``on_open(conn)``, ``on_data(conn, message)`` and ``on_reset(conn, reset)`` are called in order,
+    one at a time; without ``on_data`` use `recv` or iteration. ``handshake(channel)`` logs in on every fresh transport
+    before it counts as open. The options are documented in ``connman.options.Options``.
+
+    Inert until `get_connected`, `connect`, a with-block or ``send(wait=…)`` starts it: no thread, no socket.
+    In a forked child it is idle again.
+
+    Raises: InvalidTarget; InvalidOption; TypeError for an unknown option.
+    Threads: every method from any thread, callbacks included, but for what is said there.
+    """
+
+    # Opening.
+
+    def get_connected(self) -> ConnectedFuture:
+        """Return the one Future that everybody shares until the present connection is lost; start dialling if idle.
+
+        It resolves to this connection once it is open (handshake included; ``on_open`` runs at about the same time).
+        With ``reconnect=True`` it stays pending through failed attempts and fails only when retrying ends: GaveUp, a
+        fatal error, ConnectionClosed by `disconnect`. With ``reconnect=False`` a failed attempt fails it. After a
+        failure the next call dials anew; after `disconnect` it returns a failed Future. It cannot be cancelled.
+
+        Threads: any; never blocks.
+        """
+        fork.check_process()
+        future, must_start = self._life.ask()
+        if must_start:
+            self._start_reader()
+        return future
+
+    def connect(self) -> Self:
+        """Start dialling if idle and return at once, this connection.
+
+        Threads: any; never blocks.
+        """
+        self.get_connected()
+        return self
+
+    def wait_open(self, timeout: float | None = None) -> Self:
+        """Wait until it is open and return it; starts dialling if idle. ``timeout`` in seconds, None for no limit.
+
+        Raises: WaitTimeout, whose text holds the newest error; the error with which connecting ended; WouldDeadlock
+        on the reader thread.
+        Threads: any but the reader's.
+        """
+        future = self.get_connected()
+        try:
+            return self._self(future.result(timeout))
+        except TimeoutError as error:
+            if future.done():
+                raise  # connecting ended with an error that is a timeout itself
+            raise WaitTimeout(f"{self.name}: not open within {timeout:g} s{self._because()}") from error
+
+    def _self(self, _: Connection) -> Self:
+        return self
+
+    def reconnect_now(self) -> None:
+        """Cut the wait before the next attempt short: the network is back. Does nothing in any other state.
+
+        Threads: any; never blocks.
+        """
+        fork.check_process()
+        self._life.hurry()
+
+    # Messages.
+
+    def send(self, data: Message, *, wait: float = 0.0) -> None:
+        """Send one message: str as text, bytes-like as binary. On return the system has taken all of it.
+
+        ``wait``: seconds to wait for the connection to be open (starts it if idle); 0 raises at once.
+
+        Raises: NotConnected when it is not open (nothing was sent); SendTimeout after ``send_timeout`` and
+        ConnectionLost, both of which end the present transport; TypeError or ValueError for data that cannot be sent;
+        WouldDeadlock for a ``wait`` on the reader thread.
+        Threads: any; messages are never mixed, and those of one thread keep their order.
+        """
+        self._transport(wait).send((data,), self._options.send_timeout)
+
+    def send_many(self, messages: Iterable[Message]) -> None:
+        """Send messages in order, with one system call where the network takes them at once.
+
+        Raises: as `send`; ``sent`` of a SendTimeout or ConnectionLost tells how many went out whole. TypeError or
+        ValueError before anything is sent.
+        Threads: any; no other message comes between these.
+        """
+        batch = tuple(messages)
+        transport = self._transport(0.0)
+        if batch:
+            transport.send(batch, self._options.send_timeout)
+
+    def _transport(self, wait: float) -> Transport:
+        fork.check_process()
+        transport = self._life.transport
+        if transport is None and wait > 0:
+            try:
+                self.wait_open(wait)
+            except (WaitTimeout, ConnectError, ConnectionClosed) as error:
+                raise NotConnected(f"{self.name} is not open after {wait:g} s: {error}") from error
+            transport = self._life.transport
+        if transport is None:
+            raise NotConnected(f"{self.name} is {self.state.value}, not open{self._because()}")
+        return transport
+
+    def recv(self, timeout: float | None = None) -> Message:
+        """Return the next message; for connections without ``on_data``. Survives reconnects.
+
+        ``timeout`` in seconds, None for no limit. At most 1,024 messages or ``max_message_size`` wait to be taken;
+        then reading stops, which holds the peer back.
+
+        Raises: WaitTimeout; ConnectionClosed after `disconnect`, at once; the error with which retrying ended, after
+        the messages that came before it; NotConnected when it was never started; TypeError with ``on_data``;
+        WouldDeadlock on the reader thread.
+        Threads: any but the reader's; each message goes to one caller.
+        """
+        fork.check_process()
+        if self._callbacks.takes_data:
+            raise TypeError("recv() is for connections without on_data")
+        if self._life.is_reader():
+            raise WouldDeadlock("the reader thread cannot wait for what only it can read")
+        return self._inbox.get(Deadline.after(self._clock, timeout), self._why_no_more)
+
+    def _why_no_more(self) -> Exception | None:
+        state = self.state
+        if state is State.CLOSED:
+            return self._life.closing or ConnectionClosed()
+        if state is State.IDLE:
+            return self.last_error or NotConnected(f"{self.name} was not started")
+        return None
+
+    def __iter__(self) -> Iterator[Message]:
+        """Yield messages through reconnects until `disconnect`, or an orderly close that nothing follows.
+
+        Raises: what `recv` raises when retrying ends otherwise.
+        Threads: as `recv`.
+        """
+        while True:
+            try:
+                message = self.recv()
+            except ConnectionClosed as closed:
+                if self.state is State.CLOSED or closed.code in (None, 1000, 1001):
+                    return
+                raise
+            yield message
+
+    # Ending.
+
+    def disconnect(self, code: int = 1000, reason: str = "", *, timeout: float | None = None) -> None:
+        """End it for good, in whatever phase it is. Idempotent.
+
+        An attempt is abandoned, a wait cut, no further attempt made. An open WebSocket is closed with ``code`` and
+        ``reason`` (cut to 123 bytes) after the sends under way; the peer has ``timeout`` seconds (None:
+        ``close_timeout``) to answer. After it has returned no callback runs, unless one was still blocked at
+        ``timeout`` + 1 s, which is when this returns at the latest. Messages that were not taken yet are dropped.
+
+        Raises: ValueError for a code that may not be sent.
+        Threads: any; called on one of connman's own threads it returns at once and finishes behind.
+        """
+        bound = self._options.close_timeout if timeout is None else max(0.0, timeout)
+        self.end_soon(code, reason, bound)
+        if not is_own():
+            self.has_ended(bound)
+
+    close = disconnect
+
+    def wait_closed(self, timeout: float | None = None) -> None:
+        """Wait until it was ended by `disconnect`.
+
+        Raises: WaitTimeout; the error with which retrying ended, if that is what ended it; NotConnected when it was
+        never started; WouldDeadlock on connman's own threads.
+        Threads: any but connman's own.
+        """
+        fork.check_process()
+        if is_own():
+            raise WouldDeadlock("one of connman's own threads cannot wait for a connection's end")
+        error = self._life.wait_ended(Deadline.after(self._clock, timeout))
+        if error is not None:
+            raise error
+
+    def __enter__(self) -> Self:
+        """Wait until it is open, at most ``open_timeout`` seconds.
+
+        Raises: as `wait_open`, after having ended the connection.
+        """
+        try:
+            return self.wait_open(self._options.open_timeout)
+        except WaitTimeout as error:
+            self.disconnect()
+            raise ConnectTimeout(self.name, (), str(error)) from error
+        except BaseException:
+            self.disconnect()
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.disconnect()
+
+    # Looking.
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent now."""
+        return self.state is State.OPEN
+
+    @property
+    def transport_name(self) -> str | None:
+        """What carries it now ("ws", "tcp", …), None when not open."""
+        transport = self._life.transport
+        return None if transport is None else transport.name
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The WebSocket subprotocol the server chose, None without one."""
+        transport = self._life.transport
+        return None if transport is None else transport.subprotocol
+
+    @property
+    def stats(self) -> Stats:
+        """What it has done since it was made: a snapshot.
+
+        Threads: any.
+        """
+        return self._life.stats(self._messages_in, self._callbacks.errors)

@@ -1,0 +1,194 @@
+"""The machinery of one connection: what it is made of, how it starts, ends and survives a fork."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from connman.clock import Clock, SystemClock
+from connman.connection import fork
+from connman.connection.attempt import Channel
+from connman.connection.callbacks import (
+    Callbacks,
+    Dispatcher,
+    OnData,
+    OnOpen,
+    OnReset,
+    ReaderDispatcher,
+    ThreadDispatcher,
+)
+from connman.connection.life import Life
+from connman.connection.queue import BoundedQueue
+from connman.connection.reader import Reader
+from connman.endpoint import Endpoint
+from connman.errors import ConnectError, ConnectionClosed, InvalidOption
+from connman.options import make_options
+from connman.records import Message, State
+from connman.threads import spawn
+from connman.transport.base import Dialer
+from connman.transport.openers import EndpointDialer
+
+if TYPE_CHECKING:
+    from connman.connection.connection import Connection
+
+_ids = itertools.count(1)
+# RFC 6455 7.4: what an application may put into a close frame.
+_CLOSE_CODES = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
+
+
+class Core:
+    """What `Connection` stands on; its public part is what pools, managers and the exit hook need.
+
+    Threads: every method from any thread, but for what is said there.
+    """
+
+    def __init__(
+        self,
+        target: object,
+        *,
+        on_open: OnOpen | None = None,
+        on_data: OnData | None = None,
+        on_reset: OnReset | None = None,
+        handshake: Callable[[Channel], object] | None = None,
+        name: str | None = None,
+        clock: Clock | None = None,
+        **options: Any,
+    ) -> None:
+        self.target = target
+        self._options = make_options(options)
+        is_dialer = hasattr(target, "dial")
+        self.endpoint = None if is_dialer else Endpoint.parse(target)
+        self._check_options()
+        self.id = next(_ids)
+        self.name = name or f"{self.endpoint or type(target).__name__}#{self.id}"
+        self._on = (on_open, on_data, on_reset)
+        self._handshake = handshake
+        self._dialer = cast(Dialer, target) if is_dialer else EndpointDialer()
+        self._clock = clock or SystemClock()
+        self._watchers: tuple[Callable[[Connection, State], None], ...] = ()
+        self._messages_in = 0
+        self._build()
+        fork.register(self)
+
+    def _check_options(self) -> None:
+        is_stream = self.endpoint is None or self.endpoint.scheme in ("tcp", "tls", "unix")
+        if self._options.framing is not None and not is_stream:
+            raise InvalidOption("framing is for byte streams: tcp, tls and unix")
+
+    def _build(self) -> None:
+        """Make everything that holds a lock; a forked child does it again."""
+        on_open, on_data, on_reset = self._on
+        options, clock = self._options, self._clock
+        self._life = Life(clock, self._state_changed)
+        self._inbox: BoundedQueue[Message] = BoundedQueue(clock, options.max_message_size)
+        self._callbacks = Callbacks(self._life, self._inbox, on_open, on_data, on_reset)
+        self._dispatcher: Dispatcher = ReaderDispatcher()
+        if options.dispatch == "thread":
+            self._dispatcher = ThreadDispatcher(self._life, clock, self.name, options.max_message_size)
+        self._reader = Reader(
+            cast("Connection", self),
+            self._life,
+            options,
+            clock,
+            dialer=self._dialer,
+            endpoint=self.endpoint,
+            handshake=self._handshake,
+            callbacks=self._callbacks,
+            dispatcher=self._dispatcher,
+        )
+
+    def _start_reader(self) -> None:
+        try:
+            spawn(f"reader-{self.name}", self._reader.run_loop)
+        except RuntimeError as error:
+            self._life.reader_failed(ConnectError(self.name, (), f"no reader thread: {error}"))
+
+    @property
+    def state(self) -> State:
+        """The phase it is in."""
+        fork.check_process()
+        return self._life.state
+
+    @property
+    def generation(self) -> int:
+        """Successful opens so far."""
+        return self._life.generation
+
+    @property
+    def last_error(self) -> Exception | None:
+        """The newest failure or loss, None before the first."""
+        return self._life.last_error
+
+    def end_soon(self, code: int = 1001, reason: str = "", timeout: float = 1.0) -> None:
+        """Begin what `disconnect` does and return at once; `has_ended` waits for it.
+
+        Raises: ValueError for a code that may not be sent.
+        Threads: any; never blocks.
+        """
+        fork.check_process()
+        if code not in _CLOSE_CODES:
+            raise ValueError(f"{code} is no close code that may be sent (RFC 6455 7.4)")
+        self._life.disconnect(ConnectionClosed(code, reason), timeout)
+
+    def has_ended(self, within: float) -> bool:
+        """Wait up to ``within`` seconds for its threads to be gone, then break what is left, with up to 1 s more.
+
+        Threads: any but connman's own.
+        """
+        if self.wait_gone(within):
+            return True
+        self.abort()
+        return self.wait_gone(1.0)
+
+    def wait_gone(self, within: float) -> bool:
+        """Wait up to ``within`` real seconds for its threads to be gone; return whether they are.
+
+        Threads: any but connman's own.
+        """
+        return self._life.wait_gone(within)
+
+    def abort(self) -> None:
+        """Break what was told to end and has not; nothing before that.
+
+        Threads: any; never blocks.
+        """
+        self._life.abort()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} {self._life.state.value} generation={self.generation}>"
+
+    def _because(self) -> str:
+        return "" if self.last_error is None else f"; last error: {self.last_error}"
+
+    def watch(self, watcher: Callable[[Connection, State], None]) -> None:
+        """Have ``watcher(connection, state)`` called after every change of state, on the thread that made it.
+
+        It must not block and not raise. Threads: before the connection is started.
+        """
+        self._watchers = (*self._watchers, watcher)
+
+    def _state_changed(self, state: State) -> None:
+        if state is State.CLOSED:
+            self._inbox.close()
+            self._dispatcher.hasten()
+        elif state is State.IDLE:
+            self._inbox.wake()
+        for watcher in self._watchers:
+            watcher(cast("Connection", self), state)
+
+    def note_received(self, count: int) -> None:
+        """Count messages. Threads: the reader only."""
+        self._messages_in += count
+
+    def after_fork(self) -> None:
+        """Become idle in a child process: new locks, no transport, the inherited Future failed.
+
+        Threads: the first one of the child that uses connman.
+        """
+        life = self._life
+        life.fail_future_after_fork()
+        self._on = (self._callbacks.on_open, *self._on[1:])
+        self._build()
+        if life.closing is not None:
+            self._life.disconnect(life.closing, 0.0)

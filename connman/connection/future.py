@@ -1,0 +1,64 @@
+"""The shared Future: a Future that nobody can cancel for the others and that knows its process and its reader."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from connman.errors import Forked, WouldDeadlock
+
+if TYPE_CHECKING:
+    from connman.connection.connection import Connection
+
+
+class ConnectedFuture(Future["Connection"]):
+    """The Future that `Connection.get_connected` shares among all callers.
+
+    It is running from the start, so ``cancel()`` returns False. Waiting for it on the one thread that could fulfil it
+    raises WouldDeadlock; in a forked child the parent's pending one fails with Forked.
+
+    Threads: every method from any thread.
+    """
+
+    def __init__(self, is_reader: Callable[[], bool]) -> None:
+        super().__init__()
+        self._is_reader = is_reader
+        self._owner_pid = os.getpid()
+        self.set_running_or_notify_cancel()
+
+    def result(self, timeout: float | None = None) -> Connection:
+        """Return the open connection, waiting up to ``timeout`` seconds (None: for as long as it takes).
+
+        Raises: TimeoutError, which leaves the Future as it is; the error with which connecting ended; WouldDeadlock.
+        Threads: any.
+        """
+        self._check()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return the error, None when it opened, waiting up to ``timeout`` seconds.
+
+        Raises: TimeoutError; WouldDeadlock.
+        Threads: any.
+        """
+        self._check()
+        return super().exception(timeout)
+
+    def fail_forked(self) -> None:
+        """Fail it in a child process. The lock inside may have been held by a thread that does not exist here.
+
+        Threads: the only thread of a fresh child.
+        """
+        self._owner_pid = os.getpid()
+        self._condition = threading.Condition()
+        if not self.done():
+            self.set_exception(Forked("this Future belongs to the parent process: ask for a new one"))
+
+    def _check(self) -> None:
+        if os.getpid() != self._owner_pid:
+            self.fail_forked()
+        elif self._is_reader() and not self.done():
+            raise WouldDeadlock("the reader thread cannot wait for the connection that only it can open")

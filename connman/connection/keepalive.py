@@ -1,0 +1,75 @@
+"""Notice a peer that is gone without a word."""
+
+from __future__ import annotations
+
+import threading
+
+from connman.clock import Clock, Timer
+from connman.errors import PingTimeout
+from connman.transport.base import Transport
+
+# A tick that comes this much later than it was due tells that this process, or the machine, was stopped meanwhile.
+_LATE = 1.0
+
+
+class Keepalive:
+    """Ping a transport every ``interval`` seconds, and abort it when it shows no life.
+
+    The rule needs one number, the transport's last sign of life: a ping goes out at most ``interval`` after it, so
+    ``interval + timeout`` without another one is ``timeout`` without an answer. While the reader is busy with what it
+    got (a callback that blocks), the peer is not judged; its return to reading counts as life. After a suspension the
+    peer is pinged first and judged ``timeout`` later.
+
+    Threads: `start` and `stop` from the reader; the ticks run on the timer thread and never block.
+    """
+
+    def __init__(self, transport: Transport, clock: Clock, interval: float, timeout: float) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._interval = interval
+        self._timeout = timeout
+        self._next_ping = self._due = clock.now() + interval
+        self._probed_at = -float("inf")
+        self._lock = threading.Lock()
+        # Guarded by _lock: _timer, _is_stopped.
+        self._timer: Timer | None = None
+        self._is_stopped = False
+
+    def start(self) -> None:
+        """Begin; the first ping is ``interval`` from now.
+
+        Raises: RuntimeError when no timer thread can be started (the interpreter is ending).
+        """
+        self._schedule()
+
+    def stop(self) -> None:
+        """End; a tick that is running may still finish. Idempotent."""
+        with self._lock:
+            self._is_stopped = True
+            timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _schedule(self) -> None:
+        now = self._clock.now()
+        self._due = max(now, min(self._next_ping, self._judge_at()))
+        with self._lock:
+            if not self._is_stopped:
+                self._timer = self._clock.call_later(self._due - now, self._tick)
+
+    def _judge_at(self) -> float:
+        if not self._transport.reading:
+            return self._clock.now() + self._interval
+        return max(self._transport.life + self._interval, self._probed_at) + self._timeout
+
+    def _tick(self) -> None:
+        now = self._clock.now()
+        if now - self._due > _LATE:
+            self._probed_at = self._next_ping = now
+        if now >= self._judge_at():
+            self._transport.abort(PingTimeout(f"no sign of life for {now - self._transport.life:.1f} s"))
+            return
+        if now >= self._next_ping:
+            self._next_ping = now + self._interval
+            self._transport.ping()
+        self._schedule()

@@ -1,0 +1,311 @@
+"""The life of a connection: one lock, one state, and every transition between states."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import InvalidStateError
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from connman.clock import Clock, Deadline
+from connman.connection.future import ConnectedFuture
+from connman.errors import ConnectionClosed, ConnmanError, NotConnected
+from connman.records import State, Stats
+from connman.transport.base import Dial, Transport
+
+if TYPE_CHECKING:
+    from connman.connection.connection import Connection
+
+
+@dataclass(slots=True)
+class Counters:
+    """What has been counted in earlier generations; guarded by the life's lock."""
+
+    opens: int = 0
+    losses: int = 0
+    failed_attempts: int = 0
+    messages_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    ping_rtt: float | None = None
+
+    def add(self, transport: Transport) -> None:
+        """Add what ``transport`` has counted."""
+        self.messages_out += transport.messages_out
+        self.bytes_in += transport.bytes_in
+        self.bytes_out += transport.bytes_out
+        self.ping_rtt = transport.ping_rtt or self.ping_rtt
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a transition out of an attempt or an open transport decided."""
+
+    was_open: bool
+    error: ConnmanError
+    retry_in: float | None
+    generation: int
+
+
+class Life:
+    """The state of one connection and the rules by which it changes.
+
+    Every method decides under the lock and acts after it: Futures are settled and transports ended outside.
+    ``watch`` is called with the new state after each change, on the thread that made it, outside the lock.
+
+    Threads: any, but for `take_dial`, `opened`, `ended` and `wait_retry`, which belong to the reader thread.
+    """
+
+    def __init__(self, clock: Clock, watch: Callable[[State], None]) -> None:
+        self._clock = clock
+        self._watch = watch
+        self._condition = threading.Condition()
+        # Guarded by _condition: everything below; `state`, `closing` and `transport` may be read without it.
+        self.state = State.IDLE
+        self.closing: ConnectionClosed | None = None
+        self.transport: Transport | None = None
+        self.generation = 0
+        self.last_error: Exception | None = None
+        self.opened_at = 0.0
+        self.counters = Counters()
+        self._future: ConnectedFuture | None = None
+        self._dial: Dial | None = None
+        self._is_hurried = False
+        self._threads: set[threading.Thread] = set()
+        self._has_reader = False
+        self._reader_id: int | None = None
+
+    # Asking for a connection.
+
+    def ask(self) -> tuple[ConnectedFuture, bool]:
+        """Return the Future to share, and whether the caller now has to start a reader thread."""
+        with self._condition:
+            if self.state is State.IDLE:
+                self._future = self._new_future()
+                self.state = State.CONNECTING
+                must_start = not self._has_reader
+                self._has_reader = True
+                future = self._future
+            else:
+                future, must_start = self._future or self._new_future(), False
+                if self._future is None:
+                    self._future = future  # closed before anybody asked
+        if self.state is State.CLOSED:
+            _fail(future, self.closing or ConnectionClosed())
+        return future, must_start
+
+    def reader_failed(self, error: ConnmanError) -> None:
+        """Be idle again: no reader thread was granted, or it failed."""
+        with self._condition:
+            self._has_reader = False
+            future, self._future = self._future, None
+            self._dial = self.transport = None
+            self.last_error = error
+            if self.state is not State.CLOSED:
+                self.state = State.IDLE
+            self._condition.notify_all()
+        if future is not None:
+            _fail(future, error)
+        self._watch(self.state)
+
+    def _new_future(self) -> ConnectedFuture:
+        return ConnectedFuture(self.is_reader)
+
+    # The reader's transitions.
+
+    def take_dial(self, dial: Dial) -> bool:
+        """Begin an attempt with ``dial``; False when there is nothing to do and the reader thread has to end."""
+        with self._condition:
+            if self.state is State.CONNECTING:
+                self._dial = dial
+                return True
+            self._has_reader = False
+            self._condition.notify_all()
+            return False
+
+    def opened(self, transport: Transport) -> bool:
+        """Count ``transport`` as open; False when the connection was ended meanwhile and nobody may see it."""
+        with self._condition:
+            self._dial = None
+            if self.closing is not None:
+                return False
+            self.transport = transport
+            self.generation += 1
+            self.counters.opens += 1
+            self.opened_at = self._clock.now()
+            self.state = State.OPEN
+            future = self._future
+            self._condition.notify_all()
+        self._watch(State.OPEN)
+        return future is not None
+
+    def resolve(self, connection: Connection) -> None:
+        """Settle the Future of the generation that has just opened."""
+        future = self._future
+        # Invalid when `disconnect` has come since, and somebody who asked after it has failed the Future.
+        with contextlib.suppress(InvalidStateError):
+            if future is not None:
+                future.set_result(connection)
+
+    def was_stable(self, stable_after: float) -> bool:
+        """Return whether a transport is open and has been for ``stable_after`` seconds."""
+        return self.transport is not None and self._clock.now() - self.opened_at >= stable_after
+
+    def ended(self, error: ConnmanError, decide: float | ConnmanError) -> Ended:
+        """Leave an attempt or an open transport for what was decided: a delay, or the error that ends retrying."""
+        failed: ConnectedFuture | None = None
+        with self._condition:
+            transport, self.transport, self._dial = self.transport, None, None
+            was_open = transport is not None
+            if transport is not None:
+                self.counters.add(transport)
+            if self.closing is not None:
+                error, delay = self.closing, None
+            elif isinstance(decide, ConnmanError):
+                delay = None
+                self.last_error = decide
+                self.state = State.IDLE
+                failed, self._future = (None if was_open else self._future), None
+            else:
+                delay = decide
+                self.last_error = error
+                self.state = State.WAITING
+                if was_open:
+                    self._future = self._new_future()
+            if self.closing is None:
+                self.counters.losses += was_open
+                self.counters.failed_attempts += not was_open
+            state, generation = self.state, self.generation
+            self._condition.notify_all()
+        if failed is not None:
+            assert isinstance(decide, ConnmanError)
+            _fail(failed, decide)
+        self._watch(state)
+        return Ended(was_open, error, delay, generation)
+
+    def wait_retry(self, delay: float) -> None:
+        """Wait between two attempts, until the time, `hurry` or `disconnect` ends it."""
+        with self._condition:
+            Deadline.after(self._clock, delay).wait_for(
+                self._condition, lambda: self._is_hurried or self.closing is not None
+            )
+            self._is_hurried = False
+            if self.closing is not None:
+                return
+            self.state = State.CONNECTING
+        self._watch(State.CONNECTING)
+
+    # From outside.
+
+    def hurry(self) -> None:
+        """Cut the wait between two attempts short; nothing in any other state."""
+        with self._condition:
+            if self.state is State.WAITING:
+                self._is_hurried = True
+                self._condition.notify_all()
+
+    def disconnect(self, closing: ConnectionClosed, timeout: float) -> None:
+        """End it for good, in whatever phase it is, without blocking. Idempotent: the first call's code counts."""
+        with self._condition:
+            if self.closing is not None:
+                return
+            self.closing = closing
+            is_pending = self.state in (State.CONNECTING, State.WAITING)
+            self.state = State.CLOSED
+            future, dial, transport = self._future, self._dial, self.transport
+            self._condition.notify_all()
+        # Outside the lock: each of these takes locks of its own, and Futures call back.
+        if dial is not None:
+            dial.abort(closing)
+        if transport is not None:
+            transport.close(closing.code or 1000, closing.reason, timeout)
+        if is_pending and future is not None:
+            _fail(future, closing)
+        self._watch(State.CLOSED)
+
+    def abort(self) -> None:
+        """Break what `disconnect` left to end in order."""
+        transport = self.transport
+        if self.closing is not None and transport is not None:
+            transport.abort(self.closing)
+
+    # The threads that belong to it.
+
+    def note_thread(self, thread: threading.Thread) -> None:
+        """Count ``thread`` among those that `wait_gone` waits for."""
+        with self._condition:
+            self._threads = {known for known in self._threads if known.is_alive()} | {thread}
+
+    def note_reader(self) -> None:
+        """Note the calling thread as the reader."""
+        self._reader_id = threading.get_ident()
+        self.note_thread(threading.current_thread())
+
+    def is_reader(self) -> bool:
+        """Return whether the calling thread is the one that dials and reads."""
+        return self._has_reader and self._reader_id == threading.get_ident()
+
+    def wait_gone(self, timeout: float) -> bool:
+        """Wait until the connection's threads are gone; False when ``timeout`` seconds did not do.
+
+        Real seconds, whatever the clock: threads end in real time.
+        """
+        until = time.monotonic() + timeout
+        with self._condition:
+            if not self._condition.wait_for(lambda: not self._has_reader, timeout):
+                return False
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+    def wait_ended(self, deadline: Deadline) -> ConnmanError | Exception | None:
+        """Wait until it is closed (returns None) or idle (returns why), the deadline permitting."""
+        with self._condition:
+            over = (State.CLOSED, State.IDLE)
+            if not deadline.wait_for(self._condition, lambda: self.state in over and not self._has_reader):
+                return None
+            return (
+                None
+                if self.state is State.CLOSED
+                else self.last_error or NotConnected("it was never started")
+            )
+
+    def fail_future_after_fork(self) -> None:
+        """Fail the parent's Future in a child process, which gets a new life.
+
+        Threads: the first one of the child that uses connman.
+        """
+        if self._future is not None:
+            self._future.fail_forked()
+
+    def stats(self, messages_in: int, callback_errors: int) -> Stats:
+        """Return the counters together with those of the present transport."""
+        with self._condition:
+            counters = dataclasses.replace(self.counters)
+            transport, opened_at, error = self.transport, self.opened_at, self.last_error
+        if transport is not None:
+            counters.add(transport)
+        return Stats(
+            messages_in=messages_in,
+            messages_out=counters.messages_out,
+            bytes_in=counters.bytes_in,
+            bytes_out=counters.bytes_out,
+            opens=counters.opens,
+            losses=counters.losses,
+            failed_attempts=counters.failed_attempts,
+            callback_errors=callback_errors,
+            last_error=None if error is None else str(error),
+            ping_rtt=counters.ping_rtt,
+            uptime=0.0 if transport is None else self._clock.now() - opened_at,
+        )
+
+
+def _fail(future: ConnectedFuture, error: BaseException) -> None:
+    # Invalid when another thread has settled it just now: who was first counts.
+    with contextlib.suppress(InvalidStateError):
+        future.set_exception(error)

@@ -1,0 +1,157 @@
+"""The reader thread: it dials, logs in, reads, and waits between attempts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from connman.clock import Clock
+from connman.connection.attempt import Channel, open_once
+from connman.connection.backoff import Backoff
+from connman.connection.callbacks import Callbacks, Dispatcher
+from connman.connection.keepalive import Keepalive
+from connman.connection.life import Ended, Life
+from connman.endpoint import Endpoint
+from connman.errors import ConnectionClosed, ConnmanError, ProtocolError
+from connman.options import Options
+from connman.records import Message, Reset, State
+from connman.transport.base import Dial, Dialer, Transport
+
+if TYPE_CHECKING:
+    from connman.connection.connection import Connection
+
+logger = logging.getLogger("connman.connection")
+
+
+class Reader:
+    """Drive one connection's life from its first attempt until nothing is left to do.
+
+    Threads: `run_loop` is the body of the reader thread; one at a time for each connection.
+    """
+
+    def __init__(
+        self,
+        conn: Connection,
+        life: Life,
+        options: Options,
+        clock: Clock,
+        *,
+        dialer: Dialer,
+        endpoint: Endpoint | None,
+        handshake: Callable[[Channel], object] | None,
+        callbacks: Callbacks,
+        dispatcher: Dispatcher,
+    ) -> None:
+        self._conn = conn
+        self._life = life
+        self._options = options
+        self._clock = clock
+        self._dialer = dialer
+        self._endpoint = endpoint
+        self._handshake = handshake
+        self._callbacks = callbacks
+        self._dispatcher = dispatcher
+        self._backoff = Backoff(options, clock)
+
+    def run_loop(self) -> None:
+        """Dial, read and come back until the connection is closed or idle."""
+        self._life.note_reader()
+        try:
+            self._loop()
+        except Exception as bug:  # top of a thread: an error of ours must end in the user's hands, not in silence
+            logger.exception("the reader failed", extra={"conn": self._conn.name})
+            self._dispatcher.finish()
+            self._life.reader_failed(ConnmanError(f"internal error: {type(bug).__name__}: {bug}"))
+
+    def _loop(self) -> None:
+        self._backoff.reset()
+        while self._life.take_dial(dial := Dial(self._endpoint, self._options, self._clock, name=self._conn.name)):
+            self._after(self._live(dial))
+
+    def _live(self, dial: Dial) -> ConnmanError:
+        """Open one transport, read it to its end, and return why it ended."""
+        try:
+            transport, first = open_once(dial, self._dialer, self._options, self._handshake)
+        except ConnmanError as error:
+            return error
+        try:
+            if not self._life.opened(transport):
+                return self._life.closing or ConnectionClosed()
+            return self._read(transport, first)
+        finally:
+            transport.dispose()
+
+    def _read(self, transport: Transport, first: list[Message]) -> ConnmanError:
+        keepalive = self._start_keepalive(transport)
+        try:
+            self._log(logging.INFO, "open", transport=transport.name)
+            self._life.resolve(self._conn)
+            self._dispatcher.run(lambda: self._callbacks.opened(self._conn), 0)
+            if first:
+                self._deliver(first)
+            while True:
+                self._deliver(transport.receive())
+        except ConnmanError as error:
+            return error
+        finally:
+            if keepalive is not None:
+                keepalive.stop()
+
+    def _deliver(self, messages: list[Message]) -> None:
+        self._conn.note_received(len(messages))
+        self._dispatcher.run(lambda: self._callbacks.data(self._conn, messages), sum(map(len, messages)))
+
+    def _start_keepalive(self, transport: Transport) -> Keepalive | None:
+        interval = self._options.ping_interval
+        if interval is None or not transport.can_ping:
+            return None
+        keepalive = Keepalive(transport, self._clock, interval, self._options.ping_timeout)
+        keepalive.start()
+        return keepalive
+
+    def _after(self, error: ConnmanError) -> None:
+        """Decide what follows ``error``, tell the user, and wait if another attempt is due."""
+        if self._life.was_stable(self._options.stable_after):
+            self._backoff.reset()
+        attempt = self._backoff.attempt
+        decision = self._backoff.failed(error) if self._options.reconnect else error
+        ended = self._life.ended(error, decision)
+        self._log_end(ended, attempt)
+        reset = _reset(ended, attempt)
+        self._dispatcher.run(lambda: self._callbacks.reset(self._conn, reset), 0)
+        if ended.retry_in is not None:
+            self._life.wait_retry(ended.retry_in)
+        else:
+            self._backoff.reset()
+            if self._life.state is not State.CONNECTING:
+                self._dispatcher.finish()
+
+    def _log_end(self, ended: Ended, attempt: int) -> None:
+        if self._life.closing is not None:
+            self._log(logging.INFO, "closed", attempt=attempt)
+            return
+        what = "lost" if ended.was_open else "attempt failed"
+        follows = "no retry" if ended.retry_in is None else f"next attempt in {ended.retry_in:.2f} s"
+        self._log(logging.WARNING, f"{what}: {ended.error}; {follows}", attempt=attempt)
+
+    def _log(self, level: int, text: str, **fields: object) -> None:
+        name = self._conn.name
+        logger.log(
+            level, "%s: %s", name, text, extra={"conn": name, "generation": self._life.generation, **fields}
+        )
+
+
+def _reset(ended: Ended, attempt: int) -> Reset:
+    error = ended.error
+    code = error.code if isinstance(error, ConnectionClosed | ProtocolError) else None
+    reason = error.reason if isinstance(error, ConnectionClosed) else ""
+    return Reset(
+        opened=ended.was_open,
+        error=error,
+        code=code,
+        reason=reason,
+        attempt=attempt,
+        retry_in=ended.retry_in,
+        generation=ended.generation,
+    )

@@ -1,0 +1,149 @@
+"""Where a connection leads: parsed, normalised, comparable, and printed without secrets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+from connman.errors import InvalidTarget
+
+_DEFAULT_PORTS = {"ws": 80, "wss": 443}
+_SCHEMES = ("tcp", "tls", "unix", "ws", "wss", "memory")
+_SAFE = "/?#[]@!$&'()*+,;=:%~-._"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A normalised address. Equal endpoints are the same place reached with the same credentials.
+
+    ``scheme``: tcp, tls, unix, ws, wss or memory. ``host``: lower case, IDNA-encoded, without brackets; "" for unix
+    and memory. ``port``: 1 to 65535, 0 for unix and memory. ``path``: of the upgrade request (from "/"), the socket
+    file (unix) or the name (memory). ``query``, ``user`` and ``password`` are kept out of ``str`` and ``repr``.
+    """
+
+    scheme: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    query: str = field(default="", repr=False)
+    user: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, target: object) -> Endpoint:
+        """Return the endpoint for a URL, a ``(host, port)`` pair (meaning tcp) or an Endpoint.
+
+        Raises: InvalidTarget when it is malformed or its scheme is unknown.
+        Threads: any; pure.
+        """
+        if isinstance(target, Endpoint):
+            return target
+        if isinstance(target, str):
+            return _parse_url(target)
+        if isinstance(target, tuple) and len(target) == 2:
+            host, port = target
+            if not isinstance(host, str):
+                raise InvalidTarget(f"a (host, port) pair wants a text as host, not {type(host).__name__}")
+            return cls("tcp", _host(host.strip("[]")), _port(port))
+        raise InvalidTarget(f"a target is a URL or a (host, port) pair, not {type(target).__name__}")
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether TLS is spoken."""
+        return self.scheme in ("tls", "wss")
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether the WebSocket protocol is spoken over the network."""
+        return self.scheme in ("ws", "wss")
+
+    @property
+    def resource(self) -> str:
+        """The request target of the upgrade: path and query. Holds secrets: never log it."""
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+    @property
+    def authority(self) -> str:
+        """``host:port`` with brackets around IPv6, the port left out where it is the scheme's default."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if _DEFAULT_PORTS.get(self.scheme) == self.port else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        if self.scheme in ("unix", "memory"):
+            return f"{self.scheme}://{self.path}"
+        hidden = "?…" if self.query else ""
+        return f"{self.scheme}://{self.authority}{self.path if self.is_websocket else ''}{hidden}"
+
+
+def _parse_url(url: str) -> Endpoint:
+    # The URL itself stays out of every message: it may hold a password or a token.
+    if any(c.isspace() or not c.isprintable() for c in url):
+        raise InvalidTarget("a URL may hold no white space and no control characters")
+    scheme, found, rest = url.partition("://")
+    scheme = scheme.lower()
+    if not found:
+        raise InvalidTarget("not a URL: '://' is missing (such as wss://host/path)")
+    if scheme not in _SCHEMES:
+        raise InvalidTarget(f"unsupported scheme {scheme[:20]!r}: use one of {', '.join(_SCHEMES)}")
+    if scheme in ("unix", "memory"):
+        if not rest or (scheme == "unix" and not rest.startswith("/")):
+            raise InvalidTarget(
+                f"{scheme}:// wants {'an absolute path' if scheme == 'unix' else 'a name'} behind it"
+            )
+        return Endpoint(scheme, path=unquote(rest) if scheme == "unix" else rest)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise InvalidTarget(f"malformed URL: {_without_url(error)}") from None
+    return _network_endpoint(scheme, parts, port)
+
+
+def _network_endpoint(scheme: str, parts: SplitResult, port: int | None) -> Endpoint:
+    if "#" in parts.geturl() or parts.fragment:
+        raise InvalidTarget("a URL of a connection has no fragment (RFC 6455 section 3)")
+    host = _host(parts.hostname or "")
+    chosen = _port(port if port is not None else _DEFAULT_PORTS.get(scheme))
+    if scheme in ("tcp", "tls"):
+        if parts.path not in ("", "/") or parts.query or parts.username is not None:
+            raise InvalidTarget(f"{scheme}:// takes a host and a port, nothing more")
+        return Endpoint(scheme, host, chosen)
+    return Endpoint(
+        scheme,
+        host,
+        chosen,
+        quote(parts.path or "/", safe=_SAFE),
+        quote(parts.query, safe=_SAFE),
+        None if parts.username is None else unquote(parts.username),
+        None if parts.password is None else unquote(parts.password),
+    )
+
+
+def _host(host: str) -> str:
+    if not host:
+        raise InvalidTarget("the host is missing")
+    if any(c.isspace() or not c.isprintable() or c in "/?#@\\" for c in host):
+        raise InvalidTarget("the host holds characters that no host name has")
+    if host.isascii():
+        labels = host.rstrip(".").split(".")
+        if ":" not in host and any(not 0 < len(label) < 64 for label in labels):
+            raise InvalidTarget("a part of the host name is empty or longer than 63 characters")
+        return host.lower()
+    try:
+        return host.encode("idna").decode("ascii").lower()
+    except UnicodeError:
+        raise InvalidTarget("the host is no valid internationalised name") from None
+
+
+def _port(port: Any) -> int:
+    if port is None:
+        raise InvalidTarget("the port is missing")
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
+        raise InvalidTarget("a port is a number from 1 to 65535")
+    return port
+
+
+def _without_url(error: ValueError) -> str:
+    text = str(error)
+    return "the port is no number from 0 to 65535" if "ort" in text else "its host part cannot be read"

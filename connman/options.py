@@ -1,0 +1,153 @@
+"""The options of a connection: one frozen value, checked when it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from connman.errors import InvalidOption
+
+if TYPE_CHECKING:
+    import ssl
+
+Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+
+# Set by the upgrade itself; a second one from outside would contradict it (RFC 6455 4.1).
+_OWN_HEADERS = frozenset(
+    ("connection", "upgrade", "sec-websocket-key", "sec-websocket-version", "sec-websocket-protocol",
+     "sec-websocket-extensions", "content-length", "transfer-encoding")
+)  # fmt: skip
+_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+class Framing(Protocol):
+    """How whole messages lie in a byte stream: see ``connman.lines`` and ``connman.length_prefixed``."""
+
+    def codec(self, max_message_size: int) -> Any:
+        """Return a fresh codec for one transport.
+
+        Threads: any.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a connection is told at construction. Durations are float seconds.
+
+    None as a timeout means no limit for ``wait=`` style waits only; every timeout here is a positive number.
+    """
+
+    reconnect: bool = True
+    wait: Any = None
+    stop: Any = None
+    stable_after: float = 1.0
+    open_timeout: float = 10.0
+    handshake_timeout: float = 10.0
+    close_timeout: float = 5.0
+    send_timeout: float = 30.0
+    ping_interval: float | None = 20.0
+    ping_timeout: float = 20.0
+    max_message_size: int = 16 * 1024 * 1024
+    retry_if: Callable[[BaseException], bool | None] | None = None
+    headers: Headers | Callable[[], Headers] | None = dataclasses.field(default=None, repr=False)
+    subprotocols: tuple[str, ...] = ()
+    compression: Literal["deflate"] | None = None
+    ssl_context: ssl.SSLContext | None = None
+    proxy: str | EllipsisType | None = dataclasses.field(default=..., repr=False)
+    framing: Framing | None = None
+    dispatch: Literal["reader", "thread"] = "reader"
+
+    def __post_init__(self) -> None:
+        for name in ("open_timeout", "handshake_timeout", "close_timeout", "send_timeout", "ping_timeout"):
+            _check_seconds(name, getattr(self, name))
+        _check_seconds("stable_after", self.stable_after, zero=True)
+        if self.ping_interval is not None:
+            _check_seconds("ping_interval", self.ping_interval)
+        _check_size(self.max_message_size)
+        for name in ("wait", "stop", "retry_if"):
+            if getattr(self, name) is not None and not callable(getattr(self, name)):
+                raise InvalidOption(f"{name} is a callable or None")
+        self._check_choices()
+        if self.headers is not None and not callable(self.headers):
+            checked_headers(self.headers)
+        object.__setattr__(self, "subprotocols", _checked_subprotocols(self.subprotocols))
+
+    def _check_choices(self) -> None:
+        if self.dispatch not in ("reader", "thread"):
+            raise InvalidOption("dispatch is 'reader' or 'thread'")
+        if self.compression is not None:
+            raise InvalidOption("compression: only None so far")
+        if self.ssl_context is not None and not hasattr(self.ssl_context, "wrap_socket"):
+            raise InvalidOption("ssl_context is an ssl.SSLContext or None")
+        if self.framing is not None and not hasattr(self.framing, "codec"):
+            raise InvalidOption("framing is connman.lines(), connman.length_prefixed() or None")
+        if self.proxy is not None and self.proxy is not ... and not isinstance(self.proxy, str):
+            raise InvalidOption("proxy is a URL, None for no proxy, or left out for the environment's")
+
+
+def make_options(values: Mapping[str, Any]) -> Options:
+    """Return the checked options for keyword arguments.
+
+    Raises: TypeError for an unknown name; InvalidOption for a value that cannot work.
+    Threads: any; pure.
+    """
+    known = {field.name for field in dataclasses.fields(Options)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise TypeError(f"unknown option {unknown[0]!r}")
+    return Options(**values)
+
+
+def checked_headers(headers: Headers) -> list[tuple[str, str]]:
+    """Return headers as name and value pairs, all fit to be sent.
+
+    Raises: InvalidOption for a name that is no token, a value with CR, LF, NUL or other controls or outside latin-1,
+    or a header that the upgrade sets itself. The value is never part of the text.
+    Threads: any; pure.
+    """
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    try:
+        checked = [(name, value) for name, value in pairs]
+    except (TypeError, ValueError):
+        raise InvalidOption("headers are a mapping or pairs of name and value") from None
+    for name, value in checked:
+        _check_header(name, value)
+    return checked
+
+
+def _check_header(name: object, value: object) -> None:
+    if not isinstance(name, str) or not name or not set(name) <= _TOKEN:
+        raise InvalidOption("a header's name is not a token (RFC 9110 5.6.2)")
+    if not isinstance(value, str):
+        raise InvalidOption(f"header {name}: the value is a text, not {type(value).__name__}")
+    if any((ord(c) < 32 and c != "\t") or ord(c) == 127 or ord(c) > 255 for c in value):
+        raise InvalidOption(
+            f"header {name}: the value holds CR, LF, NUL or another character no header may have"
+        )
+    if name.lower() in _OWN_HEADERS:
+        raise InvalidOption(f"header {name} is set by the upgrade itself")
+
+
+def _checked_subprotocols(subprotocols: object) -> tuple[str, ...]:
+    if isinstance(subprotocols, str) or not isinstance(subprotocols, Iterable):
+        raise InvalidOption("subprotocols is a sequence of texts")
+    names = tuple(subprotocols)
+    if any(not isinstance(name, str) or not name or not set(name) <= _TOKEN for name in names):
+        raise InvalidOption("a subprotocol is not a token (RFC 6455 4.1)")
+    return names
+
+
+def _check_seconds(name: str, value: object, *, zero: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InvalidOption(f"{name} is a finite number of seconds")
+    if value < 0 or (value == 0 and not zero):
+        raise InvalidOption(f"{name} is {'0 or more' if zero else 'more than 0'} seconds")
+
+
+def _check_size(size: object) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise InvalidOption("max_message_size is a number of bytes from 1")

@@ -1,0 +1,324 @@
+"""Many connections under one name: started, lent out, told and ended together."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Self
+
+from connman.clock import Clock, Deadline, SystemClock
+from connman.connection import fork
+from connman.connection.connection import Connection
+from connman.errors import ConnmanError, InvalidOption, PoolClosed, PoolTimeout, WaitTimeout, WouldDeadlock
+from connman.records import Message, PoolStats, State, Stats
+from connman.threads import is_own
+
+LEASE_TIMEOUT = 30.0
+"""Seconds that `Pool.connection` waits when it is not told otherwise."""
+
+
+class _Waiter:
+    """One caller in the queue for a lease; ``connection`` is set by whoever hands one over."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.condition = threading.Condition(lock)
+        self.connection: Connection | None = None
+
+
+class Pool:
+    """A set of connections with common defaults; a with-block that starts them and ends them.
+
+    ``url`` and ``size``: make ``size`` connections to ``url``, inert until the with-block, `connect` or a lease starts
+    them. ``defaults``: options and callbacks of every connection that is added. ``readers`` is reserved for shared
+    reader threads: only None, a thread for each connection, is there so far.
+
+    Raises: InvalidOption; InvalidTarget; TypeError for an unknown option.
+    Threads: every method from any thread.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        url: object = None,
+        size: int = 0,
+        readers: int | None = None,
+        clock: Clock | None = None,
+        **defaults: Any,
+    ) -> None:
+        if readers is not None:
+            raise InvalidOption("readers: only None (a thread for each connection) so far")
+        if size < 0 or (size > 0) != (url is not None):
+            raise InvalidOption("url and size go together: size is the number of connections to url, from 1")
+        self.name = name
+        self._clock = clock or SystemClock()
+        self._defaults = defaults
+        self._lock = threading.Lock()
+        # Guarded by _lock: everything below. _order: least recently leased first.
+        self._order: deque[Connection] = deque()
+        self._connections: list[Connection] = []
+        self._leased: set[Connection] = set()
+        self._waiters: deque[_Waiter] = deque()
+        self._leases = 0
+        self._is_closed = False
+        self._ending: list[Connection] = []
+        for _ in range(size):
+            self._add(self._make(url, {}))
+        fork.register(self)
+
+    # Members.
+
+    def add_connection(self, target: object, **options: Any) -> Connection:
+        """Make a connection to ``target``, start dialling, and return it; ``options`` go before the pool's defaults.
+
+        Raises: PoolClosed after `disconnect`; InvalidTarget; InvalidOption; TypeError.
+        Threads: any; never blocks.
+        """
+        fork.check_process()
+        conn = self._make(target, options)
+        self._add(conn)
+        return conn.connect()
+
+    def _make(self, target: object, options: dict[str, Any]) -> Connection:
+        conn = Connection(target, clock=self._clock, **{**self._defaults, **options})
+        conn.watch(self._member_changed)
+        return conn
+
+    def _add(self, conn: Connection) -> None:
+        with self._lock:
+            if self._is_closed:
+                raise PoolClosed("the pool was disconnected")
+            self._connections.append(conn)
+            self._order.append(conn)
+
+    def get_connections(self) -> list[Connection]:
+        """Return the connections in the order they were added; those that were disconnected are gone.
+
+        Threads: any.
+        """
+        fork.check_process()
+        with self._lock:
+            return list(self._connections)
+
+    def connect(self) -> Self:
+        """Start every connection that is idle and return at once.
+
+        Threads: any; never blocks.
+        """
+        for conn in self.get_connections():
+            conn.connect()
+        return self
+
+    def wait_open(self, timeout: float | None = None) -> Self:
+        """Wait until every connection has opened, starting those that are idle; ``timeout`` in seconds for all together.
+
+        Raises: PoolTimeout; the error with which connecting one of them ended.
+        Threads: any but connman's own.
+        """
+        deadline = Deadline.after(self._clock, timeout)
+        for conn in self.connect().get_connections():
+            try:
+                conn.wait_open(deadline.remaining())
+            except WaitTimeout as error:
+                raise PoolTimeout(str(error)) from error
+        return self
+
+    def _member_changed(self, conn: Connection, state: State) -> None:
+        with self._lock:
+            if state is State.CLOSED and conn in self._connections:
+                self._connections.remove(conn)
+                self._order.remove(conn)
+            elif state is State.OPEN:
+                self._hand_over_locked()
+
+    # Leases.
+
+    @contextlib.contextmanager
+    def connection(self, timeout: float | None = LEASE_TIMEOUT) -> Iterator[Connection]:
+        """Lend an open connection to the block, to nobody else meanwhile; first come, first served.
+
+        ``timeout``: seconds to wait for one, None for no limit. Idle connections are started. A connection that is
+        lost inside the block comes back by itself, also into the pool.
+
+        Raises: PoolTimeout, whose text holds the newest connect error; PoolClosed; WouldDeadlock on connman's own
+        threads when none is free at once.
+        Threads: any.
+        """
+        conn = self._lease(timeout)
+        try:
+            yield conn
+        finally:
+            self._give_back(conn)
+
+    def _lease(self, timeout: float | None) -> Connection:
+        self.connect()
+        waiter = _Waiter(self._lock)
+        deadline = Deadline.after(self._clock, timeout)
+        with self._lock:
+            self._waiters.append(waiter)
+            self._hand_over_locked()
+            if waiter.connection is None and is_own():
+                self._waiters.remove(waiter)
+                raise WouldDeadlock("connman's own threads do not wait for a lease")
+            deadline.wait_for(waiter.condition, lambda: waiter.connection is not None or self._is_closed)
+            if waiter.connection is not None:
+                return waiter.connection
+            self._waiters.remove(waiter)
+            if self._is_closed:
+                raise PoolClosed("the pool was disconnected")
+            connections = list(self._connections)
+        raise PoolTimeout(self._why_none(connections, timeout))
+
+    def _hand_over_locked(self) -> None:
+        for waiter in self._waiters:
+            if waiter.connection is None:
+                conn = next((c for c in self._order if c not in self._leased and c.is_open), None)
+                if conn is None:
+                    return
+                self._leased.add(conn)
+                self._leases += 1
+                waiter.connection = conn
+                waiter.condition.notify()
+        self._waiters = deque(waiter for waiter in self._waiters if waiter.connection is None)
+
+    def _give_back(self, conn: Connection) -> None:
+        with self._lock:
+            self._leased.discard(conn)
+            if conn in self._order:
+                self._order.remove(conn)
+                self._order.append(conn)
+            self._hand_over_locked()
+
+    def _why_none(self, connections: list[Connection], timeout: float | None) -> str:
+        states = ", ".join(f"{sum(c.state is s for c in connections)} {s.value}" for s in State)
+        errors = [c.last_error for c in connections if c.last_error is not None]
+        because = f"; last error: {errors[-1]}" if errors else ""
+        return f"no connection came free within {timeout:g} s ({states}){because}"
+
+    # All of them.
+
+    def broadcast(self, data: Message) -> int:
+        """Send one message on every connection that is open now, one after the other; return on how many.
+
+        One that fails is skipped; one whose peer does not read holds the rest up for at most its ``send_timeout``.
+
+        Raises: TypeError or ValueError for data that cannot be sent.
+        Threads: any.
+        """
+        sent = 0
+        for conn in self.get_connections():
+            if conn.is_open:
+                with contextlib.suppress(ConnmanError):
+                    conn.send(data)
+                    sent += 1
+        return sent
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `disconnect` was called."""
+        return self._is_closed
+
+    @property
+    def stats(self) -> PoolStats:
+        """What the pool holds and has done: a snapshot."""
+        connections = self.get_connections()
+        every = [conn.stats for conn in connections]
+        with self._lock:
+            leased, waiters, leases = len(self._leased), len(self._waiters), self._leases
+        return PoolStats(
+            size=len(connections),
+            open=sum(conn.is_open for conn in connections),
+            leased=leased,
+            waiters=waiters,
+            leases=leases,
+            total=_total(every),
+        )
+
+    def disconnect(self, timeout: float = 5.0) -> None:
+        """End every connection, those in the middle of opening included, under one common deadline. Idempotent; final.
+
+        Callers that wait for a lease get PoolClosed. Returns at the latest after ``timeout`` + 1 s, on one of
+        connman's own threads at once.
+
+        Threads: any.
+        """
+        deadline = Deadline.after(self._clock, timeout)
+        self.end_soon(timeout=timeout, code=1000)
+        if not is_own():
+            end_all(self._ending, deadline)
+
+    close = disconnect
+
+    def end_soon(self, code: int = 1001, reason: str = "", timeout: float = 1.0) -> None:
+        """Begin what `disconnect` does and return at once.
+
+        Threads: any; never blocks.
+        """
+        fork.check_process()
+        with self._lock:
+            if not self._is_closed:
+                self._is_closed = True
+                self._ending = list(self._connections)
+            connections = self._ending
+            for waiter in self._waiters:
+                waiter.condition.notify()
+        # Outside the lock: ending a connection reports its change of state back to us.
+        for conn in connections:
+            conn.end_soon(code, reason, timeout)
+
+    def has_ended(self, within: float) -> bool:
+        """Wait up to ``within`` seconds for the connections that `end_soon` told.
+
+        Threads: any but connman's own.
+        """
+        return end_all(self._ending, Deadline.after(self._clock, within))
+
+    def after_fork(self) -> None:
+        """Become fresh in a child process: nothing is leased, nobody waits.
+
+        Threads: the first one of the child that uses connman.
+        """
+        self._lock = threading.Lock()
+        self._leased = set()
+        self._waiters = deque()
+
+    def __enter__(self) -> Self:
+        """Start the connections and return at once: leases wait for them."""
+        return self.connect()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.disconnect()
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.name or 'unnamed'} of {len(self._connections)}>"
+
+
+def end_all(connections: list[Connection], deadline: Deadline) -> bool:
+    """Wait for connections that were told to end, all under one deadline; what has not ended by then is broken.
+
+    Threads: any but connman's own.
+    """
+    late = [conn for conn in connections if not conn.wait_gone(deadline.remaining() or 0.0)]
+    for conn in late:
+        conn.abort()
+    grace = Deadline.after(deadline.clock, 1.0)
+    return all([conn.wait_gone(grace.remaining() or 0.0) for conn in late])
+
+
+def _total(every: list[Stats]) -> Stats:
+    errors = [stats.last_error for stats in every if stats.last_error is not None]
+    return Stats(
+        messages_in=sum(stats.messages_in for stats in every),
+        messages_out=sum(stats.messages_out for stats in every),
+        bytes_in=sum(stats.bytes_in for stats in every),
+        bytes_out=sum(stats.bytes_out for stats in every),
+        opens=sum(stats.opens for stats in every),
+        losses=sum(stats.losses for stats in every),
+        failed_attempts=sum(stats.failed_attempts for stats in every),
+        callback_errors=sum(stats.callback_errors for stats in every),
+        last_error=errors[-1] if errors else None,
+        ping_rtt=max((stats.ping_rtt for stats in every if stats.ping_rtt is not None), default=None),
+        uptime=max((stats.uptime for stats in every), default=0.0),
+    )

@@ -1,0 +1,290 @@
+"""The seams of the transport floor: what a transport, a byte stream and a codec promise, and what a dial is."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from connman.clock import Clock, Deadline
+from connman.endpoint import Endpoint
+from connman.errors import ConnectError, ConnectTimeout, ConnmanError
+from connman.options import Options
+from connman.records import Message, Step
+
+
+class Transport(Protocol):
+    """One open pipe to a peer, used once.
+
+    Threads: `receive` and `dispose` belong to one reader; everything else may be called from any thread.
+    """
+
+    name: str
+    """What was dialled: "ws", "wss", "tcp" and so on."""
+    life: float
+    """Clock time of the last sign of life; the reader's return to `receive` counts as one."""
+    reading: bool
+    """Whether the reader is inside `receive` (False: it is busy with what it got)."""
+    bytes_in: int
+    bytes_out: int
+    messages_out: int
+    ping_rtt: float | None
+    can_ping: bool
+    """Whether the protocol has pings."""
+    subprotocol: str | None
+    """The WebSocket subprotocol that was agreed on, None without one."""
+
+    def receive(self, deadline: Deadline | None = None) -> list[Message]:
+        """Block until messages are there and return all of them, at least one.
+
+        Raises: ConnectionClosed, ConnectionLost or ProtocolError at the end, after every message that came before it;
+        WaitTimeout when ``deadline`` passes first.
+        Threads: the reader only.
+        """
+
+    def send(self, messages: Sequence[Message], timeout: float) -> None:
+        """Hand messages to the network in order; on return all have been taken by the system.
+
+        Raises: NotConnected when it is closing or ended (nothing sent); SendTimeout or ConnectionLost, which end it
+        (``sent`` tells how many went out whole).
+        Threads: any; one message is never mixed with another.
+        """
+
+    def ping(self) -> bool:
+        """Begin a ping without ever blocking; False where the protocol has none.
+
+        Threads: any.
+        """
+
+    def close(self, code: int, reason: str, timeout: float) -> None:
+        """Begin an orderly end without blocking: sends under way finish first, then the close goes out.
+
+        The reader sees the end within ``timeout`` seconds. Idempotent.
+        Threads: any.
+        """
+
+    def abort(self, error: ConnmanError) -> None:
+        """End it at once; the reader and all senders wake up with ``error``. The first call's error counts.
+
+        Threads: any; never blocks.
+        """
+
+    def dispose(self) -> None:
+        """Give the descriptor back. Idempotent.
+
+        Threads: the reader only, after its last `receive`.
+        """
+
+
+class Stream(Protocol):
+    """A byte pipe under a transport."""
+
+    def recv(self, deadline: Deadline | None) -> bytes:
+        """Block until bytes are there; b"" at the peer's end of file or after `shutdown`.
+
+        Raises: OSError; TimeoutError when ``deadline`` passes.
+        Threads: the reader only.
+        """
+
+    def send_some(self, data: memoryview) -> int:
+        """Hand over as much as is taken without blocking; 0 when nothing is just now.
+
+        Raises: OSError when the pipe is broken.
+        Threads: one at a time (the send lock).
+        """
+
+    def wait_writable(self, seconds: float | None) -> None:
+        """Block until `send_some` may succeed, the pipe is shut down, or the time has passed.
+
+        Threads: one at a time (the send lock).
+        """
+
+    def end_writing(self) -> None:
+        """Tell the peer that nothing more comes (FIN, TLS close_notify), best effort, without blocking.
+
+        Threads: one at a time (the send lock).
+        """
+
+    def shutdown(self) -> None:
+        """Break the pipe: everyone blocked in it wakes. Keeps the descriptor. Idempotent; never blocks.
+
+        Threads: any.
+        """
+
+    def close(self) -> None:
+        """Give the descriptor back. Idempotent.
+
+        Threads: the reader only, when no one else is inside.
+        """
+
+
+class Codec(Protocol):
+    """Bytes in, messages out, and the other way: pure, no I/O. One for each transport.
+
+    Threads: `feed`, `eof` and the attributes from the reader only; the encoders from any thread.
+    """
+
+    frames: int
+    """Complete frames seen so far, control frames included: a rise is a sign of life."""
+    replies: list[bytes]
+    """Frames to send because of what was fed (pongs, the answer to a close, a close for a violation)."""
+    pong: bytes | None
+    """Payload of the newest pong, until the reader takes it."""
+    end: ConnmanError | None
+    """Why nothing more will come out; set once. Messages returned before stand."""
+
+    def feed(self, chunk: bytes) -> list[Message]:
+        """Take what arrived and return the messages that are now complete. Never raises: a violation sets `end`."""
+
+    def eof(self) -> ConnmanError:
+        """Return the error for the peer's end of file at this point of the stream."""
+
+    def encode(self, message: Message) -> bytes:
+        """Return the bytes that carry ``message``.
+
+        Raises: ValueError or TypeError for a message that the protocol cannot carry.
+        """
+
+    def encode_ping(self, payload: bytes) -> bytes | None:
+        """Return a ping, None where the protocol has none."""
+
+    def encode_close(self, code: int, reason: str) -> bytes | None:
+        """Return a close frame, None where the protocol ends by the stream's end of file."""
+
+
+class Dialer(Protocol):
+    """Anything that can be a target: a `connman.strategy` tree, a scripted dialer of ``connman.testing``."""
+
+    def dial(self, dial: Dial) -> Transport:
+        """Open one transport within ``dial.deadline``, abortable by ``dial.abort``.
+
+        Raises: ConnectError. Threads: called on a reader thread, one call at a time for each connection.
+        """
+
+
+class Dial:
+    """One attempt to open one transport: its deadline, its log, and the way to abort it.
+
+    Threads: `abort` from any thread; the rest belongs to the thread that dials.
+    """
+
+    def __init__(self, endpoint: Endpoint | None, options: Options, clock: Clock, *, name: str = "") -> None:
+        self.endpoint = endpoint
+        self.options = options
+        self.clock = clock
+        self.headers: Sequence[tuple[str, str]] = ()
+        self.name = name or str(endpoint)
+        self.deadline = Deadline.after(clock, options.open_timeout)
+        self.log: list[Step] = []
+        self._lock = threading.Lock()
+        # Guarded by _lock: _aborted, _abortables.
+        self._aborted: ConnmanError | None = None
+        self._abortables: list[Callable[[], None]] = []
+
+    def abort(self, error: ConnmanError) -> None:
+        """End the dial in whatever it is doing: the dialling thread raises ``error`` soon. Idempotent.
+
+        Threads: any; never blocks.
+        """
+        with self._lock:
+            if self._aborted is not None:
+                return
+            self._aborted = error
+            abortables = list(self._abortables)
+        # Outside the lock: each of them takes a lock of its own.
+        for wake in abortables:
+            wake()
+
+    @contextlib.contextmanager
+    def abortable(self, wake: Callable[[], None]) -> Iterator[None]:
+        """Have ``wake`` called by `abort` while the block runs; register *before* anything in it can block.
+
+        Raises: the abort's error when it came before.
+        """
+        self.add_abortable(wake)
+        try:
+            yield
+        finally:
+            self.remove_abortable(wake)
+
+    def add_abortable(self, wake: Callable[[], None]) -> None:
+        """Register ``wake`` to be called, once, by `abort`.
+
+        Raises: the abort's error when it came before (``wake`` is not registered then).
+        """
+        with self._lock:
+            if self._aborted is None:
+                self._abortables.append(wake)
+                return
+        raise self._aborted
+
+    def remove_abortable(self, wake: Callable[[], None]) -> None:
+        """Forget ``wake``. Idempotent."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._abortables.remove(wake)
+
+    def begin(self, headers: Sequence[tuple[str, str]]) -> None:
+        """Take this attempt's headers and start its deadline: what user code took before does not count."""
+        self.headers = headers
+        self.deadline = Deadline.after(self.clock, self.options.open_timeout)
+
+    def check_aborted(self) -> None:
+        """Raise when the dial was aborted.
+
+        Raises: the abort's error.
+        """
+        if self._aborted is not None:
+            raise self._aborted
+
+    def check(self) -> None:
+        """Raise when the dial was aborted or its deadline has passed.
+
+        Raises: the abort's error; ConnectTimeout.
+        """
+        self.check_aborted()
+        if self.deadline.expired:
+            raise self.timeout()
+
+    def timeout(self) -> ConnectTimeout:
+        """Return the error for a deadline that has passed, with the log so far."""
+        return ConnectTimeout(self.name, self.log, f"no connection within {self.options.open_timeout:g} s")
+
+    @contextlib.contextmanager
+    def step(self, phase: str, address: str = "") -> Iterator[None]:
+        """Log the block as a step, and translate what escapes from it.
+
+        Raises: the abort's error if the dial was aborted; ConnectTimeout when the deadline has passed, and for a
+        TimeoutError of the system; ConnectError for any other OSError; errors of connman as they are.
+        """
+        began = self.clock.now()
+        try:
+            yield
+        except (OSError, ConnmanError) as error:
+            if self._aborted is not None and error is not self._aborted:
+                raise self._aborted from error
+            self.log.append(Step(phase, address, self.clock.now() - began, describe(error)))
+            if isinstance(error, ConnectError):
+                error.with_log(self.log)
+            if isinstance(error, ConnmanError):
+                raise
+            raise self._translated(error, phase) from error
+        self.log.append(Step(phase, address, self.clock.now() - began))
+
+    def _translated(self, error: OSError, phase: str) -> ConnectError:
+        if self.deadline.expired:
+            return self.timeout()
+        kind = ConnectTimeout if isinstance(error, TimeoutError) else ConnectError
+        return kind(self.name, self.log, f"{phase}: {describe(error)}")
+
+
+def describe(error: BaseException) -> str:
+    """Return one line about an error from below, without addresses of this process or secrets.
+
+    Threads: any; pure.
+    """
+    if isinstance(error, ConnectError) and error.message:
+        return error.message
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,318 @@
+"""RFC 6455 frames as a client reads and writes them: bytes in, messages out, and the other way. Pure, no I/O."""
+
+from __future__ import annotations
+
+import codecs
+import struct
+
+from connman.errors import ConnectionClosed, ConnectionLost, ConnmanError, MessageTooBig, ProtocolError
+from connman.records import Message
+from connman.transport.masking import masked, new_key
+
+_TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+_FIN, _RESERVED, _OPCODE = 0x80, 0x70, 0x0F
+_MASKED, _LENGTH = 0x80, 0x7F
+_WHOLE_TEXT, _WHOLE_BINARY = _FIN | _TEXT, _FIN | _BINARY
+
+_MOST_REPLIES = 64
+_MOST_REASON = 123  # bytes of UTF-8: a control frame carries 125, two of them are the code (5.5.1)
+
+_pack_masked_head = struct.Struct("!BB4s").pack
+
+
+class FrameCodec:
+    """Reads what a server sends and writes what a client sends.
+
+    ``mask=False``: frames go out unmasked, for both ends of the memory transport. Frames that come in are unmasked
+    always; a masked one is a violation (5.1). Sizes are checked as soon as a header is seen, so no more than
+    ``max_message_size`` is ever held of a message, in however many fragments it comes.
+
+    Threads: `feed`, `eof` and the attributes from the reader only; the encoders from any thread.
+    """
+
+    def __init__(self, max_message_size: int, *, mask: bool = True) -> None:
+        self.frames = 0
+        self.replies: list[bytes] = []
+        self.pong: bytes | None = None
+        self.end: ConnmanError | None = None
+        self._limit = max_message_size
+        self._mask = mask
+        # Written once by encode_close and only read by the reader, so it needs no lock.
+        self._close_sent = False
+        # The frame that the last chunk cut: what is there of it, and how much of it is known to be needed.
+        self._cut = bytearray()
+        self._cut_size = 0
+        # The fragmented message under way. One buffer, not a list of pieces: empty and tiny fragments then cost
+        # no memory of their own, and no limit on their number is needed.
+        self._opcode = 0
+        self._message = bytearray()
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+
+    def feed(self, chunk: bytes) -> list[Message]:
+        """Take what arrived and return the messages that are now complete.
+
+        Never raises: a violation sets `end` and puts the close frame that tells of it into `replies`; messages that
+        were complete before it are returned. After `end` is set nothing more is parsed.
+
+        Threads: the reader only.
+        """
+        messages: list[Message] = []
+        if self.end is None:
+            try:
+                self._parse(chunk, messages)
+            except ProtocolError as error:
+                self._fail(error)
+            except UnicodeDecodeError:
+                self._fail(ProtocolError("text that is not valid UTF-8", 1007))
+        return messages
+
+    def eof(self) -> ConnmanError:
+        """Return the error for the peer's end of file at this point: always a loss unless `end` is set already.
+
+        Threads: the reader only.
+        """
+        if self.end is not None:
+            return self.end
+        if self._cut:
+            return ConnectionLost("the stream ended in the middle of a frame")
+        if self._opcode:
+            return ConnectionLost("the stream ended in the middle of a fragmented message")
+        return ConnectionLost("the stream ended without a close frame")
+
+    def encode(self, message: Message) -> bytes:
+        """Return the frame for a message: str as text, anything bytes-like as binary.
+
+        Raises: ValueError for a text with lone surrogates; TypeError for what is neither str nor bytes-like.
+        Threads: any.
+        """
+        if isinstance(message, str):
+            return self._frame(_WHOLE_TEXT, message.encode())
+        if type(message) is bytes:
+            return self._frame(_WHOLE_BINARY, message)
+        # Through a memoryview, because bytes() would also take numbers and lists.
+        return self._frame(_WHOLE_BINARY, memoryview(message).tobytes())
+
+    def encode_ping(self, payload: bytes) -> bytes:
+        """Return a ping frame.
+
+        Raises: ValueError for a payload of more than 125 bytes.
+        Threads: any.
+        """
+        if len(payload) > 125:
+            raise ValueError("a ping carries at most 125 bytes")
+        return self._frame(_FIN | _PING, payload)
+
+    def encode_close(self, code: int, reason: str) -> bytes:
+        """Return a close frame, its reason cut to 123 bytes between two characters; the peer's close is then its answer.
+
+        Raises: ValueError for a code that may not be sent (RFC 6455 7.4) or a reason with lone surrogates.
+        Threads: any.
+        """
+        if not _is_close_code(code):
+            raise ValueError(f"close code {code} may not be sent (RFC 6455 7.4)")
+        # Cutting can leave part of a character at the end, which "ignore" drops.
+        text = reason.encode()[:_MOST_REASON].decode(errors="ignore")
+        self._close_sent = True
+        return self._frame(_FIN | _CLOSE, code.to_bytes(2, "big") + text.encode())
+
+    def _parse(self, chunk: bytes, messages: list[Message]) -> None:
+        pos = self._resume(chunk, messages) if self._cut else 0
+        while pos < len(chunk) and self.end is None:
+            if not self._opcode:
+                pos = self._whole_messages(chunk, pos, messages)
+            pos = self._careful(chunk, pos, messages)
+
+    def _whole_messages(self, chunk: bytes, pos: int, messages: list[Message]) -> int:
+        """Take the run of whole text and binary frames at ``pos`` and return where it ends.
+
+        The hot loop. It stops at anything else, without judging it: `_careful` does. Measured with 32 bytes of text
+        (CPython 3.11): as here 8.7 million a second; with struct.unpack_from for the header 4.0; with a memoryview
+        instead of slices of the bytes 6.1; with ``str(…, "utf-8")`` instead of ``.decode()`` 7.3; cutting a
+        str that the chunk was decoded to at once as latin-1, 8.4. Two loops, one for each kind, win 4 % for text.
+        """
+        size = len(chunk)
+        limit = self._limit
+        short = min(limit, 125)
+        before = len(messages)
+        append = messages.append
+        try:
+            while pos < size:
+                length = chunk[pos + 1]
+                if length <= short:
+                    begin = pos + 2
+                elif length == 126:
+                    length = chunk[pos + 2] << 8 | chunk[pos + 3]
+                    if not 126 <= length <= limit:
+                        break
+                    begin = pos + 4
+                else:
+                    break
+                end = begin + length
+                if end > size:
+                    break
+                first = chunk[pos]
+                if first == _WHOLE_TEXT:
+                    append(chunk[begin:end].decode())
+                elif first == _WHOLE_BINARY:
+                    append(chunk[begin:end])
+                else:
+                    break
+                pos = end
+        except IndexError:
+            pass  # the chunk ends within a header
+        finally:
+            self.frames += len(messages) - before
+        return pos
+
+    def _careful(self, chunk: bytes, pos: int, messages: list[Message]) -> int:
+        """Take the one frame at ``pos``, of any kind, or keep it if it is cut; return where the next begins."""
+        if pos == len(chunk):
+            return pos
+        size = self._measure(chunk, pos)
+        if pos + size <= len(chunk):
+            self._take(memoryview(chunk)[pos : pos + size], messages)
+            return pos + size
+        self._cut += chunk[pos:]
+        self._cut_size = size
+        return len(chunk)
+
+    def _resume(self, chunk: bytes, messages: list[Message]) -> int:
+        """Complete the cut frame with the beginning of ``chunk`` and return how much that took.
+
+        Every byte is copied once into the buffer and once out of it, however many chunks a frame comes in.
+        """
+        pos = 0
+        while (missing := self._cut_size - len(self._cut)) > 0:
+            self._cut += chunk[pos : pos + missing]
+            pos += missing
+            if pos > len(chunk):
+                return len(chunk)
+            self._cut_size = self._measure(self._cut, 0)
+        frame, self._cut = self._cut, bytearray()
+        self._take(memoryview(frame), messages)
+        return pos
+
+    def _measure(self, data: bytes | bytearray, pos: int) -> int:
+        """Return the size of the frame at ``pos`` as far as its header is there, which is checked before.
+
+        Raises: ProtocolError, MessageTooBig.
+        """
+        available = len(data) - pos
+        if available < 2:
+            return 2
+        self._check_head(data[pos], data[pos + 1])
+        length = data[pos + 1]
+        head = _head_size(length)
+        if available < head:
+            return head
+        if length > 125:
+            length = int.from_bytes(data[pos + 2 : pos + head], "big")
+            if length < (126 if head == 4 else 0x10000) or length >> 63:
+                raise ProtocolError("a frame length that is not in its shortest form, or negative", 1002)
+        if data[pos] & _OPCODE < _CLOSE and len(self._message) + length > self._limit:
+            raise MessageTooBig(f"a message of more than {self._limit} bytes", 1009)
+        return head + length
+
+    def _check_head(self, first: int, second: int) -> None:
+        opcode = first & _OPCODE
+        if first & _RESERVED:
+            raise ProtocolError("reserved bits are set, but no extension was agreed on", 1002)
+        if second & _MASKED:
+            raise ProtocolError("a masked frame from the server", 1002)
+        if opcode >= _CLOSE:
+            if opcode > _PONG:
+                raise ProtocolError(f"unknown opcode {opcode:#x}", 1002)
+            if not first & _FIN or second > 125:
+                raise ProtocolError("a control frame that is fragmented or longer than 125 bytes", 1002)
+        elif opcode > _BINARY:
+            raise ProtocolError(f"unknown opcode {opcode:#x}", 1002)
+        elif opcode and self._opcode:
+            raise ProtocolError("a new message within a fragmented one", 1002)
+        elif not opcode and not self._opcode:
+            raise ProtocolError("a continuation of nothing", 1002)
+
+    def _take(self, frame: memoryview, messages: list[Message]) -> None:
+        """Act on one complete frame whose header has passed `_measure`."""
+        first = frame[0]
+        payload = frame[_head_size(frame[1]) :]
+        opcode = first & _OPCODE
+        if opcode >= _CLOSE:
+            self._take_control(opcode, bytes(payload))
+        elif first == _WHOLE_TEXT:
+            messages.append(str(payload, "utf-8"))
+        elif first == _WHOLE_BINARY:
+            messages.append(bytes(payload))
+        else:
+            self._take_fragment(first, payload, messages)
+        self.frames += 1
+
+    def _take_fragment(self, first: int, payload: memoryview, messages: list[Message]) -> None:
+        self._opcode = self._opcode or first & _OPCODE
+        self._message += payload
+        is_last = bool(first & _FIN)
+        if self._opcode == _TEXT:
+            # Only a check, so that invalid text ends the connection with the fragment that it is in. The pieces are
+            # thrown away: kept, small ones would take many times the memory of their bytes.
+            self._utf8.decode(payload, is_last)
+        if is_last:
+            whole, self._message = self._message, bytearray()
+            messages.append(str(whole, "utf-8") if self._opcode == _TEXT else bytes(whole))
+            self._opcode = 0
+
+    def _take_control(self, opcode: int, payload: bytes) -> None:
+        if opcode == _PING:
+            self.replies.append(self._frame(_FIN | _PONG, payload))
+            # 5.5.3 allows to answer only the newest pings; a flood must not make us hoard answers.
+            del self.replies[:-_MOST_REPLIES]
+        elif opcode == _PONG:
+            self.pong = payload
+        else:
+            self.end = _closed(payload)
+            if not self._close_sent:
+                self.replies.append(self._frame(_FIN | _CLOSE, payload[:2]))
+
+    def _fail(self, error: ProtocolError) -> None:
+        # Without the traceback, which would hold the chunk and the messages, and this codec in a cycle.
+        self.end = error.with_traceback(None)
+        self._cut = bytearray()
+        self._message = bytearray()
+        if not self._close_sent and error.code is not None:
+            self.replies.append(self._frame(_FIN | _CLOSE, error.code.to_bytes(2, "big")))
+
+    def _frame(self, first: int, payload: bytes) -> bytes:
+        length = len(payload)
+        bit = _MASKED if self._mask else 0
+        if length < 126:
+            if bit:
+                key = new_key()
+                return _pack_masked_head(first, bit | length, key) + masked(payload, key)
+            return bytes((first, length)) + payload
+        size, code = (2, 126) if length < 0x10000 else (8, 127)
+        head = bytes((first, bit | code)) + length.to_bytes(size, "big")
+        if not bit:
+            return head + payload
+        key = new_key()
+        return b"".join((head, key, masked(payload, key)))
+
+
+def _head_size(second: int) -> int:
+    """Return the size of an unmasked header from its second byte."""
+    return 2 if second < 126 else 4 if second == 126 else 10
+
+
+def _is_close_code(code: int) -> bool:
+    # 7.4 and the IANA registry: 1004 to 1006 and 1015 never travel, 1016 to 2999 mean nothing yet.
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+def _closed(payload: bytes) -> ConnectionClosed:
+    """Return what a close frame says.
+
+    Raises: ProtocolError, UnicodeDecodeError.
+    """
+    if not payload:
+        return ConnectionClosed(1005)
+    code = int.from_bytes(payload[:2], "big")
+    if len(payload) == 1 or not _is_close_code(code):
+        raise ProtocolError("a close frame without a valid code", 1002)
+    return ConnectionClosed(code, payload[2:].decode())

@@ -1,0 +1,214 @@
+"""Transports inside one process: the real pipe and the real frames over two byte lanes instead of a network."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from connman.clock import Clock, Deadline, SystemClock
+from connman.errors import ConnectError
+from connman.transport.base import Dial
+from connman.transport.frames import FrameCodec
+from connman.transport.pipe import Pipe
+
+_CHUNK = 65536
+_CAPACITY = 4 * _CHUNK
+
+
+class _Lane:
+    """Bytes on their way in one direction: bounded, with an end."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._condition = threading.Condition()
+        # Guarded by _condition: _bytes, _is_ended, _is_broken.
+        self._bytes = bytearray()
+        self._is_ended = False
+        self._is_broken = False
+
+    def put(self, data: memoryview) -> int:
+        with self._condition:
+            if self._is_broken or self._is_ended:
+                raise BrokenPipeError("the memory transport has ended")
+            taken = min(len(data), _CAPACITY - len(self._bytes))
+            self._bytes += data[:taken]
+            self._condition.notify_all()
+            return taken
+
+    def take(self, deadline: Deadline) -> bytes:
+        with self._condition:
+            if not deadline.wait_for(
+                self._condition, lambda: bool(self._bytes) or self._is_ended or self._is_broken
+            ):
+                raise TimeoutError("timed out")
+            chunk = bytes(self._bytes[:_CHUNK])
+            del self._bytes[:_CHUNK]
+            self._condition.notify_all()
+            return chunk
+
+    def wait_room(self, deadline: Deadline) -> None:
+        with self._condition:
+            deadline.wait_for(
+                self._condition, lambda: len(self._bytes) < _CAPACITY or self._is_ended or self._is_broken
+            )
+
+    def end(self) -> None:
+        with self._condition:
+            self._is_ended = True
+            self._condition.notify_all()
+
+    def break_(self) -> None:
+        with self._condition:
+            self._is_broken = True
+            self._condition.notify_all()
+
+
+class MemoryStream:
+    """One end of an in-process byte pipe; a ``base.Stream``, which documents the methods.
+
+    Threads: as for ``base.Stream``.
+    """
+
+    def __init__(self, clock: Clock, incoming: _Lane, outgoing: _Lane) -> None:
+        self._clock = clock
+        self._incoming = incoming
+        self._outgoing = outgoing
+
+    def recv(self, deadline: Deadline | None) -> bytes:
+        """Block until bytes are there; b"" at the end.
+
+        Raises: TimeoutError when ``deadline`` passes.
+        Threads: the reader only.
+        """
+        return self._incoming.take(deadline or Deadline(self._clock, None))
+
+    def send_some(self, data: memoryview) -> int:
+        """Hand over what there is room for.
+
+        Raises: BrokenPipeError when the other end is gone.
+        Threads: one at a time.
+        """
+        return self._outgoing.put(data)
+
+    def wait_writable(self, seconds: float | None) -> None:
+        """Block until there may be room.
+
+        Threads: one at a time.
+        """
+        self._outgoing.wait_room(Deadline.after(self._clock, seconds))
+
+    def end_writing(self) -> None:
+        """Let the other end read to the end of file.
+
+        Threads: any.
+        """
+        self._outgoing.end()
+
+    def shutdown(self) -> None:
+        """Break both directions. Idempotent.
+
+        Threads: any.
+        """
+        self._incoming.break_()
+        self._outgoing.break_()
+
+    def close(self) -> None:
+        """Do what `shutdown` does: there is no descriptor.
+
+        Threads: the reader only.
+        """
+        self.shutdown()
+
+
+def memory_pair(clock: Clock, max_message_size: int, name: str = "memory") -> tuple[Pipe, Pipe]:
+    """Return two transports that are each other's peer. They speak WebSocket frames without masks.
+
+    Threads: any.
+    """
+    there, back = _Lane(clock), _Lane(clock)
+    near, far = MemoryStream(clock, back, there), MemoryStream(clock, there, back)
+    return (
+        Pipe(name, near, FrameCodec(max_message_size, mask=False), clock),
+        Pipe(name, far, FrameCodec(max_message_size, mask=False), clock),
+    )
+
+
+# Names that are listened on. Reads and writes of one key are atomic, so no lock is made at import.
+_listeners: dict[str, MemoryListener] = {}
+
+
+class MemoryListener:
+    """Accept what dials ``memory://<name>`` in this process; a with-block.
+
+    Raises: ValueError when the name is listened on already.
+    Threads: every method from any thread.
+    """
+
+    def __init__(self, name: str, *, clock: Clock | None = None, backlog: int = 128) -> None:
+        self.name = name
+        self._clock = clock or SystemClock()
+        self._backlog = backlog
+        self._condition = threading.Condition()
+        # Guarded by _condition: _waiting.
+        self._waiting: deque[Pipe] = deque()
+        if _listeners.setdefault(name, self) is not self:
+            raise ValueError(f"memory://{name} is listened on already")
+
+    def accept(self, timeout: float | None = None) -> Pipe:
+        """Return our end of the next connection; its reader is the caller.
+
+        Raises: TimeoutError when none comes within ``timeout`` seconds (None: waits for ever).
+        Threads: any.
+        """
+        with self._condition:
+            if not Deadline.after(self._clock, timeout).wait_for(
+                self._condition, lambda: bool(self._waiting)
+            ):
+                raise TimeoutError("nobody dialled")
+            return self._waiting.popleft()
+
+    def offer(self, dial: Dial) -> Pipe:
+        """Make a pair for a dialling client and return its end.
+
+        Raises: ConnectionRefusedError when the backlog is full.
+        Threads: any.
+        """
+        client, server = memory_pair(dial.clock, dial.options.max_message_size)
+        with self._condition:
+            if len(self._waiting) >= self._backlog:
+                raise ConnectionRefusedError("the backlog is full")
+            self._waiting.append(server)
+            self._condition.notify()
+        return client
+
+    def close(self) -> None:
+        """Stop listening; what was not accepted is broken. Idempotent.
+
+        Threads: any.
+        """
+        if _listeners.get(self.name) is self:
+            _listeners.pop(self.name, None)
+        with self._condition:
+            waiting, self._waiting = self._waiting, deque()
+        for pipe in waiting:
+            pipe.dispose()
+
+    def __enter__(self) -> MemoryListener:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def open_memory(dial: Dial) -> Pipe:
+    """Dial ``memory://<name>``.
+
+    Raises: ConnectError when nobody listens there.
+    Threads: the dialling thread.
+    """
+    name = dial.endpoint.path if dial.endpoint is not None else ""
+    with dial.step("memory", name):
+        listener = _listeners.get(name)
+        if listener is None:
+            raise ConnectError(dial.name, dial.log, "nobody listens there")
+        return listener.offer(dial)

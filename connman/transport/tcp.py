@@ -1,0 +1,128 @@
+"""Byte streams over a plain socket, and the openers of the transports that carry bytes: tcp, tls, unix."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+
+from connman.clock import Deadline
+from connman.options import Options
+from connman.transport.base import Codec, Dial, Stream
+from connman.transport.dial import discard_on_error, open_socket
+from connman.transport.framing import RawCodec
+from connman.transport.pipe import Pipe
+from connman.transport.sockets import READABLE, WRITABLE, SocketGuard, poll_ready, wait_ready
+from connman.transport.tls import TlsStream, start_tls
+
+_CHUNK = 65536
+
+
+def open_tcp(dial: Dial) -> Pipe:
+    """Open a plain TCP transport, through a proxy where one is named.
+
+    Raises: ConnectError and its kinds; the abort's error.
+    Threads: the dialling thread.
+    """
+    return _open(dial, TcpStream)
+
+
+def open_unix(dial: Dial) -> Pipe:
+    """Open a transport over a unix socket.
+
+    Raises: ConnectError and its kinds; the abort's error.
+    Threads: the dialling thread.
+    """
+    return _open(dial, TcpStream)
+
+
+def open_tls(dial: Dial) -> Pipe:
+    """Open a TLS transport, through a proxy where one is named; the certificate is checked for the endpoint's host.
+
+    Raises: CertificateError; ConnectError and its kinds; the abort's error.
+    Threads: the dialling thread.
+    """
+
+    def secure(guard: SocketGuard) -> Stream:
+        assert dial.endpoint is not None
+        start_tls(dial, guard, dial.endpoint.host)
+        return TlsStream(guard)
+
+    return _open(dial, secure)
+
+
+def _open(dial: Dial, make_stream: Callable[[SocketGuard], Stream]) -> Pipe:
+    guard = open_socket(dial)
+    assert dial.endpoint is not None
+    with discard_on_error(dial, guard):
+        pipe = Pipe(dial.endpoint.scheme, make_stream(guard), _codec(dial.options), dial.clock)
+        dial.remove_abortable(guard.shutdown)
+        # An abort until now has shut the socket down and is raised here; a later one is for the pipe's new owner.
+        dial.check()
+    return pipe
+
+
+def _codec(options: Options) -> Codec:
+    if options.framing is None:
+        return RawCodec(options.max_message_size)
+    codec: Codec = options.framing.codec(options.max_message_size)
+    return codec
+
+
+class TcpStream:
+    """A ``base.Stream``, which documents the methods, over a connected TCP or unix socket, which it makes blocking.
+
+    Reading without a deadline is one system call. Writing never blocks: it asks for that call by call.
+
+    Threads: `recv` and `close` belong to one reader, `send_some`, `wait_writable` and `end_writing` to whoever holds
+    the send lock; `shutdown` from any thread.
+    """
+
+    def __init__(self, guard: SocketGuard) -> None:
+        self._guard = guard
+        self._sock = guard.sock
+        self._sock.setblocking(True)
+
+    def recv(self, deadline: Deadline | None) -> bytes:
+        """Block until bytes are there; see ``base.Stream``.
+
+        Threads: the reader only.
+        """
+        if deadline is not None and not wait_ready(self._sock.fileno(), READABLE, deadline):
+            raise TimeoutError("timed out")
+        if self._guard.is_shut:
+            return b""
+        try:
+            return self._sock.recv(_CHUNK)
+        except OSError:
+            if self._guard.is_shut:
+                return b""
+            raise
+
+    def send_some(self, data: memoryview) -> int:
+        """Hand over what is taken at once; see ``base.Stream``."""
+        try:
+            return self._sock.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+
+    def wait_writable(self, seconds: float | None) -> None:
+        """Block until `send_some` may succeed; see ``base.Stream``."""
+        poll_ready(self._sock.fileno(), WRITABLE, seconds)
+
+    def end_writing(self) -> None:
+        """Send FIN behind what was sent; see ``base.Stream``."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def shutdown(self) -> None:
+        """Break the pipe; see ``base.Stream``."""
+        self._guard.shutdown()
+
+    def close(self) -> None:
+        """Give the descriptor back; see ``base.Stream``."""
+        self._guard.close()
+
+    def drop(self) -> None:
+        """Close an inherited descriptor; see ``base.Stream``."""
+        self._guard.drop()

@@ -1,0 +1,203 @@
+"""TLS over a dialled socket: the handshake, and a stream that one thread may read while others write."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+
+from connman.clock import Deadline
+from connman.errors import CertificateError, ConnectError
+from connman.transport.base import Dial
+from connman.transport.sockets import READABLE, WRITABLE, DialSocket, SocketGuard, poll_ready, wait_ready
+
+# The largest plain text of one record (RFC 8446 5.1): a read returns no more than that.
+_RECORD = 16384
+# What is encrypted in one go under the lock, so that the reader does not wait for a long message.
+_CHUNK = 65536
+# How long a writer waits for incoming bytes, which the reader may have taken from under its nose.
+_WANT_READ_PATIENCE = 0.05
+
+
+def start_tls(dial: Dial, guard: SocketGuard, server_hostname: str) -> None:
+    """Put TLS on the connected socket of ``guard`` and finish the handshake.
+
+    ``options.ssl_context`` is used as it is; without one certificate and host name are verified against the system's
+    authorities. ``server_hostname`` goes out as SNI and is what the certificate is checked for.
+
+    Raises: CertificateError when the peer's certificate is refused; ConnectError; ConnectTimeout; the abort's error.
+    The socket is closed by whoever holds the guard, also on an error.
+    Threads: the dialling thread.
+    """
+    with dial.step("tls", server_hostname):
+        try:
+            sock = (dial.options.ssl_context or _default_context()).wrap_socket(
+                guard.sock,
+                server_hostname=server_hostname,
+                do_handshake_on_connect=False,
+                suppress_ragged_eofs=False,
+            )
+            guard.replace(sock)
+            _shake_hands(sock, DialSocket(guard, dial.deadline))
+        except ssl.SSLCertVerificationError as error:
+            refusal = f"certificate refused: {error.verify_message}"
+            raise CertificateError(dial.name, message=refusal) from error
+        except ValueError as error:
+            raise ConnectError(dial.name, message=f"the host name does not fit TLS: {error}") from error
+
+
+def _shake_hands(sock: ssl.SSLSocket, waiter: DialSocket) -> None:
+    while True:
+        try:
+            return sock.do_handshake()
+        except ssl.SSLWantReadError:
+            waiter.wait(READABLE)
+        except ssl.SSLWantWriteError:
+            waiter.wait(WRITABLE)
+
+
+# One entry at most. A dict, because setdefault is atomic; made on first use, since it reads the system's certificates.
+_contexts: dict[str, ssl.SSLContext] = {}
+
+
+def _default_context() -> ssl.SSLContext:
+    context = _contexts.get("default")
+    return context if context is not None else _contexts.setdefault("default", _make_context())
+
+
+def _make_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # In a renegotiation a writer would read, and what it reads the sleeping reader would never learn of.
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    return context
+
+
+class TlsStream:
+    """A ``base.Stream``, which documents the methods, over a socket on which `start_tls` has succeeded.
+
+    An ``SSLSocket`` that two threads use at once breaks (bad record MAC, false ends of file). So the socket never
+    blocks, each single call on it is made under one lock, and waiting for the network happens outside it.
+
+    Threads: `recv` and `close` belong to one reader, `send_some`, `wait_writable` and `end_writing` to whoever holds
+    the send lock; `shutdown` from any thread.
+    """
+
+    def __init__(self, guard: SocketGuard) -> None:
+        assert isinstance(guard.sock, ssl.SSLSocket)
+        self._guard = guard
+        self._sock = guard.sock
+        self._lock = threading.Lock()
+        # Guarded by _lock: every use of the TLS object in _sock, _is_ended, _is_unwrapped.
+        self._is_ended = False
+        self._is_unwrapped = False
+        # Guarded by the send lock of the caller.
+        self._write_wants = WRITABLE
+
+    def recv(self, deadline: Deadline | None) -> bytes:
+        """Block until bytes are there; see ``base.Stream``.
+
+        Raises: ssl.SSLEOFError when the peer's stream ends without a goodbye (it may have been cut short).
+        Threads: the reader only.
+        """
+        while not self._guard.is_shut:
+            try:
+                with self._lock:
+                    # An unwrapped SSLSocket reads in clear text.
+                    return b"" if self._is_unwrapped else self._sock.recv(_RECORD)
+            except ssl.SSLWantReadError:
+                wants = READABLE
+            except ssl.SSLWantWriteError:
+                wants = WRITABLE
+            except ssl.SSLZeroReturnError:
+                return b""
+            except OSError:
+                if self._guard.is_shut:
+                    break
+                if not self._is_ended:
+                    raise
+                # OpenSSL reads nothing more when our goodbye met bytes that were still under way.
+                return self._drain(deadline)
+            self._wait(wants, deadline)
+        return b""
+
+    def _drain(self, deadline: Deadline | None) -> bytes:
+        """Throw away what arrives up to the peer's end of file; return b"".
+
+        Closing over unread bytes would reset the connection, and what is still on its way out would be lost.
+        """
+        with contextlib.suppress(ConnectionError):
+            while not self._guard.is_shut:
+                try:
+                    if not socket.socket.recv(self._sock, _CHUNK):
+                        break
+                except BlockingIOError:
+                    self._wait(READABLE, deadline)
+        return b""
+
+    def _wait(self, wants: int, deadline: Deadline | None) -> None:
+        if not wait_ready(self._sock.fileno(), wants, deadline):
+            raise TimeoutError("timed out")
+
+    def send_some(self, data: memoryview) -> int:
+        """Hand over what is taken at once; see ``base.Stream``.
+
+        After 0 OpenSSL wants the same bytes again, which the callers' send lock sees to; where they lie may change,
+        Python has set SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER.
+        """
+        sent = 0
+        while sent < len(data):
+            count = self._send_once(data[sent : sent + _CHUNK])
+            if not count:
+                break
+            sent += count
+        return sent
+
+    def _send_once(self, data: memoryview) -> int:
+        try:
+            with self._lock:
+                if self._is_ended or self._guard.is_shut:
+                    raise BrokenPipeError("the sending side has ended")
+                return self._sock.send(data)
+        except ssl.SSLWantWriteError:
+            self._write_wants = WRITABLE
+        except ssl.SSLWantReadError:
+            self._write_wants = READABLE
+        return 0
+
+    def wait_writable(self, seconds: float | None) -> None:
+        """Block until `send_some` may succeed; see ``base.Stream``."""
+        if self._write_wants == READABLE:
+            seconds = _WANT_READ_PATIENCE if seconds is None else min(seconds, _WANT_READ_PATIENCE)
+        if not self._guard.is_shut:
+            poll_ready(self._sock.fileno(), self._write_wants, seconds)
+
+    def end_writing(self) -> None:
+        """Say goodbye (close_notify), then FIN, as far as the network takes them at once; see ``base.Stream``.
+
+        What the peer sends until it has heard of it may be lost.
+        """
+        with self._lock:
+            if self._is_ended or self._guard.is_shut:
+                return
+            self._is_ended = True
+            # Usually ends with WANT_READ: the goodbye is out, the peer's is not here yet.
+            with contextlib.suppress(OSError, ValueError):
+                self._sock.unwrap()
+                self._is_unwrapped = True
+        with contextlib.suppress(OSError):
+            # Not SSLSocket.shutdown(), which throws the TLS layer away and reads on in clear text.
+            socket.socket.shutdown(self._sock, socket.SHUT_WR)
+
+    def shutdown(self) -> None:
+        """Break the pipe; see ``base.Stream``. The TLS layer stays, so nothing can leave in clear text."""
+        self._guard.shutdown()
+
+    def close(self) -> None:
+        """Give the descriptor back; see ``base.Stream``."""
+        self._guard.close()
+
+    def drop(self) -> None:
+        """Close an inherited descriptor, without close_notify; see ``base.Stream``."""
+        self._guard.drop()

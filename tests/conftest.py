@@ -1,0 +1,67 @@
+"""What holds for every test: nothing is left behind, and what was random can be repeated."""
+
+import os
+import random
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.waiting import eventually
+
+# No elapsed-time assertion: speed belongs to scripts/bench.
+hypothesis.settings.register_profile("connman", deadline=None)
+hypothesis.settings.load_profile("connman")
+
+DESCRIPTORS = Path("/proc/self/fd")
+PATIENCE = 5.0  # seconds for threads to finish behind a close that returns at once
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail when a thread, socket or selector of the test outlives it and its other fixtures.
+
+    What a wider fixture (class, module, session) opened before the test is not the test's.
+    """
+    threads, descriptors = set(threading.enumerate()), open_descriptors()
+    yield
+    try:
+        eventually(
+            lambda: not (set(threading.enumerate()) - threads or open_descriptors() - descriptors), PATIENCE
+        )
+    except AssertionError:
+        left = [stack_of(thread) for thread in threading.enumerate() if thread not in threads]
+        left += [f"descriptor {number}: {kind}" for number, kind in sorted(open_descriptors() - descriptors)]
+        if left:
+            pytest.fail("left behind:\n" + "\n".join(left), pytrace=False)
+
+
+def open_descriptors() -> set[tuple[int, str]]:
+    """List the open sockets and selectors as number and kind; nothing where there is no /proc."""
+    found = set()
+    for link in DESCRIPTORS.iterdir() if DESCRIPTORS.exists() else ():
+        try:
+            kind = os.readlink(link)
+        except FileNotFoundError:  # closed meanwhile, as the one iterdir() itself uses
+            continue
+        if kind.startswith(("socket:", "anon_inode:[eventpoll]")):
+            found.add((int(link.name), kind))
+    return found
+
+
+def stack_of(thread: threading.Thread) -> str:
+    frame = sys._current_frames().get(thread.ident or 0)
+    stack = "".join(traceback.format_stack(frame)) if frame else "  (ended meanwhile)\n"
+    return f"thread {thread.name!r}:\n{stack}"
+
+
+@pytest.fixture
+def seed() -> int:
+    """Choose the seed of a randomised test: CONNMAN_SEED repeats a run. The report of a failure shows it."""
+    value = int(os.environ.get("CONNMAN_SEED") or random.randrange(2**32))
+    print(f"CONNMAN_SEED={value}")
+    return value

@@ -1,0 +1,501 @@
+"""RFC 6455 frames: any split of the bytes gives the same, violations have their codes, work and memory are bounded."""
+
+import array
+import gc
+import sys
+import threading
+import tracemalloc
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pytest
+import websocket
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from connman.errors import ConnectionClosed, ConnectionLost, MessageTooBig, ProtocolError
+from connman.records import Message
+from connman.transport.frames import FrameCodec
+from connman.transport.masking import masked
+
+MIB = 1 << 20
+TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
+
+
+def frame(first: int, payload: bytes = b"") -> bytes:
+    """Write a frame as a server does."""
+    size = len(payload)
+    if size < 126:
+        return bytes((first, size)) + payload
+    if size < 65536:
+        return bytes((first, 126)) + size.to_bytes(2, "big") + payload
+    return bytes((first, 127)) + size.to_bytes(8, "big") + payload
+
+
+def unmask(data: bytes) -> list[tuple[int, bytes]]:
+    """Read frames as a server does: first byte and payload; all of them must be masked."""
+    found, pos = [], 0
+    while pos < len(data):
+        first, second = data[pos], data[pos + 1]
+        assert second & 0x80
+        size, pos = second & 0x7F, pos + 2
+        if size > 125:
+            width = 2 if size == 126 else 8
+            size, pos = int.from_bytes(data[pos : pos + width], "big"), pos + width
+        key, pos = data[pos : pos + 4], pos + 4
+        found.append((first, bytes(masked(data[pos : pos + size], key))))
+        pos += size
+    return found
+
+
+def feed_all(codec: FrameCodec, chunks: Iterable[bytes]) -> list[Message]:
+    return [message for chunk in chunks for message in codec.feed(chunk)]
+
+
+def outcome(chunks: Iterable[bytes], limit: int = MIB) -> tuple[Any, ...]:
+    """Return all that a stream leads to, comparable."""
+    codec = FrameCodec(limit, mask=False)
+    messages = feed_all(codec, chunks)
+    end = codec.end
+    return messages, type(end), str(end), getattr(end, "code", None), codec.frames, codec.replies, codec.pong
+
+
+def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
+    edges = sorted({place % (len(data) + 1) for place in places})
+    return [data[a:b] for a, b in zip([0, *edges], [*edges, len(data)], strict=True)]
+
+
+# Streams, with what they mean.
+
+SIZES = st.sampled_from([0, 1, 5, 124, 125, 126, 127, 300, 65535, 65536])
+TEXTS = st.one_of(st.text(max_size=20), st.builds(lambda size: "x" * size, SIZES), st.builds(lambda n: "é" * n, SIZES))
+BINARIES = st.one_of(st.binary(max_size=20), st.builds(bytes, SIZES))
+CONTROLS = st.builds(frame, st.sampled_from([PING, PONG]), st.binary(max_size=125))
+
+
+@st.composite
+def message_streams(draw: st.DrawFn) -> tuple[bytes, list[Message]]:
+    """One message in one frame or several, some with control frames in between."""
+    message: Message = draw(st.one_of(TEXTS, BINARIES))
+    payload = message.encode() if isinstance(message, str) else message
+    opcode = 1 if isinstance(message, str) else 2
+    pieces = cut(payload, draw(st.lists(st.integers(0, 70000), max_size=4)))
+    if len(pieces) == 1:
+        return frame(0x80 | opcode, payload), [message]
+    data = frame(opcode, pieces[0])
+    for piece in pieces[1:-1]:
+        data += draw(st.one_of(st.just(b""), CONTROLS)) + frame(0, piece)
+    return data + draw(st.one_of(st.just(b""), CONTROLS)) + frame(0x80, pieces[-1]), [message]
+
+
+PARTS = st.one_of(message_streams(), CONTROLS.map(lambda data: (data, [])))
+STREAMS = st.lists(PARTS, max_size=6).map(
+    lambda parts: (b"".join(data for data, _ in parts), [m for _, messages in parts for m in messages])
+)
+PLACES = st.lists(st.integers(0, 300_000), max_size=30)
+
+
+@given(STREAMS, PLACES)
+def test_any_split_of_a_valid_stream_gives_its_messages(stream: tuple[bytes, list[Message]], places: list[int]) -> None:
+    data, messages = stream
+    assert outcome([data])[:2] == (messages, type(None))
+    assert outcome(cut(data, places)) == outcome([data])
+
+
+@given(st.lists(st.one_of(message_streams().filter(lambda s: len(s[0]) < 2000)), max_size=3))
+@settings(max_examples=30)
+def test_byte_by_byte_is_a_split_too(parts: list[tuple[bytes, list[Message]]]) -> None:
+    data = b"".join(part for part, _ in parts)
+    assert outcome(bytes((byte,)) for byte in data) == outcome([data])
+
+
+@st.composite
+def damaged_streams(draw: st.DrawFn) -> bytes:
+    data = bytearray(draw(STREAMS)[0] + frame(CLOSE, draw(st.binary(max_size=10))) + draw(st.binary(max_size=10)))
+    for place, byte in draw(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=4)):
+        data[place % len(data)] = byte
+    return bytes(data)
+
+
+@given(damaged_streams(), PLACES, st.sampled_from([10, 200, MIB]))
+@settings(max_examples=300)
+def test_any_split_of_a_damaged_stream_gives_the_same_error(data: bytes, places: list[int], limit: int) -> None:
+    assert outcome(cut(data, places), limit) == outcome([data], limit)
+
+
+# Beside websocket-client's own parser.
+
+
+class FakeSocket:
+    """Gives websocket-client bytes, and takes its pongs."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = memoryview(data)
+
+    def gettimeout(self) -> float:
+        return 1.0
+
+    def recv(self, size: int) -> bytes:
+        piece, self.data = bytes(self.data[:size]), self.data[size:]
+        return piece
+
+    def send(self, data: bytes) -> int:
+        return len(data)
+
+    def close(self) -> None:
+        pass
+
+
+def theirs(data: bytes) -> tuple[list[Message], Exception | None]:
+    """Return the messages websocket-client reads, and its error unless it read a close or the end of the bytes."""
+    client = websocket.WebSocket()
+    client.sock = FakeSocket(data)
+    messages: list[Message] = []
+    try:
+        while True:
+            opcode, got = client.recv_data_frame(control_frame=True)
+            if opcode == websocket.ABNF.OPCODE_CLOSE:
+                return messages, None
+            if opcode in (1, 2):
+                messages.append(got.data.decode() if opcode == 1 else bytes(got.data))
+    except websocket.WebSocketConnectionClosedException:
+        return messages, None
+    except (websocket.WebSocketException, UnicodeDecodeError) as error:
+        return messages, error
+
+
+@given(damaged_streams().filter(lambda data: len(data) < 3000))
+@example(frame(TEXT, b"\xc3"))  # theirs lets a cut character through
+@settings(max_examples=200)
+def test_never_laxer_than_websocket_client(data: bytes) -> None:
+    """Ours may refuse what theirs takes, but not the other way, and what both take is the same.
+
+    Theirs is laxer about masked frames, fragmented control frames, control frames of more than 125 bytes, lengths that
+    are negative or not in their shortest form, and text whose last character is cut.
+    """
+    codec = FrameCodec(MIB)
+    ours = codec.feed(data)
+    their_messages, their_error = theirs(data)
+    assert their_messages[: len(ours)] == ours
+    if isinstance(codec.end, ProtocolError):
+        return
+    assert their_error is None
+    assert their_messages == ours
+
+
+# Violations.
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"\xc1\x00", 1002),  # reserved bits
+        (b"\xa1\x00", 1002),
+        (b"\x91\x00", 1002),
+        (b"\x83\x00", 1002),  # reserved opcodes
+        (b"\x87\x00", 1002),
+        (b"\x8b\x00", 1002),
+        (b"\x8f\x00", 1002),
+        (b"\x81\x85\0\0\0\0hello", 1002),  # masked
+        (b"\x82\xfe", 1002),
+        (b"\x09\x00", 1002),  # fragmented control frames
+        (b"\x08\x00", 1002),
+        (b"\x89\x7e\x00\x7e" + bytes(126), 1002),  # long control frames
+        (b"\x88\x7f", 1002),
+        (b"\x80\x00", 1002),  # a continuation of nothing
+        (b"\x00\x00", 1002),
+        (b"\x01\x01a\x81\x01b", 1002),  # a message in a message
+        (b"\x01\x01a\x02\x01b", 1002),
+        (b"\x81\x7e\x00\x7d", 1002),  # lengths not in their shortest form
+        (b"\x82\x7f\x00\x00\x00\x00\x00\x00\xff\xff", 1002),
+        (b"\x82\x7f\x80\x00\x00\x00\x00\x00\x00\x00", 1002),  # a negative length
+        (b"\x82\x7f\x00\x00\x00\x00\x00\x10\x00\x01", 1009),  # 1 MiB and a byte
+        (b"\x82\x7f\x7f\xff\xff\xff\xff\xff\xff\xff", 1009),
+        (b"\x02\x01a\x00\x01b\x80\x7f\x00\x00\x00\x00\x00\x0f\xff\xff", 1009),
+        (b"\x81\x01\xff", 1007),
+        (b"\x81\x02a\xc3", 1007),
+        (b"\x81\x03\xed\xa0\x80", 1007),  # a surrogate
+        (b"\x81\x7e\x00\x7f" + bytes(126) + b"\xff", 1007),
+        (b"\x01\x02a\xc3\x80\x00", 1007),
+        (b"\x01\x01a\x00\x02\xc3\xa9\x00\x01\xff", 1007),  # told before the last fragment
+        (b"\x88\x01\x03", 1002),
+        (b"\x88\x02\x03\xe7", 1002),  # 999
+        (b"\x88\x02\x03\xec", 1002),  # 1004
+        (b"\x88\x02\x03\xed", 1002),  # 1005
+        (b"\x88\x02\x03\xee", 1002),  # 1006
+        (b"\x88\x02\x03\xf7", 1002),  # 1015
+        (b"\x88\x02\x07\xd0", 1002),  # 2000
+        (b"\x88\x02\x13\x88", 1002),  # 5000
+        (b"\x88\x03\x03\xe8\xff", 1007),
+    ],
+)
+def test_a_violation_ends_it_with_its_code(data: bytes, code: int) -> None:
+    for before, messages in ((b"", []), (frame(TEXT, b"before"), ["before"])):
+        for chunks in ([before + data + frame(TEXT, b"after")], [bytes((b,)) for b in before + data]):
+            codec = FrameCodec(MIB)
+            assert feed_all(codec, chunks) == messages
+            assert isinstance(codec.end, MessageTooBig if code == 1009 else ProtocolError)
+            assert codec.end.code == code
+            assert [unmask(reply) for reply in codec.replies] == [[(CLOSE, code.to_bytes(2, "big"))]]
+            assert codec.feed(frame(TEXT, b"after")) == []
+            assert codec.eof() is codec.end
+
+
+def test_sizes_up_to_the_limit_pass_whatever_the_limit() -> None:
+    for limit in (1, 100, 125, 126, 65535, 65536):
+        whole = frame(BINARY, bytes(limit))
+        pieces = frame(2, bytes(limit - 1)) + frame(0, b"") + frame(0x80, b"\0")
+        assert outcome([whole + pieces], limit)[0] == [bytes(limit), bytes(limit)]
+        assert outcome([frame(BINARY, bytes(limit + 1))], limit)[1] is MessageTooBig
+        assert outcome([frame(TEXT, bytes(limit + 1))], limit)[1] is MessageTooBig
+        assert outcome([frame(2, bytes(limit)) + frame(0x80, b"\0")], limit)[1] is MessageTooBig
+    assert outcome([frame(PING, bytes(125)) + frame(BINARY, b"x")], 1)[0] == [b"x"]
+
+
+# Control frames and the end.
+
+
+def test_pings_are_answered_in_order_and_pongs_noted() -> None:
+    codec = FrameCodec(MIB)
+    assert codec.feed(frame(PING, b"1") + frame(TEXT, b"a") + frame(PING) + frame(PONG, b"x") + frame(PONG, b"y")) == ["a"]
+    assert unmask(b"".join(codec.replies)) == [(PONG, b"1"), (PONG, b"")]
+    assert codec.pong == b"y"
+    assert codec.frames == 5
+
+
+def test_a_ping_within_a_fragmented_message_is_answered_before_its_end() -> None:
+    codec = FrameCodec(MIB)
+    assert codec.feed(frame(1, b"a") + frame(PING, b"p")) == []
+    assert unmask(b"".join(codec.replies)) == [(PONG, b"p")]
+    assert codec.feed(frame(0x80, b"b")) == ["ab"]
+
+
+def test_only_the_newest_of_a_flood_of_pings_are_answered() -> None:
+    codec = FrameCodec(MIB)
+    codec.feed(b"".join(frame(PING, str(n).encode()) for n in range(1000)) + frame(CLOSE))
+    pongs = [(PONG, str(n).encode()) for n in range(1000 - 64, 1000)]
+    assert unmask(b"".join(codec.replies)) == [*pongs, (CLOSE, b"")]
+
+
+@pytest.mark.parametrize(
+    ("payload", "code", "reason"),
+    [
+        (b"", 1005, ""),
+        (b"\x03\xe8", 1000, ""),
+        (b"\x03\xf6" + "tschüss".encode(), 1014, "tschüss"),
+        (b"\x0b\xb8", 3000, ""),
+        (b"\x13\x87" + b"x" * 123, 4999, "x" * 123),
+    ],
+)
+def test_a_close_is_told_and_answered(payload: bytes, code: int, reason: str) -> None:
+    codec = FrameCodec(MIB)
+    assert codec.feed(frame(TEXT, b"last") + frame(CLOSE, payload) + b"\xff garbage") == ["last"]
+    assert isinstance(codec.end, ConnectionClosed)
+    assert (codec.end.code, codec.end.reason) == (code, reason)
+    assert unmask(b"".join(codec.replies)) == [(CLOSE, payload[:2])]
+    assert codec.eof() is codec.end
+
+
+def test_a_close_is_not_answered_when_ours_was_first() -> None:
+    codec = FrameCodec(MIB)
+    codec.encode_close(1000, "")
+    codec.feed(frame(CLOSE, b"\x03\xe8"))
+    assert isinstance(codec.end, ConnectionClosed)
+    assert codec.replies == []
+
+
+def test_a_close_within_a_fragmented_message_ends_it() -> None:
+    assert outcome([frame(1, b"a") + frame(CLOSE, b"\x03\xe8")])[:4] == ([], ConnectionClosed, "closed with code 1000", 1000)
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", "without a close frame"),
+        (frame(TEXT, b"whole"), "without a close frame"),
+        (b"\x81", "middle of a frame"),
+        (b"\x81\x05he", "middle of a frame"),
+        (b"\x01\x05hello", "middle of a fragmented message"),
+    ],
+)
+def test_the_end_of_file_is_a_loss_that_says_what_was_cut(data: bytes, text: str) -> None:
+    codec = FrameCodec(MIB)
+    codec.feed(data)
+    error = codec.eof()
+    assert isinstance(error, ConnectionLost)
+    assert text in str(error)
+
+
+def test_an_error_holds_neither_chunk_nor_codec() -> None:
+    codec = FrameCodec(MIB)
+    codec.feed(frame(TEXT, b"\xff"))
+    assert codec.end is not None
+    assert codec.end.__traceback__ is None
+    assert codec.end.__context__ is None
+
+
+# Writing.
+
+
+@given(st.one_of(TEXTS, BINARIES))
+def test_messages_come_out_as_they_went_in(message: Message) -> None:
+    codec = FrameCodec(MIB)
+    payload = message.encode() if isinstance(message, str) else message
+    assert unmask(codec.encode(message)) == [(TEXT if isinstance(message, str) else BINARY, payload)]
+    both_ends = FrameCodec(MIB, mask=False)
+    assert both_ends.feed(both_ends.encode(message)) == [message]
+    # websocket-client, as a server's stand-in, reads it the same.
+    assert theirs(both_ends.encode(message)) == ([message], None)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [bytearray(b"abcd"), memoryview(b"abcd"), memoryview(b"a-b-c-d-")[::2], array.array("H", [25185, 25699])],
+)
+def test_anything_bytes_like_is_binary(data: Any) -> None:
+    assert unmask(FrameCodec(MIB).encode(data)) == [(BINARY, b"abcd")]
+
+
+@pytest.mark.parametrize("data", [None, 5, ["a"], object(), 1.5])
+def test_anything_else_is_a_type_error(data: Any) -> None:
+    with pytest.raises(TypeError):
+        FrameCodec(MIB).encode(data)
+
+
+def test_a_lone_surrogate_is_a_value_error() -> None:
+    with pytest.raises(ValueError):
+        FrameCodec(MIB).encode("a\ud800")
+
+
+def test_pings_carry_what_a_control_frame_can() -> None:
+    codec = FrameCodec(MIB)
+    assert unmask(codec.encode_ping(b"x" * 125)) == [(PING, b"x" * 125)]
+    with pytest.raises(ValueError):
+        codec.encode_ping(b"x" * 126)
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1003, 1007, 1011, 1014, 3000, 4999])
+def test_close_codes_that_may_be_sent(code: int) -> None:
+    assert unmask(FrameCodec(MIB).encode_close(code, "why")) == [(CLOSE, code.to_bytes(2, "big") + b"why")]
+
+
+@pytest.mark.parametrize("code", [-1, 0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 70000])
+def test_close_codes_that_may_not_be_sent(code: int) -> None:
+    codec = FrameCodec(MIB)
+    with pytest.raises(ValueError):
+        codec.encode_close(code, "")
+    codec.feed(frame(CLOSE))
+    assert codec.replies, "a refused close counted as sent"
+
+
+@pytest.mark.parametrize(("reason", "sent"), [("é" * 100, "é" * 61), ("x" * 200, "x" * 123), ("x" + "😀" * 40, "x" + "😀" * 30)])
+def test_a_reason_is_cut_between_characters(reason: str, sent: str) -> None:
+    assert unmask(FrameCodec(MIB).encode_close(1000, reason)) == [(CLOSE, b"\x03\xe8" + sent.encode())]
+
+
+def test_many_threads_may_encode_at_once() -> None:
+    codec = FrameCodec(MIB)
+    results: list[bytes] = []
+    barrier = threading.Barrier(8)
+
+    def work() -> None:
+        barrier.wait()
+        results.extend([codec.encode("hello") for _ in range(500)])
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {tuple(unmask(result)) for result in results} == {((TEXT, b"hello"),)}
+    assert len({result[2:6] for result in results}) > 3990, "masks repeat"
+
+
+# Bounds. Work is counted in calls; copying, which calls do not show, would take hours if it were quadratic.
+
+
+def calls_for(chunks: Sequence[bytes], limit: int = 64 * MIB) -> int:
+    """Return how many calls, of Python and of C, a codec makes for a stream."""
+    codec = FrameCodec(limit)
+    calls = 0
+
+    def count(_frame: object, event: str, _arg: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        feed_all(codec, chunks)
+    finally:
+        sys.setprofile(None)
+    assert codec.end is None
+    return calls
+
+
+@pytest.mark.parametrize("payload", [b"", b"x"])
+def test_work_grows_with_the_number_of_fragments(payload: bytes) -> None:
+    def stream(number: int) -> list[bytes]:
+        return [frame(1) + frame(0, payload) * number + frame(0x80)]
+
+    assert calls_for(stream(4000)) < 2.2 * calls_for(stream(2000))
+
+
+def test_work_grows_with_the_number_of_chunks() -> None:
+    def stream(number: int) -> list[bytes]:
+        return [frame(BINARY, bytes(100 * number))[i * 100 : i * 100 + 100] for i in range(number + 1)]
+
+    assert calls_for(stream(4000)) < 2.2 * calls_for(stream(2000))
+
+
+def test_a_frame_of_64_mib_in_small_chunks_is_copied_a_fixed_number_of_times() -> None:
+    data = frame(BINARY, bytes(64 * MIB))
+    codec = FrameCodec(64 * MIB)
+    tracemalloc.start()
+    try:
+        messages = feed_all(codec, (data[i : i + 4096] for i in range(0, len(data), 4096)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(messages[0]) == 64 * MIB
+    assert peak < 2.3 * 64 * MIB
+
+
+def test_100_000_fragments_make_one_message() -> None:
+    codec = FrameCodec(64 * MIB)
+    assert codec.feed(frame(1) + frame(0, b"x") * 100_000 + frame(0x80)) == ["x" * 100_000]
+    assert codec.frames == 100_002
+
+
+@pytest.mark.parametrize("attack", [frame(0), frame(0, b"ab"), frame(PING, b"x")])
+def test_an_endless_message_holds_no_more_than_its_limit(attack: bytes) -> None:
+    codec = FrameCodec(100_000)
+    codec.feed(frame(1))
+    chunk = attack * 10_000
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for _ in range(12):
+            assert codec.feed(chunk) == []
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held < 250_000
+
+
+def test_a_dripped_message_holds_no_more_than_its_bytes() -> None:
+    codec = FrameCodec(MIB)
+    codec.feed(frame(BINARY, bytes(200_000))[:10])
+    tracemalloc.start()
+    try:
+        for _ in range(60_000):
+            codec.feed(b"\0\0")
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held < 200_000
+
+
+def test_a_huge_frame_is_refused_before_its_payload_is_kept() -> None:
+    codec = FrameCodec(MIB)
+    assert codec.feed(b"\x82\x7f" + (1 << 30).to_bytes(8, "big")) == []
+    assert isinstance(codec.end, MessageTooBig)

@@ -1,0 +1,160 @@
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from connman.errors import ConnectError, ConnectTimeout
+from connman.transport.resolve import forget_lookups_after_fork, resolve
+from tests.loopback import PATIENCE, Aborted, in_thread, make_dial
+from tests.waiting import eventually
+
+ANSWER = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 5000))]
+
+
+class HangingResolver:
+    """A `getaddrinfo` that answers when it is let go."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.go = threading.Event()
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        self.calls += 1
+        self.go.wait(PATIENCE)
+        return ANSWER
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[HangingResolver]:
+    hanging = HangingResolver()
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    yield hanging
+    hanging.go.set()
+
+
+def answer_with(monkeypatch: pytest.MonkeyPatch, answer: Callable[[], Any]) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer())
+
+
+def raising(error: Exception) -> Callable[[], Any]:
+    def answer() -> Any:
+        raise error
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", (socket.AF_INET, ("127.0.0.1", 80))),
+        ("::1", (socket.AF_INET6, ("::1", 80, 0, 0))),
+        ("fe80::1%7", (socket.AF_INET6, ("fe80::1", 80, 0, 7))),
+        ("fe80::1%lo", (socket.AF_INET6, ("fe80::1", 80, 0, socket.if_nametoindex("lo")))),
+    ],
+)
+def test_a_literal_needs_no_lookup(resolver: HangingResolver, host: str, expected: object) -> None:
+    dial = make_dial("tcp://host:80")
+    assert resolve(dial, host, 80) == [expected]
+    assert resolver.calls == 0
+    assert dial.log == []
+
+
+def test_a_name_is_looked_up_and_logged() -> None:
+    dial = make_dial("tcp://localhost:80")
+    assert (socket.AF_INET, ("127.0.0.1", 80)) in resolve(dial, "localhost", 80)
+    assert [(step.phase, step.address, step.cause) for step in dial.log] == [("dns", "localhost", None)]
+
+
+def test_an_address_named_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_with(monkeypatch, lambda: ANSWER * 2)
+    assert resolve(make_dial("tcp://twice:5000"), "twice", 5000) == [(socket.AF_INET, ("192.0.2.7", 5000))]
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (raising(socket.gaierror(socket.EAI_NONAME, "Name or service not known")), "Name or service not known"),
+        (raising(UnicodeError("label too long")), "label too long"),
+        (list, "no address"),
+    ],
+)
+def test_a_name_without_address_is_a_connect_error(
+    monkeypatch: pytest.MonkeyPatch, answer: Callable[[], Any], cause: str
+) -> None:
+    answer_with(monkeypatch, answer)
+    dial = make_dial("tcp://nowhere.test:80")
+    with pytest.raises(ConnectError, match=cause) as caught:
+        resolve(dial, "nowhere.test", 80)
+    assert [(step.phase, step.address) for step in caught.value.attempts] == [("dns", "nowhere.test")]
+
+
+def test_an_abort_ends_a_hanging_lookup(resolver: HangingResolver) -> None:
+    dial = make_dial("tcp://slow:80")
+    dialling = in_thread(resolve, dial, "slow", 80)
+    eventually(lambda: resolver.calls)
+    dial.abort(Aborted("enough"))
+    with pytest.raises(Aborted):
+        dialling.result(PATIENCE)
+
+
+def test_an_abort_before_the_lookup_counts(resolver: HangingResolver) -> None:
+    dial = make_dial("tcp://slow:80")
+    dial.abort(Aborted("enough"))
+    with pytest.raises(Aborted):
+        resolve(dial, "slow", 80)
+
+
+def test_a_hanging_lookup_ends_at_the_deadline(resolver: HangingResolver) -> None:
+    dial = make_dial("tcp://slow:80", open_timeout=0.05)
+    with pytest.raises(ConnectTimeout):
+        in_thread(resolve, dial, "slow", 80).result(PATIENCE)
+
+
+def test_a_hanging_resolver_costs_one_thread_for_all_attempts(resolver: HangingResolver) -> None:
+    for _ in range(5):
+        with pytest.raises(ConnectTimeout):
+            resolve(make_dial("tcp://slow:80", open_timeout=0.02), "slow", 80)
+    dialling = [in_thread(resolve, make_dial("tcp://slow:80"), "slow", 80) for _ in range(5)]
+    assert resolver.calls == 1
+    resolver.go.set()
+    assert {str(each.result(PATIENCE)) for each in dialling} == {str([(socket.AF_INET, ("192.0.2.7", 5000))])}
+
+
+def test_answers_are_not_remembered(resolver: HangingResolver) -> None:
+    resolver.go.set()
+    for _ in range(3):
+        resolve(make_dial("tcp://name:80"), "name", 80)
+    assert resolver.calls == 3
+
+
+def test_other_names_do_not_wait(resolver: HangingResolver) -> None:
+    dialling = in_thread(resolve, make_dial("tcp://slow:80"), "slow", 80)
+    other = in_thread(resolve, make_dial("tcp://other:80"), "other", 80)
+    eventually(lambda: resolver.calls == 2)
+    resolver.go.set()
+    dialling.result(PATIENCE)
+    other.result(PATIENCE)
+
+
+def test_a_child_process_waits_for_no_lookup_of_its_parent(resolver: HangingResolver) -> None:
+    dialling = in_thread(resolve, make_dial("tcp://slow:80"), "slow", 80)
+    eventually(lambda: resolver.calls == 1)
+    forget_lookups_after_fork()
+    again = in_thread(resolve, make_dial("tcp://slow:80"), "slow", 80)
+    eventually(lambda: resolver.calls == 2)
+    resolver.go.set()
+    dialling.result(PATIENCE)
+    again.result(PATIENCE)
+
+
+def test_no_thread_to_be_had_is_a_connect_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(ConnectError, match="can't start new thread"):
+            resolve(make_dial("tcp://localhost:80"), "localhost", 80)
+    assert resolve(make_dial("tcp://localhost:80"), "localhost", 80)
