@@ -53,7 +53,7 @@ class Manager:
     def _maybe_prune_locked(self) -> None:
         """Forget what has ended; often enough to stay in bounds, seldom enough to cost nothing."""
         if len(self._connections) >= self._prune_at:
-            self._connections = {key: conn for key, conn in self._connections.items() if not conn.wait_gone(0)}
+            self._connections = {key: conn for key, conn in self._connections.items() if not _has_ended(conn)}
             self._prune_at = 2 * len(self._connections) + 64
 
     def get_connection(self, target: object) -> Connection | None:
@@ -159,6 +159,10 @@ class Manager:
 
     def __exit__(self, *exc_info: object) -> None:
         self.disconnect_all()
+
+
+def _has_ended(conn: Connection) -> bool:
+    return conn.state is State.CLOSED and conn.wait_gone(0)
 
 
 # One entry at most. A dict, because setdefault is atomic and no lock may be made at import.

@@ -19,7 +19,7 @@ class ConnectProxy(Server):
     def _tunnel(self, client: socket.socket) -> None:
         head = b""
         while not head.endswith(b"\r\n\r\n"):
-            head += client.recv(1)
+            head += take(client, 1)
         self.heads.append(head)
         if self._wanted is not None and self._wanted not in head.split(b"\r\n"):
             client.sendall(b"HTTP/1.1 407 Say please\r\nProxy-Authenticate: Basic\r\n\r\n" + head)

@@ -88,12 +88,24 @@ def open_once(
     Threads: the reader's.
     """
     dial.begin(_evaluated_headers(dial, options))
-    transport = dialer.dial(dial)
+    dial.check_aborted()
+    transport = _dialled(dial, dialer)
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(transport.dispose)
         first = _log_in(dial, transport, options, handshake)
         on_failure.pop_all()
     return transport, first
+
+
+def _dialled(dial: Dial, dialer: Dialer) -> Transport:
+    try:
+        return dialer.dial(dial)
+    except ConnmanError:
+        raise
+    except BaseException as error:  # user code: what a target of the user's own raises is a failed attempt
+        dial.check_aborted()
+        logger.exception("the dial raised", extra={"conn": dial.name})
+        raise ConnectError(dial.name, dial.log, f"the dial raised {type(error).__name__}") from error
 
 
 def _evaluated_headers(dial: Dial, options: Options) -> list[tuple[str, str]]:
@@ -109,7 +121,7 @@ def _evaluated_headers(dial: Dial, options: Options) -> list[tuple[str, str]]:
         raise
     except InvalidOption as error:
         raise ConnectError(dial.name, dial.log, f"headers: {error}") from error
-    except Exception as error:  # user callback: its failure is a failed attempt
+    except BaseException as error:  # user callback: its failure is a failed attempt
         logger.exception("headers= raised", extra={"conn": dial.name})
         raise ConnectError(dial.name, dial.log, f"headers= raised {type(error).__name__}") from error
 
@@ -131,16 +143,18 @@ def _log_in(
             handshake(channel)
         except Fatal:
             raise
-        except Exception as error:  # user callback: its failure is a failed attempt
+        except BaseException as error:  # user callback: its failure is a failed attempt
             dial.check_aborted()
             raise _failure(dial, deadline, options, error) from error
+        finally:
+            first = channel.finish()
         if deadline.expired:
             raise _failure(dial, deadline, options, WaitTimeout("the handshake took too long"))
         dial.check_aborted()
-        return channel.finish()
+        return first
 
 
-def _failure(dial: Dial, deadline: Deadline, options: Options, error: Exception) -> HandshakeFailed:
+def _failure(dial: Dial, deadline: Deadline, options: Options, error: BaseException) -> HandshakeFailed:
     if deadline.expired:
         return HandshakeTimeout(
             dial.name, dial.log, f"the handshake did not end within {options.handshake_timeout:g} s"

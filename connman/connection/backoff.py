@@ -54,7 +54,7 @@ class Backoff:
         self._default_wait = _HalfJitter()
         self._retrying = tenacity.Retrying(
             wait=self._delay,
-            stop=options.stop or tenacity.stop_never,
+            stop=self._must_stop,
             retry=tenacity.retry_if_exception(self._is_worth_it),
         )
         self._refusals = 0
@@ -99,27 +99,31 @@ class Backoff:
         verdict = retry_verdict(error)
         if verdict is Retry.ONCE:
             self._refusals += 1
-        said = self._asked(self._options.retry_if, error)
+        retry_if = self._options.retry_if
+        said = None if retry_if is None else self._asked(lambda: retry_if(error))
         if said is not None:
             return bool(said)
         return verdict is Retry.AGAIN or (verdict is Retry.ONCE and self._refusals == 1)
 
     def _delay(self, state: RetryCallState) -> float:
-        delay = self._asked(self._options.wait, state)
-        if delay is None or not math.isfinite(float(delay)):
+        wait = self._options.wait
+        delay = None if wait is None else self._asked(lambda: float(wait(state)))
+        if delay is None or not math.isfinite(delay):
             delay = self._default_wait(state)
         error = state.outcome.exception() if state.outcome is not None else None
         hint = retry_after(error) if isinstance(error, UpgradeRefused) else None
-        return max(SHORTEST_DELAY, float(delay), min(hint or 0.0, LONGEST_DELAY))
+        return max(SHORTEST_DELAY, delay, min(hint or 0.0, LONGEST_DELAY))
 
-    def _asked(self, function: Callable[[Any], Any] | None, argument: object) -> Any:
-        """Call a user's function; None when there is none or it raised."""
-        if function is None:
-            return None
+    def _must_stop(self, state: RetryCallState) -> bool:
+        stop = self._options.stop
+        return stop is not None and bool(self._asked(lambda: stop(state)))
+
+    def _asked(self, function: Callable[[], Any]) -> Any:
+        """Call a user's function; None when it raised."""
         try:
-            return function(argument)
-        except Exception:  # user callback: its failure must not end the connection; the default rule applies
-            logger.exception("retry_if= or wait= raised; the default rule applies")
+            return function()
+        except BaseException:  # user callback: its failure must not end the connection
+            logger.exception("retry_if=, wait= or stop= raised; the default rule applies")
             return None
 
 

@@ -67,8 +67,8 @@ class Callbacks:
                 return
             try:
                 on_data(conn, message)
-            except (Exception, SystemExit):  # user callback: it must not end the connection
-                self._failed("on_data", conn)
+            except BaseException as error:  # user callback: it must not end the connection
+                self._failed("on_data", conn, error)
 
     def _queue(self, messages: list[Message]) -> None:
         for message in messages:
@@ -95,13 +95,13 @@ class Callbacks:
     def _guarded(self, what: str, conn: Connection, callback: Callable[..., Any], *args: object) -> Any:
         try:
             return callback(*args)
-        except (Exception, SystemExit):  # user callback: it must not end the connection
-            self._failed(what, conn)
+        except BaseException as error:  # user callback: it must not end the connection
+            self._failed(what, conn, error)
             return None
 
-    def _failed(self, what: str, conn: Connection) -> None:
+    def _failed(self, what: str, conn: Connection, error: BaseException) -> None:
         self.errors += 1
-        logger.error("%s raised", what, exc_info=True, extra={"conn": conn.name})
+        logger.error("%s raised", what, exc_info=error, extra={"conn": conn.name})
 
 
 class Dispatcher(Protocol):
@@ -220,7 +220,10 @@ class ThreadDispatcher:
                         self._has_thread = False
                         return
                 continue
-            event()
+            try:
+                event()
+            except BaseException:  # top of a thread: without it nothing would be dispatched any more
+                logger.exception("%s failed", self._name)
 
     def _why_done(self) -> ConnmanError | None:
         return _Done() if self._is_finishing else None

@@ -10,9 +10,9 @@ from connman.connection import fork
 from connman.connection.core import Core
 from connman.connection.future import ConnectedFuture
 from connman.errors import (
-    ConnectError,
     ConnectionClosed,
     ConnectTimeout,
+    ConnmanError,
     NotConnected,
     WaitTimeout,
     WouldDeadlock,
@@ -75,7 +75,8 @@ class Connection(Core):
             return self._self(future.result(timeout))
         except TimeoutError as error:
             if future.done():
-                raise  # connecting ended with an error that is a timeout itself
+                # It has settled just now, or connecting ended with an error that is a timeout itself.
+                return self._self(future.result())
             raise WaitTimeout(f"{self.name}: not open within {timeout:g} s{self._because()}") from error
 
     def _self(self, _: Connection) -> Self:
@@ -121,7 +122,9 @@ class Connection(Core):
         if transport is None and wait > 0:
             try:
                 self.wait_open(wait)
-            except (WaitTimeout, ConnectError, ConnectionClosed) as error:
+            except WouldDeadlock:
+                raise
+            except ConnmanError as error:
                 raise NotConnected(f"{self.name} is not open after {wait:g} s: {error}") from error
             transport = self._life.transport
         if transport is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,6 +32,8 @@ from connman.transport.openers import EndpointDialer
 
 if TYPE_CHECKING:
     from connman.connection.connection import Connection
+
+logger = logging.getLogger("connman.connection")
 
 _ids = itertools.count(1)
 # RFC 6455 7.4: what an application may put into a close frame.
@@ -70,17 +73,18 @@ class Core:
         self._messages_in = 0
         self._build()
         fork.register(self)
+        fork.end_at_exit(self)
 
     def _check_options(self) -> None:
         is_stream = self.endpoint is None or self.endpoint.scheme in ("tcp", "tls", "unix")
         if self._options.framing is not None and not is_stream:
             raise InvalidOption("framing is for byte streams: tcp, tls and unix")
 
-    def _build(self) -> None:
+    def _build(self, closing: ConnectionClosed | None = None) -> None:
         """Make everything that holds a lock; a forked child does it again."""
         on_open, on_data, on_reset = self._on
         options, clock = self._options, self._clock
-        self._life = Life(clock, self._state_changed)
+        self._life = Life(clock, self._state_changed, closing)
         self._inbox: BoundedQueue[Message] = BoundedQueue(clock, options.max_message_size)
         self._callbacks = Callbacks(self._life, self._inbox, on_open, on_data, on_reset)
         self._dispatcher: Dispatcher = ReaderDispatcher()
@@ -164,7 +168,8 @@ class Core:
     def watch(self, watcher: Callable[[Connection, State], None]) -> None:
         """Have ``watcher(connection, state)`` called after every change of state, on the thread that made it.
 
-        It must not block and not raise. Threads: before the connection is started.
+        It must not block and not raise. When two threads change the state at once, as `disconnect` while it opens, it
+        may be told in the other order: CLOSED is always the last state. Threads: before the connection is started.
         """
         self._watchers = (*self._watchers, watcher)
 
@@ -172,6 +177,9 @@ class Core:
         if state is State.CLOSED:
             self._inbox.close()
             self._dispatcher.hasten()
+            logger.info(
+                "%s: closed", self.name, extra={"conn": self.name, "generation": self._life.generation}
+            )
         elif state is State.IDLE:
             self._inbox.wake()
         for watcher in self._watchers:
@@ -186,9 +194,7 @@ class Core:
 
         Threads: the first one of the child that uses connman.
         """
-        life = self._life
-        life.fail_future_after_fork()
+        life, closing = self._life, self._life.closing
         self._on = (self._callbacks.on_open, *self._on[1:])
-        self._build()
-        if life.closing is not None:
-            self._life.disconnect(life.closing, 0.0)
+        self._build(closing)
+        life.abandon_after_fork()

@@ -8,11 +8,13 @@ import os
 import threading
 import time
 import weakref
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from connman.clock import forget_timers_after_fork
 from connman.transport.resolve import forget_lookups_after_fork
 from connman.transport.sockets import drop_sockets_after_fork
+
+_T = TypeVar("_T")
 
 logger = logging.getLogger("connman.fork")
 
@@ -20,8 +22,8 @@ EXIT_TIMEOUT = 2.0
 """Seconds that the interpreter's end waits for open connections to end politely."""
 
 
-class Lived(Protocol):
-    """Something with locks and threads, which has to be told when the process forks or ends."""
+class Forked(Protocol):
+    """Something with locks, which has to be told when the process forks."""
 
     def after_fork(self) -> None:
         """Become fresh in the child: new locks, nothing inherited.
@@ -29,13 +31,17 @@ class Lived(Protocol):
         Threads: the first one of the child that uses connman.
         """
 
+
+class Ending(Protocol):
+    """Something with threads, which has to be told when the interpreter ends."""
+
     def end_soon(self) -> None:
-        """Begin to end, without blocking, because the interpreter does.
+        """Begin to end, without blocking.
 
         Threads: the one that runs the exit hooks.
         """
 
-    def has_ended(self, within: float) -> bool:
+    def wait_gone(self, within: float) -> bool:
         """Wait up to ``within`` seconds for the end that `end_soon` began, and return whether it came.
 
         Threads: the one that runs the exit hooks.
@@ -43,23 +49,42 @@ class Lived(Protocol):
 
 
 # Everything that lives, weakly. Single operations on a dict are atomic; no lock may be made at import.
-_lived: dict[int, weakref.ref[Lived]] = {}
+_forked: dict[int, weakref.ref[Forked]] = {}
+_ending: dict[int, weakref.ref[Ending]] = {}
 _process = {"pid": os.getpid()}
 _hooks: list[str] = []
 _resets: dict[int, threading.Lock] = {}
 
 
-def register(lived: Lived) -> None:
-    """Have ``lived`` told of forks and of the interpreter's end, as long as it exists.
+def register(forked: Forked) -> None:
+    """Have ``forked`` told of forks, as long as it exists.
 
     Threads: any.
     """
-    key = id(lived)
-    _lived[key] = weakref.ref(lived, lambda _: _lived.pop(key, None))
-    if not _hooks:
-        _hooks.append("installed")
+    _keep(_forked, forked)
+    if "fork" not in _hooks:
+        _hooks.append("fork")
         os.register_at_fork(after_in_child=check_process)
+
+
+def end_at_exit(ending: Ending) -> None:
+    """Have ``ending`` told of the interpreter's end, as long as it exists.
+
+    Threads: any.
+    """
+    _keep(_ending, ending)
+    if "exit" not in _hooks:
+        _hooks.append("exit")
         atexit.register(_end_all)
+
+
+def _keep(registry: dict[int, weakref.ref[_T]], thing: _T) -> None:
+    key = id(thing)
+    registry[key] = weakref.ref(thing, lambda _: registry.pop(key, None))
+
+
+def _existing(registry: dict[int, weakref.ref[_T]]) -> list[_T]:
+    return [thing for ref in list(registry.values()) if (thing := ref()) is not None]
 
 
 def check_process() -> None:
@@ -81,22 +106,18 @@ def _reset_child() -> None:
         drop_sockets_after_fork()
         forget_lookups_after_fork()
         forget_timers_after_fork()
-        for lived in _all():
-            lived.after_fork()
-        _process = {"pid": os.getpid()}
-
-
-def _all() -> list[Lived]:
-    return [lived for ref in list(_lived.values()) if (lived := ref()) is not None]
+        for forked in _existing(_forked):
+            forked.after_fork()
+        _process["pid"] = os.getpid()
 
 
 def _end_all() -> None:
     """End what is open when the interpreter does: all told first, then waited for together."""
     check_process()
-    everything = _all()
-    for lived in everything:
-        lived.end_soon()
+    everything = _existing(_ending)
+    for ending in everything:
+        ending.end_soon()
     deadline = time.monotonic() + EXIT_TIMEOUT
-    for lived in everything:
-        if not lived.has_ended(max(0.0, deadline - time.monotonic())):
-            logger.debug("not ended within the exit's bound: %r", lived)
+    for ending in everything:
+        if not ending.wait_gone(max(0.0, deadline - time.monotonic())):
+            logger.debug("not ended within the exit's bound: %r", ending)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING
 
 from connman.errors import Forked, WouldDeadlock
@@ -50,11 +51,12 @@ class ConnectedFuture(Future["Connection"]):
     def fail_forked(self) -> None:
         """Fail it in a child process. The lock inside may have been held by a thread that does not exist here.
 
-        Threads: the only thread of a fresh child.
+        Threads: the first one of the child that uses it.
         """
         self._owner_pid = os.getpid()
         self._condition = threading.Condition()
-        if not self.done():
+        # Invalid when it is done: settled in the parent, or just now by another thread of the child.
+        with contextlib.suppress(InvalidStateError):
             self.set_exception(Forked("this Future belongs to the parent process: ask for a new one"))
 
     def _check(self) -> None:

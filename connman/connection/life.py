@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from connman.clock import Clock, Deadline
 from connman.connection.future import ConnectedFuture
-from connman.errors import ConnectionClosed, ConnmanError, NotConnected
+from connman.errors import ConnectionClosed, ConnmanError, NotConnected, WaitTimeout
 from connman.records import State, Stats
 from connman.transport.base import Dial, Transport
 
@@ -46,6 +46,7 @@ class Ended:
     """What a transition out of an attempt or an open transport decided."""
 
     was_open: bool
+    is_closing: bool
     error: ConnmanError
     retry_in: float | None
     generation: int
@@ -60,13 +61,15 @@ class Life:
     Threads: any, but for `take_dial`, `opened`, `ended` and `wait_retry`, which belong to the reader thread.
     """
 
-    def __init__(self, clock: Clock, watch: Callable[[State], None]) -> None:
+    def __init__(
+        self, clock: Clock, watch: Callable[[State], None], closing: ConnectionClosed | None = None
+    ) -> None:
         self._clock = clock
         self._watch = watch
         self._condition = threading.Condition()
         # Guarded by _condition: everything below; `state`, `closing` and `transport` may be read without it.
-        self.state = State.IDLE
-        self.closing: ConnectionClosed | None = None
+        self.state = State.IDLE if closing is None else State.CLOSED
+        self.closing = closing
         self.transport: Transport | None = None
         self.generation = 0
         self.last_error: Exception | None = None
@@ -84,33 +87,38 @@ class Life:
     def ask(self) -> tuple[ConnectedFuture, bool]:
         """Return the Future to share, and whether the caller now has to start a reader thread."""
         with self._condition:
-            if self.state is State.IDLE:
-                self._future = self._new_future()
+            # There is none in two states only: idle, and closed (its Future went with `disconnect`).
+            future = self._future = self._future or self._new_future()
+            is_begun = self.state is State.IDLE
+            must_start = is_begun and not self._has_reader
+            if is_begun:
                 self.state = State.CONNECTING
-                must_start = not self._has_reader
                 self._has_reader = True
-                future = self._future
-            else:
-                future, must_start = self._future or self._new_future(), False
-                if self._future is None:
-                    self._future = future  # closed before anybody asked
-        if self.state is State.CLOSED:
-            _fail(future, self.closing or ConnectionClosed())
+            closing = self.closing
+        if closing is not None:
+            _fail(future, closing)
+        if is_begun:
+            self._watch(State.CONNECTING)
         return future, must_start
 
     def reader_failed(self, error: ConnmanError) -> None:
         """Be idle again: no reader thread was granted, or it failed."""
         with self._condition:
-            self._has_reader = False
-            future, self._future = self._future, None
+            self._forget_reader_locked()
             self._dial = self.transport = None
+            if self.closing is not None:
+                return
             self.last_error = error
-            if self.state is not State.CLOSED:
-                self.state = State.IDLE
-            self._condition.notify_all()
+            self.state = State.IDLE
+            future, self._future = self._future, None
         if future is not None:
             _fail(future, error)
-        self._watch(self.state)
+        self._watch(State.IDLE)
+
+    def _forget_reader_locked(self) -> None:
+        # The system gives a thread's number to the next one that starts, which must not be taken for the reader.
+        self._has_reader, self._reader_id = False, None
+        self._condition.notify_all()
 
     def _new_future(self) -> ConnectedFuture:
         return ConnectedFuture(self.is_reader)
@@ -123,8 +131,7 @@ class Life:
             if self.state is State.CONNECTING:
                 self._dial = dial
                 return True
-            self._has_reader = False
-            self._condition.notify_all()
+            self._forget_reader_locked()
             return False
 
     def opened(self, transport: Transport) -> bool:
@@ -138,17 +145,18 @@ class Life:
             self.counters.opens += 1
             self.opened_at = self._clock.now()
             self.state = State.OPEN
-            future = self._future
             self._condition.notify_all()
         self._watch(State.OPEN)
-        return future is not None
+        return True
 
     def resolve(self, connection: Connection) -> None:
         """Settle the Future of the generation that has just opened."""
-        future = self._future
-        # Invalid when `disconnect` has come since, and somebody who asked after it has failed the Future.
-        with contextlib.suppress(InvalidStateError):
-            if future is not None:
+        with self._condition:
+            # What is there once `disconnect` has come is for those who ask too late.
+            future = self._future if self.closing is None else None
+        if future is not None:
+            # Invalid when `disconnect` has failed it just now.
+            with contextlib.suppress(InvalidStateError):
                 future.set_result(connection)
 
     def was_stable(self, stable_after: float) -> bool:
@@ -160,7 +168,7 @@ class Life:
         failed: ConnectedFuture | None = None
         with self._condition:
             transport, self.transport, self._dial = self.transport, None, None
-            was_open = transport is not None
+            was_open, is_closing = transport is not None, self.closing is not None
             if transport is not None:
                 self.counters.add(transport)
             if self.closing is not None:
@@ -184,8 +192,9 @@ class Life:
         if failed is not None:
             assert isinstance(decide, ConnmanError)
             _fail(failed, decide)
-        self._watch(state)
-        return Ended(was_open, error, delay, generation)
+        if state is not State.CLOSED:  # that was told by `disconnect`
+            self._watch(state)
+        return Ended(was_open, is_closing, error, delay, generation)
 
     def wait_retry(self, delay: float) -> None:
         """Wait between two attempts, until the time, `hurry` or `disconnect` ends it."""
@@ -214,16 +223,17 @@ class Life:
             if self.closing is not None:
                 return
             self.closing = closing
-            is_pending = self.state in (State.CONNECTING, State.WAITING)
             self.state = State.CLOSED
-            future, dial, transport = self._future, self._dial, self.transport
+            # One that has opened stays as it is, but whoever asks from now on gets another.
+            future, self._future = self._future, None
+            dial, transport = self._dial, self.transport
             self._condition.notify_all()
         # Outside the lock: each of these takes locks of its own, and Futures call back.
         if dial is not None:
             dial.abort(closing)
         if transport is not None:
             transport.close(closing.code or 1000, closing.reason, timeout)
-        if is_pending and future is not None:
+        if future is not None:
             _fail(future, closing)
         self._watch(State.CLOSED)
 
@@ -264,22 +274,28 @@ class Life:
         return not any(thread.is_alive() for thread in threads)
 
     def wait_ended(self, deadline: Deadline) -> ConnmanError | Exception | None:
-        """Wait until it is closed (returns None) or idle (returns why), the deadline permitting."""
-        with self._condition:
-            over = (State.CLOSED, State.IDLE)
-            if not deadline.wait_for(self._condition, lambda: self.state in over and not self._has_reader):
-                return None
-            return (
-                None
-                if self.state is State.CLOSED
-                else self.last_error or NotConnected("it was never started")
-            )
+        """Wait until it is closed (returns None) or idle (returns why).
 
-    def fail_future_after_fork(self) -> None:
+        Raises: WaitTimeout at the deadline.
+        """
+        over = (State.CLOSED, State.IDLE)
+        with self._condition:
+            if not deadline.wait_for(self._condition, lambda: self.state in over and not self._has_reader):
+                raise WaitTimeout(f"not ended in time but {self.state.value}")
+            if self.state is State.CLOSED:
+                return None
+            return self.last_error or NotConnected("it was never started")
+
+    def abandon_after_fork(self) -> None:
         """Fail the parent's Future in a child process, which gets a new life.
+
+        Were it the reader that forked, inside a callback, it finds this life closed when it returns from there.
 
         Threads: the first one of the child that uses connman.
         """
+        self._condition = threading.Condition()
+        self.closing = self.closing or ConnectionClosed()
+        self.state = State.CLOSED
         if self._future is not None:
             self._future.fail_forked()
 

@@ -13,9 +13,9 @@ from connman.connection.callbacks import Callbacks, Dispatcher
 from connman.connection.keepalive import Keepalive
 from connman.connection.life import Ended, Life
 from connman.endpoint import Endpoint
-from connman.errors import ConnectionClosed, ConnmanError, ProtocolError
+from connman.errors import ConnectionClosed, ConnectionLost, ConnmanError, ProtocolError
 from connman.options import Options
-from connman.records import Message, Reset, State
+from connman.records import Message, Reset
 from connman.transport.base import Dial, Dialer, Transport
 
 if TYPE_CHECKING:
@@ -59,14 +59,18 @@ class Reader:
         self._life.note_reader()
         try:
             self._loop()
-        except Exception as bug:  # top of a thread: an error of ours must end in the user's hands, not in silence
+        except BaseException as bug:  # top of a thread: it must not end in silence
             logger.exception("the reader failed", extra={"conn": self._conn.name})
+            self._life.reader_failed(_internal(bug))
+        finally:
+            # A reader that was started meanwhile is not disturbed: a callback thread that ends is started again.
             self._dispatcher.finish()
-            self._life.reader_failed(ConnmanError(f"internal error: {type(bug).__name__}: {bug}"))
 
     def _loop(self) -> None:
         self._backoff.reset()
-        while self._life.take_dial(dial := Dial(self._endpoint, self._options, self._clock, name=self._conn.name)):
+        while self._life.take_dial(
+            dial := Dial(self._endpoint, self._options, self._clock, name=self._conn.name)
+        ):
             self._after(self._live(dial))
 
     def _live(self, dial: Dial) -> ConnmanError:
@@ -79,6 +83,9 @@ class Reader:
             if not self._life.opened(transport):
                 return self._life.closing or ConnectionClosed()
             return self._read(transport, first)
+        except BaseException as bug:  # top of a thread: what opened must be told as lost, and may come back
+            logger.exception("reading failed", extra={"conn": self._conn.name})
+            return _internal(bug)
         finally:
             transport.dispose()
 
@@ -100,7 +107,11 @@ class Reader:
 
     def _deliver(self, messages: list[Message]) -> None:
         self._conn.note_received(len(messages))
-        self._dispatcher.run(lambda: self._callbacks.data(self._conn, messages), sum(map(len, messages)))
+        if self._callbacks.takes_data:
+            self._dispatcher.run(lambda: self._callbacks.data(self._conn, messages), sum(map(len, messages)))
+        else:
+            # Not behind the callbacks: one of them may wait in `recv`, and the inbox is bounded itself.
+            self._callbacks.data(self._conn, messages)
 
     def _start_keepalive(self, transport: Transport) -> Keepalive | None:
         interval = self._options.ping_interval
@@ -115,8 +126,7 @@ class Reader:
         if self._life.was_stable(self._options.stable_after):
             self._backoff.reset()
         attempt = self._backoff.attempt
-        decision = self._backoff.failed(error) if self._options.reconnect else error
-        ended = self._life.ended(error, decision)
+        ended = self._life.ended(error, self._decide(error))
         self._log_end(ended, attempt)
         reset = _reset(ended, attempt)
         self._dispatcher.run(lambda: self._callbacks.reset(self._conn, reset), 0)
@@ -124,13 +134,15 @@ class Reader:
             self._life.wait_retry(ended.retry_in)
         else:
             self._backoff.reset()
-            if self._life.state is not State.CONNECTING:
-                self._dispatcher.finish()
+
+    def _decide(self, error: ConnmanError) -> float | ConnmanError:
+        if not self._options.reconnect or self._life.closing is not None:
+            return error
+        return self._backoff.failed(error)
 
     def _log_end(self, ended: Ended, attempt: int) -> None:
-        if self._life.closing is not None:
-            self._log(logging.INFO, "closed", attempt=attempt)
-            return
+        if ended.is_closing:
+            return  # told by whoever called `disconnect`
         what = "lost" if ended.was_open else "attempt failed"
         follows = "no retry" if ended.retry_in is None else f"next attempt in {ended.retry_in:.2f} s"
         self._log(logging.WARNING, f"{what}: {ended.error}; {follows}", attempt=attempt)
@@ -140,6 +152,10 @@ class Reader:
         logger.log(
             level, "%s: %s", name, text, extra={"conn": name, "generation": self._life.generation, **fields}
         )
+
+
+def _internal(bug: BaseException) -> ConnmanError:
+    return ConnectionLost(f"internal error: {type(bug).__name__}: {bug}")
 
 
 def _reset(ended: Ended, attempt: int) -> Reset:

@@ -136,7 +136,10 @@ class FakeClock:
 
     @property
     def delays(self) -> list[float]:
-        """The timeouts asked for in `wait` so far, in order; a thread that waits on after a wake-up asks again."""
+        """The timeouts asked for in `wait` so far, in order; a thread that waits on after a wake-up asks again.
+
+        They are exact but for the rounding of floats: compare with ``pytest.approx``.
+        """
         with self._changed:
             return self._delays.copy()
 

@@ -31,7 +31,7 @@ Outcome = Act | BaseException | type[BaseException] | Callable[["Peer"], object]
 class Peer:
     """The far end of a connection that a `ScriptedDialer` has opened: what a server would hold.
 
-    It answers pings and closes by itself, as a server does, unless it is deaf. Every timeout is in real seconds.
+    It answers pings and closes by itself, as a server does, unless it is deaf. Every ``timeout`` is in real seconds.
 
     ::
 
@@ -62,9 +62,9 @@ class Peer:
     def send(self, data: Message) -> None:
         """Send a message: str as text, bytes as binary.
 
-        While the connection does not read it takes some 200 KiB, then blocks.
+        While the connection does not read it takes some 200 KiB, then blocks for up to 10 s of the connection's clock.
 
-        Raises: NotConnected or ConnectionLost when the connection has ended.
+        Raises: NotConnected or ConnectionLost when the connection has ended; SendTimeout.
         Threads: any.
         """
         self._pipe.send([data], _PATIENCE)

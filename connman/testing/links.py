@@ -43,8 +43,8 @@ class Flow:
         self.sink = sink
         self.is_over = False
         self._is_read_out = False
-        # Due time and bytes; b"" is the end of file, which keeps its place behind the bytes.
-        self._chunks: deque[tuple[float, bytes]] = deque()
+        # Due time and bytes; none at all is the end of file, which keeps its place behind the bytes.
+        self._chunks: deque[tuple[float, memoryview]] = deque()
         self._size = 0
         self._newest = 0.0
         self._free_at = 0.0
@@ -72,7 +72,7 @@ class Flow:
         self._size += len(chunk)
         # No chunk overtakes another, however the delays fall.
         self._newest = max(self._newest, now + delay)
-        self._chunks.append((self._newest, chunk))
+        self._chunks.append((self._newest, memoryview(chunk)))
 
     def write(self, now: float, faults: Faults, limit: int | None) -> int:
         """Write what may go out at once, at most ``limit`` bytes, and return how many that were.

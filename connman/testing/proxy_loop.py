@@ -157,6 +157,7 @@ class ProxyLoop:
             for sock in (self._listener, self._reservation, self._waker, self._woken):
                 if sock is not None:
                     sock.close()
+            self._listener = None
             selector.close()
         for _, done in commands:
             done.set_result(None)

@@ -125,11 +125,11 @@ class FrameCodec:
     def _whole_messages(self, chunk: bytes, pos: int, messages: list[Message]) -> int:
         """Take the run of whole text and binary frames at ``pos`` and return where it ends.
 
-        The hot loop. It stops at anything else, without judging it: `_careful` does. Measured with 32 bytes of text
-        (CPython 3.11): as here 8.7 million a second; with struct.unpack_from for the header 4.0; with a memoryview
-        instead of slices of the bytes 6.1; with ``str(…, "utf-8")`` instead of ``.decode()`` 7.3; cutting a
-        str that the chunk was decoded to at once as latin-1, 8.4. Two loops, one for each kind, win 4 % for text.
+        The hot loop. It stops at anything else, without judging it: `_careful` does.
         """
+        # Measured with texts of 32 bytes in chunks of 256 KiB, CPython 3.11, in millions a second: this loop 8.3; the
+        # head through struct 8.0; slices of a str decoded at once as latin-1 7.9; str(…, "utf-8") for .decode() 6.7;
+        # slices of a memoryview 5.5. A loop of its own for text would give 8.5.
         size = len(chunk)
         limit = self._limit
         short = min(limit, 125)
@@ -312,7 +312,8 @@ def _closed(payload: bytes) -> ConnectionClosed:
     """
     if not payload:
         return ConnectionClosed(1005)
+    # Of a single byte, which is a violation (5.5.1), no code comes out that is valid.
     code = int.from_bytes(payload[:2], "big")
-    if len(payload) == 1 or not _is_close_code(code):
+    if not _is_close_code(code):
         raise ProtocolError("a close frame without a valid code", 1002)
     return ConnectionClosed(code, payload[2:].decode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from connman.clock import Clock, Deadline, Timer
@@ -22,8 +22,8 @@ from connman.transport.base import Codec, Stream, describe
 
 # A frame that arrives in parts is a sign of life only while it grows by this much each ping_timeout (DESIGN 5).
 _PROGRESS = 1024
-# How often a close that the network did not take yet is tried again.
-_CLOSE_RETRY = 0.05
+# How often control frames that the network did not take yet are tried again.
+_RETRY = 0.05
 # How long the peer may go on sending after we refused what it sent, so that our close frame is not lost to a reset.
 _LINGER = 0.5
 # In the queue of control frames: end the stream's sending side.
@@ -33,9 +33,8 @@ _END_WRITING = b""
 class Pipe:
     """A transport (see ``base.Transport``, which documents the methods) made of a stream and a codec.
 
-    Three locks, never held two at a time but for `_lock` inside `_send_lock`: `_lock` for a few lines of state,
-    `_send_lock` for a whole message (the only lock that spans I/O; `close`, `ping` and pongs never wait for it, they
-    queue a control frame that whoever holds it will send), and the stream's own.
+    Two locks: `_lock` for a few lines of state, and `_send_lock`, around it, for a whole message: the only one that
+    spans I/O. `close`, `ping` and pongs never wait for it, they queue a control frame that whoever holds it will send.
 
     Threads: `receive` and `dispose` belong to one reader; everything else may be called from any thread.
     """
@@ -55,14 +54,14 @@ class Pipe:
         self._partial = 0
         self._ping: tuple[bytes, float] = (b"", 0.0)
         self._lock = threading.Lock()
-        # Guarded by _lock: _accepted, _close_request, _error, _close_timer, _is_retrying.
+        # Guarded by _lock: _accepted, _close_request, _is_close_queued (ours, or the answer to the peer's), _error,
+        # _close_timer, _is_retrying, and appending to _control, which is taken from under _send_lock.
         self._accepted = 0
         self._close_request: tuple[int, str] | None = None
+        self._is_close_queued = False
         self._error: ConnmanError | None = None
         self._close_timer: Timer | None = None
         self._is_retrying = False
-        self._is_close_sent = False
-        # Appended to by anyone, taken only under _send_lock.
         self._control: deque[bytes] = deque(maxlen=128)
         self._send_lock = threading.Lock()
         # Guarded by _send_lock: _unsent (control bytes that the network took in part), bytes_out, messages_out.
@@ -81,8 +80,11 @@ class Pipe:
         try:
             while codec.end is None:
                 messages = codec.feed(self._next_chunk(deadline))
+                if codec.pong is not None:
+                    self._take_pong(codec.pong)
                 if codec.replies:
-                    self._reply()
+                    replies, codec.replies = codec.replies, []
+                    self._queue(replies, is_close=codec.end is not None)
                 if messages:
                     return messages
             self._finish(codec.end)
@@ -90,9 +92,8 @@ class Pipe:
             self.reading = False
 
     def _next_chunk(self, deadline: Deadline | None) -> bytes:
-        if self._leftover:
-            chunk, self._leftover = self._leftover, b""
-        else:
+        chunk, self._leftover = self._leftover, b""
+        if not chunk:
             self._note_progress()
             chunk = self._recv(deadline)
         self.bytes_in += len(chunk)
@@ -108,35 +109,21 @@ class Pipe:
                 raise WaitTimeout("nothing arrived in time") from error
             raise self._ended(ConnectionLost(describe(error))) from error
         if not chunk:
-            raise self._ended(self._eof())
+            own = self._close_request
+            raise self._ended(self._codec.eof() if own is None else ConnectionClosed(*own))
         return chunk
 
     def _note_progress(self) -> None:
         """Take what the last chunk brought as a sign of life, if it was one."""
-        codec = self._codec
-        if codec.frames:
-            codec.frames = 0
-            self._partial = 0
+        if self._codec.frames or self._partial >= _PROGRESS:
+            self._codec.frames = self._partial = 0
             self.life = self._clock.now()
-        elif self._partial >= _PROGRESS:
-            self._partial = 0
-            self.life = self._clock.now()
-        if codec.pong is not None:
-            payload, sent_at = self._ping
-            if codec.pong == payload:
-                self.ping_rtt = self._clock.now() - sent_at
-            codec.pong = None
 
-    def _reply(self) -> None:
-        replies, self._codec.replies = self._codec.replies, []
-        if not self._is_close_sent:  # nothing may follow a close frame (RFC 6455 5.5.1)
-            self._control.extend(replies)
-            self._flush_control()
-
-    def _eof(self) -> ConnmanError:
-        if self._close_request is not None:
-            return ConnectionClosed(*self._close_request)
-        return self._codec.eof()
+    def _take_pong(self, payload: bytes) -> None:
+        self._codec.pong = None
+        expected, sent_at = self._ping
+        if payload == expected:
+            self.ping_rtt = self._clock.now() - sent_at
 
     def _ended(self, error: ConnmanError) -> ConnmanError:
         """Return why it ended: what `abort` said first, else ``error``."""
@@ -149,7 +136,7 @@ class Pipe:
         """End as the peer's bytes demand. What the peer said counts more than what broke here meanwhile."""
         with self._lock:
             self._error = end
-        self._control.append(_END_WRITING)
+            self._control.append(_END_WRITING)
         self._flush_control()
         if not isinstance(end, ConnectionClosed):
             self._linger()
@@ -172,67 +159,81 @@ class Pipe:
         encode = self._codec.encode
         frames = [encode(message) for message in messages]
         with self._lock:
-            if self._error is not None or self._close_request is not None:
+            if self._error is not None or self._close_request is not None or self._is_close_queued:
                 raise NotConnected("the connection is ending")
             self._accepted += 1
         try:
             if not self._send_lock.acquire(timeout=timeout):
-                raise SendTimeout(
-                    f"other messages held the connection for {timeout:g} s; this one was not begun"
-                )
+                raise SendTimeout(f"not begun: other messages held the connection for {timeout:g} s")
             try:
+                if self._control:
+                    self._flush_control_locked()
+                if self._is_close_queued:  # in answer to the peer's: nothing may follow it (RFC 6455 5.5.1)
+                    raise NotConnected("the peer has closed the connection")
                 self._write_locked(frames, timeout)
             finally:
                 self._send_lock.release()
         finally:
-            self._sender_left()
+            with self._lock:
+                self._accepted -= 1
+            if self._close_request is not None:
+                self._maybe_send_close()
+            if self._control:
+                self._flush_control()
 
     def _write_locked(self, frames: list[bytes], timeout: float) -> None:
         data = frames[0] if len(frames) == 1 else b"".join(frames)
         if self._unsent:
             data, self._unsent = self._unsent + data, b""
         view = memoryview(data)
+        taken = 0
+        error: ConnectionLost | None = None
         try:
             taken = self._stream.send_some(view)
             if taken < len(data):
-                taken = self._write_rest_locked(view, taken, Deadline.after(self._clock, timeout))
-        except OSError as error:
-            raise self._lost(ConnectionLost(describe(error))) from error
-        self.bytes_out += taken
-        if taken < len(data):
-            late = SendTimeout(
-                f"the peer took no more for {timeout:g} s", sent=_whole(frames, len(data) - taken)
-            )
-            self.messages_out += late.sent
-            raise self._lost(late)
-        self.messages_out += len(frames)
+                for count in self._write_rest_locked(view[taken:], timeout):
+                    taken += count
+        except OSError as broken:
+            error = ConnectionLost(describe(broken))
+            error.__cause__ = broken
+        else:
+            if taken < len(data):
+                error = SendTimeout(f"the peer had not taken all of it after {timeout:g} s")
+        finally:
+            missing = len(data) - taken
+            self.bytes_out += taken
+            if missing:  # also when a signal handler raised: nothing may follow half a message
+                error = self._lost(error or ConnectionLost("sending was interrupted"), frames, missing)
+            else:
+                self.messages_out += len(frames)
+        if error is not None:
+            raise error
 
-    def _write_rest_locked(self, view: memoryview, taken: int, deadline: Deadline) -> int:
-        """Write on until all is taken or time runs out; return how many bytes were."""
-        while taken < len(view) and not deadline.expired:
+    def _write_rest_locked(self, view: memoryview, timeout: float) -> Iterator[int]:
+        """Write on until all is taken or time runs out, telling how many bytes were taken each time."""
+        deadline = Deadline.after(self._clock, timeout)
+        while view and not deadline.expired:
             self._stream.wait_writable(deadline.remaining())
-            count = self._stream.send_some(view[taken:])
-            taken += count
+            count = self._stream.send_some(view)
             if count and self._control:
                 # A ping waits behind this message. That the peer still takes bytes is its sign of life until then.
                 self.life = self._clock.now()
-        return taken
+            view = view[count:]
+            yield count
 
-    def _lost(self, error: ConnectionLost) -> ConnectionLost:
+    def _lost(self, error: ConnectionLost, frames: list[bytes], missing: int) -> ConnectionLost:
         """End the connection, since half a frame may be on the wire; return the error for the sender."""
         with self._lock:
             first = self._error
+        if first is not None:
+            error = ConnectionLost(str(first))
+        error.sent = len(frames)
+        while missing > 0 and error.sent:  # a control frame may lie before them
+            error.sent -= 1
+            missing -= len(frames[error.sent])
+        self.messages_out += error.sent
         self.abort(error)
-        return error if first is None else ConnectionLost(str(first), sent=error.sent)
-
-    def _sender_left(self) -> None:
-        with self._lock:
-            self._accepted -= 1
-            is_last = self._accepted == 0 and self._close_request is not None
-        if is_last:
-            self._send_close()
-        elif self._control:
-            self._flush_control()
+        return error
 
     # Control frames: queued by anyone, sent by whoever can take the send lock without waiting.
 
@@ -246,47 +247,54 @@ class Pipe:
         if frame is None:
             return False
         self._ping = (payload, self._clock.now())
-        self._control.append(frame)
-        self._flush_control()
+        self._queue([frame])
         return True
+
+    def _queue(self, frames: Sequence[bytes], *, is_close: bool = False) -> None:
+        """Queue control frames, the last of them a close, unless a close is queued: nothing may follow it (5.5.1)."""
+        with self._lock:
+            if not self._is_close_queued:
+                self._control.extend(frames)
+                self._is_close_queued = is_close
+        self._flush_control()
 
     def _flush_control(self) -> None:
         # Append first, then try the lock; release first, then look again: so no frame is left behind by both sides.
-        while self._control and self._send_lock.acquire(blocking=False):
+        while (self._control or self._unsent) and self._send_lock.acquire(blocking=False):
             try:
                 is_stuck = not self._flush_control_locked()
             finally:
                 self._send_lock.release()
             if is_stuck:
-                break
-        if self._control or self._unsent:
-            self._maybe_retry_close()
+                return self._maybe_retry()
 
     def _flush_control_locked(self) -> bool:
         """Send what is queued as far as the network takes it at once; False when it takes no more."""
-        with contextlib.suppress(OSError):  # a broken pipe is found, and told, by the reader
+        try:
             while self._unsent or self._control:
                 if not self._unsent:
-                    frame = self._control.popleft()
-                    if frame is _END_WRITING:
+                    self._unsent = self._control.popleft()
+                    if self._unsent is _END_WRITING:
                         self._stream.end_writing()
                         continue
-                    self._unsent = frame
                 count = self._stream.send_some(memoryview(self._unsent))
                 self._unsent = self._unsent[count:]
                 self.bytes_out += count
                 if self._unsent:
                     return False
+        except OSError:  # a broken pipe is found, and told, by the reader
+            self._control.clear()
+            self._unsent = b""
         return True
 
-    def _maybe_retry_close(self) -> None:
+    def _maybe_retry(self) -> None:
         with self._lock:
-            if self._close_request is None or self._error is not None or self._is_retrying:
-                return
-            self._is_retrying = True
-        self._call_later(_CLOSE_RETRY, self._retry_close)
+            is_due = self._error is None and not self._is_retrying
+            self._is_retrying = self._is_retrying or is_due
+        if is_due:
+            self._call_later(_RETRY, self._retry)
 
-    def _retry_close(self) -> None:
+    def _retry(self) -> None:
         with self._lock:
             self._is_retrying = False
         self._flush_control()
@@ -304,25 +312,21 @@ class Pipe:
 
         Threads: any.
         """
-        with self._lock:
-            if self._error is not None or self._close_request is not None:
-                return
-            self._close_request = (code, reason)
-            is_idle = self._accepted == 0
         timer = self._call_later(timeout, lambda: self.abort(ConnectionClosed(code, reason)))
         with self._lock:
-            self._close_timer = timer
-            is_over = self._error is not None
-        if is_over and timer is not None:
+            is_first = self._error is None and self._close_request is None
+            if is_first:
+                self._close_request, self._close_timer = (code, reason), timer
+        if is_first:
+            self._maybe_send_close()
+        elif timer is not None:
             timer.cancel()
-        if is_idle:
-            self._send_close()
 
-    def _send_close(self) -> None:
-        assert self._close_request is not None
-        self._is_close_sent = True
-        self._control.append(self._codec.encode_close(*self._close_request) or _END_WRITING)
-        self._flush_control()
+    def _maybe_send_close(self) -> None:
+        # Who is last does it, `close` or a sender: once a close is requested no further sender is accepted.
+        request = self._close_request
+        if request is not None and not self._accepted:
+            self._queue([self._codec.encode_close(*request) or _END_WRITING], is_close=True)
 
     def abort(self, error: ConnmanError) -> None:
         """End it at once; see ``base.Transport``.
@@ -346,12 +350,3 @@ class Pipe:
         # Senders that were inside woke up at the shutdown; none comes in any more.
         with self._send_lock:
             self._stream.close()
-
-
-def _whole(frames: list[bytes], missing: int) -> int:
-    """Return how many of ``frames`` went out whole when the last ``missing`` bytes did not."""
-    whole = len(frames)
-    while missing > 0:
-        whole -= 1
-        missing -= len(frames[whole])
-    return whole

@@ -8,8 +8,8 @@ import ssl
 import threading
 
 from connman.clock import Deadline
-from connman.errors import CertificateError, ConnectError
-from connman.transport.base import Dial
+from connman.errors import CertificateError, ConnectError, InvalidOption
+from connman.transport.base import Dial, describe
 from connman.transport.sockets import READABLE, WRITABLE, DialSocket, SocketGuard, poll_ready, wait_ready
 
 # The largest plain text of one record (RFC 8446 5.1): a read returns no more than that.
@@ -32,6 +32,8 @@ def start_tls(dial: Dial, guard: SocketGuard, server_hostname: str) -> None:
     """
     with dial.step("tls", server_hostname):
         try:
+            # Beforehand: on a name that cannot be encoded wrap_socket() leaves the descriptor open, and to no one.
+            server_hostname.encode("idna")
             sock = (dial.options.ssl_context or _default_context()).wrap_socket(
                 guard.sock,
                 server_hostname=server_hostname,
@@ -63,11 +65,25 @@ _contexts: dict[str, ssl.SSLContext] = {}
 
 def _default_context() -> ssl.SSLContext:
     context = _contexts.get("default")
-    return context if context is not None else _contexts.setdefault("default", _make_context())
+    return context if context is not None else _contexts.setdefault("default", make_context())
 
 
-def _make_context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
+def make_context(*, authorities: str | None = None, verify: bool = True) -> ssl.SSLContext:
+    """Return the settings connman itself uses for TLS, fit for ``ssl_context=``.
+
+    ``authorities``: path of a PEM file to trust instead of the system's; None for the system's. Without ``verify``
+    any certificate passes, which lets anyone on the path read and change everything.
+
+    Raises: InvalidOption when the file cannot be read or holds no certificate.
+    Threads: any.
+    """
+    try:
+        context = ssl.create_default_context(cafile=authorities)
+    except OSError as error:
+        raise InvalidOption(f"the file of authorities cannot be used: {describe(error)}") from error
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # In a renegotiation a writer would read, and what it reads the sleeping reader would never learn of.
     context.options |= ssl.OP_NO_RENEGOTIATION
@@ -117,7 +133,7 @@ class TlsStream:
                     break
                 if not self._is_ended:
                     raise
-                # OpenSSL reads nothing more when our goodbye met bytes that were still under way.
+                # Our goodbye met bytes that were still under way, see end_writing().
                 return self._drain(deadline)
             self._wait(wants, deadline)
         return b""
@@ -176,7 +192,8 @@ class TlsStream:
     def end_writing(self) -> None:
         """Say goodbye (close_notify), then FIN, as far as the network takes them at once; see ``base.Stream``.
 
-        What the peer sends until it has heard of it may be lost.
+        What the peer sends from now on may be lost: Python's unwrap() also looks for the peer's goodbye, and OpenSSL
+        then takes data in its place for an error.
         """
         with self._lock:
             if self._is_ended or self._guard.is_shut:

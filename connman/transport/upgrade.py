@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from connman.endpoint import Endpoint
 from connman.errors import InvalidOption, InvalidTarget
 from connman.options import checked_headers
-
-VERSION = "0.1.0"
+from connman.version import __version__
 
 # What websockets and most servers allow; websocket-client itself has no bound.
 _MOST_LINE = 8192
@@ -82,7 +81,7 @@ def make_request(
     pairs = checked_headers(headers)
     given = {name.lower(): value for name, value in pairs}
     if "user-agent" not in given:
-        pairs.append(("User-Agent", f"connman/{VERSION}"))
+        pairs.append(("User-Agent", f"connman/{__version__}"))
     if endpoint.user is not None and "authorization" not in given:
         pairs.append(("Authorization", _basic(endpoint.user, endpoint.password or "")))
     lines = tuple(f"{name}: {value}" for name, value in pairs if name.lower() != "host")

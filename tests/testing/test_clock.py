@@ -4,6 +4,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -86,8 +87,12 @@ def test_time_does_not_go_back() -> None:
 def test_timers_run_in_order_at_their_own_time_in_the_advancing_thread() -> None:
     clock = FakeClock()
     rang: list[tuple[str, float, threading.Thread]] = []
+
+    def ring(name: str) -> None:
+        rang.append((name, clock.now(), threading.current_thread()))
+
     for name, delay in (("c", 3), ("a", 1), ("b", 2), ("a2", 1)):
-        clock.call_later(delay, lambda name=name: rang.append((name, clock.now(), threading.current_thread())))
+        clock.call_later(delay, partial(ring, name))
     assert clock.pending == 4
     clock.advance(2)
     here = threading.current_thread()
@@ -136,7 +141,7 @@ def test_a_cancelled_timer_does_not_run() -> None:
 def test_an_exception_of_a_timer_comes_out_and_time_stands_there() -> None:
     clock = FakeClock()
     rang: list[str] = []
-    clock.call_later(1, lambda: 1 // 0)  # type: ignore[arg-type,return-value]
+    clock.call_later(1, lambda: 1 // 0)  # type: ignore[arg-type]
     clock.call_later(2, lambda: rang.append("later"))
     with pytest.raises(ZeroDivisionError):
         clock.advance(5)
@@ -298,19 +303,52 @@ def test_a_stale_reading_costs_one_early_return_at_most() -> None:
     assert clock.now() == 100.0
 
 
-@pytest.mark.parametrize("steps", [(0.1, 0.2), (0.3,), (0.1, 0.1, 0.1), (0.7, 0.1)])
-def test_rounding_neither_hangs_nor_spins(steps: tuple[float, ...]) -> None:
-    clock = FakeClock(0.1)
-    total = sum(steps)
-    with waiting(clock, total, 0.1 + total - 0.1) as threads:
-        clock.wait_until_waiting(2)
-        for step in steps:
-            clock.advance(step)
-        for thread in threads:
-            thread.join()
-            assert thread.result is False
-    assert clock.now() == pytest.approx(0.1 + total)
-    assert len(clock.delays) < 10
+def test_a_thread_on_its_way_into_its_wait_is_woken_as_well() -> None:
+    """It has told the clock, and still holds its condition: time that moves just then has to wait for it."""
+
+    class Slow(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            is_on_its_way.set()
+            go_on.wait(10)
+            return super().wait(timeout)
+
+    is_on_its_way, go_on = threading.Event(), threading.Event()
+    clock, condition = FakeClock(), Slow()
+
+    def wait() -> None:
+        with condition:
+            clock.wait(condition, 5)
+
+    with running(wait) as [waiter]:
+        assert is_on_its_way.wait(10)
+        with running(lambda: clock.advance(5)):
+            eventually(lambda: clock.waiting == 0)
+            go_on.set()
+        waiter.join(10)
+        assert not waiter.is_alive()
+
+
+@pytest.mark.parametrize("is_waiting_first", [True, False])
+def test_rounding_neither_hangs_nor_spins(is_waiting_first: bool) -> None:
+    clock = FakeClock()
+    assert 0.1 + 0.2 > 0.3
+    deadline = Deadline.after(clock, 0.1 + 0.2)
+    condition = threading.Condition()
+
+    def wait() -> None:
+        with condition:
+            deadline.wait_for(condition, lambda: False)
+
+    if not is_waiting_first:
+        clock.advance(0.3)
+    with running(wait) as [thread]:
+        if is_waiting_first:
+            clock.wait_until_waiting()
+            clock.advance(0.3)
+        thread.join(10)
+        assert not thread.is_alive()
+    assert clock.now() == pytest.approx(0.3)
+    assert len(clock.delays) == 1
 
 
 def test_no_wake_up_is_lost_in_any_race(seed: int) -> None:
@@ -321,14 +359,18 @@ def test_no_wake_up_is_lost_in_any_race(seed: int) -> None:
         shared = threading.Condition()
         late: list[str] = []
 
-        def wait_out(seconds: float, condition: threading.Condition, clock: FakeClock, late: list[str]) -> None:
+        def wait_out(
+            seconds: float, condition: threading.Condition, clock: FakeClock, late: list[str]
+        ) -> None:
             deadline = Deadline(clock, seconds)
             with condition:
                 deadline.wait_for(condition, lambda: False)
             if clock.now() < seconds:
                 late.append(f"woke at {clock.now()}, not {seconds}")
 
-        plan = [(chance.random(), shared if chance.random() < 0.5 else threading.Condition()) for _ in range(12)]
+        plan = [
+            (chance.random(), shared if chance.random() < 0.5 else threading.Condition()) for _ in range(12)
+        ]
         threads = [
             threading.Thread(target=wait_out, args=(seconds, condition, clock, late))
             for seconds, condition in plan

@@ -68,7 +68,9 @@ def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
 # Streams, with what they mean.
 
 SIZES = st.sampled_from([0, 1, 5, 124, 125, 126, 127, 300, 65535, 65536])
-TEXTS = st.one_of(st.text(max_size=20), st.builds(lambda size: "x" * size, SIZES), st.builds(lambda n: "é" * n, SIZES))
+TEXTS = st.one_of(
+    st.text(max_size=20), st.builds(lambda size: "x" * size, SIZES), st.builds(lambda n: "é" * n, SIZES)
+)
 BINARIES = st.one_of(st.binary(max_size=20), st.builds(bytes, SIZES))
 CONTROLS = st.builds(frame, st.sampled_from([PING, PONG]), st.binary(max_size=125))
 
@@ -96,7 +98,9 @@ PLACES = st.lists(st.integers(0, 300_000), max_size=30)
 
 
 @given(STREAMS, PLACES)
-def test_any_split_of_a_valid_stream_gives_its_messages(stream: tuple[bytes, list[Message]], places: list[int]) -> None:
+def test_any_split_of_a_valid_stream_gives_its_messages(
+    stream: tuple[bytes, list[Message]], places: list[int]
+) -> None:
     data, messages = stream
     assert outcome([data])[:2] == (messages, type(None))
     assert outcome(cut(data, places)) == outcome([data])
@@ -109,9 +113,23 @@ def test_byte_by_byte_is_a_split_too(parts: list[tuple[bytes, list[Message]]]) -
     assert outcome(bytes((byte,)) for byte in data) == outcome([data])
 
 
+def test_every_split_in_two_gives_the_same() -> None:
+    data = b"".join(
+        frame(first, payload)
+        for first, payload in [
+            (TEXT, b"hello"), (BINARY, b""), (TEXT, "é".encode() * 100), (PING, b"p"), (1, b"a"), (PONG, b""),
+            (0, b"b" * 130), (0x80, b""), (BINARY, bytes(70)), (TEXT, b""), (CLOSE, b"\x03\xe8bye"),
+        ]
+    )  # fmt: skip
+    for place in range(len(data)):
+        assert outcome([data[:place], data[place:]]) == outcome([data])
+
+
 @st.composite
 def damaged_streams(draw: st.DrawFn) -> bytes:
-    data = bytearray(draw(STREAMS)[0] + frame(CLOSE, draw(st.binary(max_size=10))) + draw(st.binary(max_size=10)))
+    data = bytearray(
+        draw(STREAMS)[0] + frame(CLOSE, draw(st.binary(max_size=10))) + draw(st.binary(max_size=10))
+    )
     for place, byte in draw(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=4)):
         data[place % len(data)] = byte
     return bytes(data)
@@ -119,7 +137,9 @@ def damaged_streams(draw: st.DrawFn) -> bytes:
 
 @given(damaged_streams(), PLACES, st.sampled_from([10, 200, MIB]))
 @settings(max_examples=300)
-def test_any_split_of_a_damaged_stream_gives_the_same_error(data: bytes, places: list[int], limit: int) -> None:
+def test_any_split_of_a_damaged_stream_gives_the_same_error(
+    data: bytes, places: list[int], limit: int
+) -> None:
     assert outcome(cut(data, places), limit) == outcome([data], limit)
 
 
@@ -206,7 +226,8 @@ def test_never_laxer_than_websocket_client(data: bytes) -> None:
         (b"\x00\x00", 1002),
         (b"\x01\x01a\x81\x01b", 1002),  # a message in a message
         (b"\x01\x01a\x02\x01b", 1002),
-        (b"\x81\x7e\x00\x7d", 1002),  # lengths not in their shortest form
+        (b"\x81\x7e\x00\x05hello", 1002),  # lengths not in their shortest form
+        (b"\x82\x7f\x00\x00\x00\x00\x00\x00\x00\x05hello", 1002),
         (b"\x82\x7f\x00\x00\x00\x00\x00\x00\xff\xff", 1002),
         (b"\x82\x7f\x80\x00\x00\x00\x00\x00\x00\x00", 1002),  # a negative length
         (b"\x82\x7f\x00\x00\x00\x00\x00\x10\x00\x01", 1009),  # 1 MiB and a byte
@@ -257,7 +278,9 @@ def test_sizes_up_to_the_limit_pass_whatever_the_limit() -> None:
 
 def test_pings_are_answered_in_order_and_pongs_noted() -> None:
     codec = FrameCodec(MIB)
-    assert codec.feed(frame(PING, b"1") + frame(TEXT, b"a") + frame(PING) + frame(PONG, b"x") + frame(PONG, b"y")) == ["a"]
+    assert codec.feed(
+        frame(PING, b"1") + frame(TEXT, b"a") + frame(PING) + frame(PONG, b"x") + frame(PONG, b"y")
+    ) == ["a"]
     assert unmask(b"".join(codec.replies)) == [(PONG, b"1"), (PONG, b"")]
     assert codec.pong == b"y"
     assert codec.frames == 5
@@ -305,7 +328,12 @@ def test_a_close_is_not_answered_when_ours_was_first() -> None:
 
 
 def test_a_close_within_a_fragmented_message_ends_it() -> None:
-    assert outcome([frame(1, b"a") + frame(CLOSE, b"\x03\xe8")])[:4] == ([], ConnectionClosed, "closed with code 1000", 1000)
+    assert outcome([frame(1, b"a") + frame(CLOSE, b"\x03\xe8")])[:4] == (
+        [],
+        ConnectionClosed,
+        "closed with code 1000",
+        1000,
+    )
 
 
 @pytest.mark.parametrize(
@@ -326,9 +354,10 @@ def test_the_end_of_file_is_a_loss_that_says_what_was_cut(data: bytes, text: str
     assert text in str(error)
 
 
-def test_an_error_holds_neither_chunk_nor_codec() -> None:
+@pytest.mark.parametrize("data", [frame(TEXT, b"\xff"), frame(0x83), frame(CLOSE, b"\xff")])
+def test_an_error_holds_neither_chunk_nor_codec(data: bytes) -> None:
     codec = FrameCodec(MIB)
-    codec.feed(frame(TEXT, b"\xff"))
+    codec.feed(data)
     assert codec.end is not None
     assert codec.end.__traceback__ is None
     assert codec.end.__context__ is None
@@ -388,7 +417,9 @@ def test_close_codes_that_may_not_be_sent(code: int) -> None:
     assert codec.replies, "a refused close counted as sent"
 
 
-@pytest.mark.parametrize(("reason", "sent"), [("é" * 100, "é" * 61), ("x" * 200, "x" * 123), ("x" + "😀" * 40, "x" + "😀" * 30)])
+@pytest.mark.parametrize(
+    ("reason", "sent"), [("é" * 100, "é" * 61), ("x" * 200, "x" * 123), ("x" + "😀" * 40, "x" + "😀" * 30)]
+)
 def test_a_reason_is_cut_between_characters(reason: str, sent: str) -> None:
     assert unmask(FrameCodec(MIB).encode_close(1000, reason)) == [(CLOSE, b"\x03\xe8" + sent.encode())]
 

@@ -46,13 +46,17 @@ def carries(framing: Framing, message: bytes) -> bool:
     return not (framing == lines() and message.endswith(b"\r"))  # indistinguishable from a "\r\n" line
 
 
-MESSAGES = st.lists(st.one_of(st.binary(max_size=60), st.text("ab\r\n", max_size=9).map(str.encode)), max_size=8)
+MESSAGES = st.lists(
+    st.one_of(st.binary(max_size=60), st.text("ab\r\n", max_size=9).map(str.encode)), max_size=8
+)
 PLACES = st.lists(st.integers(0, 1000), max_size=20)
 
 
 @pytest.mark.parametrize("framing", FRAMINGS, ids=str)
 @given(messages=MESSAGES, places=PLACES)
-def test_any_split_gives_the_messages_back(framing: Framing, messages: list[bytes], places: list[int]) -> None:
+def test_any_split_gives_the_messages_back(
+    framing: Framing, messages: list[bytes], places: list[int]
+) -> None:
     messages = [message for message in messages if carries(framing, message)]
     codec = framing.codec(MIB)
     data = b"".join(codec.encode(message) for message in messages)
@@ -61,10 +65,11 @@ def test_any_split_gives_the_messages_back(framing: Framing, messages: list[byte
 
 
 @pytest.mark.parametrize("framing", [*FRAMINGS, lines(encoding="utf-8")], ids=str)
-@given(data=st.one_of(st.binary(max_size=200), st.text("ab\r\n\0", max_size=200).map(str.encode)), places=PLACES)
+@given(
+    data=st.one_of(st.binary(max_size=200), st.text("ab\r\n\0", max_size=200).map(str.encode)), places=PLACES
+)
 def test_any_split_of_anything_gives_the_same_end(framing: Framing, data: bytes, places: list[int]) -> None:
     pieces, whole = outcome(framing, cut(data, places), 20), outcome(framing, [data], 20)
-    # Only where a message too long has no end yet: told as soon as that is known, which whole lines may come before.
     assert pieces == whole
 
 
@@ -147,7 +152,9 @@ def test_a_message_above_the_limit_is_refused(framing: Framing, whole: bytes, to
         assert end is MessageTooBig
 
 
-@pytest.mark.parametrize(("framing", "data"), [(lines(), b"a\nb"), (length_prefixed(), b"\0\0"), (length_prefixed(), b"\0\0\0\2a")])
+@pytest.mark.parametrize(
+    ("framing", "data"), [(lines(), b"a\nb"), (length_prefixed(), b"\0\0"), (length_prefixed(), b"\0\0\0\2a")]
+)
 def test_an_end_of_file_in_a_message_is_a_loss_that_says_so(framing: Framing, data: bytes) -> None:
     codec = framing.codec(9)
     codec.feed(data)

@@ -1,8 +1,5 @@
 """The upgrade's words: what enters a request, and what an answer has to say."""
 
-import configparser
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +7,6 @@ from hypothesis import strategies as st
 from connman.endpoint import Endpoint
 from connman.errors import InvalidOption, InvalidTarget
 from connman.transport.upgrade import (
-    VERSION,
     Answer,
     BadAnswer,
     HeadReader,
@@ -18,6 +14,7 @@ from connman.transport.upgrade import (
     make_request,
     unchunked,
 )
+from connman.version import __version__
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 1.3
@@ -25,20 +22,20 @@ ENDPOINT = Endpoint("ws", "example.com", 80, "/chat", "a=b")
 GOOD = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nX: a\r\nx:  b \r\n\r\n"
 
 
-def test_version_is_the_package_s() -> None:
-    config = configparser.ConfigParser()
-    config.read(Path(__file__).parents[2] / "setup.cfg")
-    assert config["metadata"]["version"] == VERSION
-
-
 def test_request_has_our_defaults() -> None:
     request = make_request(ENDPOINT, [], [])
     assert (request.resource, request.host) == ("/chat?a=b", "example.com")
-    assert request.headers == (f"User-Agent: connman/{VERSION}",)
+    assert request.headers == (f"User-Agent: connman/{__version__}",)
 
 
 def test_request_keeps_repeated_headers_and_takes_the_user_s_for_ours() -> None:
-    given_ = [("X-A", "1"), ("user-agent", "me"), ("X-A", "2"), ("HOST", "other"), ("authorization", "Bearer t")]
+    given_ = [
+        ("X-A", "1"),
+        ("user-agent", "me"),
+        ("X-A", "2"),
+        ("HOST", "other"),
+        ("authorization", "Bearer t"),
+    ]
     request = make_request(Endpoint("ws", "h", 1, "/", user="u", password="p"), given_, ["chat"])
     assert request.headers == ("X-A: 1", "user-agent: me", "X-A: 2", "authorization: Bearer t")
     assert (request.host, request.subprotocols) == ("other", ("chat",))
@@ -56,7 +53,11 @@ def test_request_hides_its_secrets() -> None:
 
 @pytest.mark.parametrize("bad", ["\r\nX: y", "\n", "\r", "\0", "\x7f", " x"])
 def test_nothing_that_ends_a_line_enters_a_request(bad: str) -> None:
-    for endpoint in (Endpoint("ws", f"h{bad}", 1, "/"), Endpoint("ws", "h", 1, f"/{bad}"), Endpoint("ws", "h", 1, "/", bad)):
+    for endpoint in (
+        Endpoint("ws", f"h{bad}", 1, "/"),
+        Endpoint("ws", "h", 1, f"/{bad}"),
+        Endpoint("ws", "h", 1, "/", bad),
+    ):
         with pytest.raises(InvalidTarget):
             make_request(endpoint, [], [])
     with pytest.raises(InvalidOption):
@@ -71,10 +72,10 @@ def test_nothing_that_ends_a_line_enters_a_request(bad: str) -> None:
 
 def read(*chunks: bytes) -> tuple[Answer | None, bytes]:
     reader = HeadReader()
-    answer = None
-    for chunk in chunks:
-        answer = reader.feed(chunk)
-    return answer, reader.leftover
+    for number, chunk in enumerate(chunks, 1):
+        if (answer := reader.feed(chunk)) is not None:
+            return answer, reader.leftover + b"".join(chunks[number:])
+    return None, b""
 
 
 def test_head_is_read_with_what_comes_behind() -> None:
@@ -88,6 +89,24 @@ def test_head_is_read_with_what_comes_behind() -> None:
 def test_head_is_the_same_however_it_is_cut(cuts: list[int]) -> None:
     chunks = [GOOD[a:b] for a, b in zip([0, *cuts], [*cuts, len(GOOD)], strict=True)]
     assert read(*chunks) == read(GOOD)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), max_size=3),
+    st.integers(1, len(GOOD)),
+)
+def test_a_damaged_head_is_an_answer_or_a_bad_one(damage: list[tuple[int, int]], place: int) -> None:
+    data = bytearray(GOOD + b"\x81\x00")
+    for where, byte in damage:
+        data[where] = byte
+
+    def outcome(*chunks: bytes) -> object:
+        try:
+            return read(*chunks)
+        except BadAnswer as error:
+            return str(error)
+
+    assert outcome(bytes(data)) == outcome(bytes(data[:place]), bytes(data[place:]))
 
 
 @pytest.mark.parametrize(
@@ -138,8 +157,14 @@ def answered(version: str = "1.1", **changes: str | list[str] | None) -> Answer:
     headers: dict[str, str | list[str] | None] = {
         "upgrade": "WebSocket", "connection": "keep-alive, Upgrade", "sec-websocket-accept": ACCEPT
     }  # fmt: skip
-    headers |= {f"sec-websocket-{name}" if name[0] not in "uc" else name: value for name, value in changes.items()}
-    pairs = [(n, v) for n, values in headers.items() for v in ([values] if isinstance(values, str) else values or [])]
+    headers |= {
+        f"sec-websocket-{name}" if name[0] not in "uc" else name: value for name, value in changes.items()
+    }
+    pairs = [
+        (n, v)
+        for n, values in headers.items()
+        for v in ([values] if isinstance(values, str) else values or [])
+    ]
     return Answer(version, 101, tuple(pairs))
 
 

@@ -1,0 +1,263 @@
+"""The command line's words, checked: what it says is either a `Settings` or one line of complaint.
+
+No complaint quotes a value: a URL, a header or a stray word may hold a secret, and terminals are recorded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from connman.cli.session import Settings
+from connman.endpoint import Endpoint
+from connman.errors import ConnmanError
+from connman.options import checked_headers
+from connman.transport.proxy import parse_proxy
+from connman.transport.tls import make_context
+from connman.version import __version__
+
+_INSECURE = (
+    "--insecure: the server's certificate is NOT VERIFIED: "
+    "whoever is on the way can read and change everything, passwords included"
+)
+
+_DESCRIPTION = """\
+Keep a connection to URL: every line of standard input is sent as one message, messages go to standard output, and
+what becomes of the connection goes to standard error. It comes back when it is lost, until Ctrl-C.
+
+URL is ws://, wss://, tcp://, tls:// or unix:///path. A text message is printed with a newline behind it, a binary one
+as --binary says. Over tcp, tls and unix there are no messages: bytes pass as they are, both ways.
+"""
+
+_EPILOG = """\
+end of input:
+  Ctrl-D at a terminal ends the session. A pipe or a file that ends is sent to its end; then the session ends as soon
+  as it is open and no message has come for 1 second (--eof-wait SECONDS; 'inf' for never; never by itself with
+  --count). /dev/null and closed input never end it, so a listener lives on under nohup, cron and systemd.
+  Lines wait while there is no connection. What was not sent in the end is counted on standard error.
+
+json:
+  standard output: {"type":"message","time":…,"format":"text"|"base64","data":…}
+  standard error:  {"type":"state","time":…,"state":…,"attempt":…,"retry_in":…,"cause":…,"code":…,"reason":…,…}
+                   {"type":"note","time":…,"kind":"info"|"warning"|"error","text":…}
+
+exit codes:
+  0    ended by the end of input, by --count, by the peer in order (--once), or because nobody reads the output
+  1    failed: a fatal error, a loss or a failure under --once, input that was not sent, fewer than --count messages
+  2    the command line is wrong
+  130  Ctrl-C (143: SIGTERM), after an orderly disconnect; a second one does not wait for the peer
+"""
+
+
+class UsageError(Exception):
+    """The command line is wrong; the text is one line without secrets."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raise instead of printing the usage and exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise.
+
+        Raises: UsageError.
+        """
+        raise UsageError(message)
+
+
+def parse(arguments: Sequence[str]) -> tuple[Settings, int]:
+    """Return what the command line asks for, and how often it says -v.
+
+    Raises: UsageError; SystemExit after --help and --version, which print.
+    Threads: any.
+    """
+    parser = _make_parser()
+    first = next((word for word in arguments if not word.startswith("-")), None)
+    if first not in (None, "connect"):
+        # Before argparse, which would quote it; a forgotten "connect" makes the URL the first word.
+        raise UsageError("the first word is a command: connman connect URL")
+    try:
+        found, strays = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise UsageError(str(error)) from None
+    if strays:
+        known = next((word.partition("=")[0] for word in strays if word.startswith("--")), "")
+        raise UsageError(
+            f"there is no option {known}" if known else "there are words behind URL that mean nothing"
+        )
+    return _settings(found), found.verbose
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="connman", description="Keep connections open.", allow_abbrev=False, exit_on_error=False
+    )
+    parser.add_argument("--version", action="version", version=f"connman {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="connect")
+    connect = commands.add_parser(
+        "connect",
+        help="connect to a URL: lines in, messages out",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    connect.add_argument("url", metavar="URL")
+    _add_session_options(connect)
+    _add_connection_options(connect)
+    return parser
+
+
+def _add_session_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--once", action="store_true", help="do not reconnect: end with the connection")
+    add("--json", action="store_true", help="one JSON object a line on both outputs; see below")
+    add(
+        "--binary",
+        choices=("hex", "base64", "raw"),
+        help="binary messages as hex (default), base64 or raw bytes",
+    )
+    add("--count", type=_count, metavar="N", help="end after N messages received")
+    add("--eof-wait", type=_wait, metavar="SECONDS", help="how long it must be quiet after the end of input")
+    add(
+        "-v",
+        "--verbose",
+        action="count",
+        default=0,
+        help="causes with every step; -vv: the library's log as well",
+    )
+
+
+def _add_connection_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "-H", dest="headers", action="append", default=[], type=_headers, metavar="'NAME: VALUE'",
+        help="send this header with the upgrade; may be repeated; @FILE reads one a line, which keeps secrets off ps",
+    )  # fmt: skip
+    add(
+        "-s",
+        dest="subprotocols",
+        action="append",
+        default=[],
+        metavar="PROTO",
+        help="offer this subprotocol; may be repeated",
+    )
+    add(
+        "--proxy",
+        type=_proxy,
+        metavar="URL",
+        help="http:// or socks5h:// and the like; 'none' ignores the environment's",
+    )
+    add(
+        "--open-timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="for one attempt, DNS to upgrade (default 10)",
+    )
+    add(
+        "--ping-interval",
+        type=_ping_interval,
+        metavar="SECONDS",
+        help="between keepalive pings (default 20); 0 for none",
+    )
+    trust = parser.add_mutually_exclusive_group()
+    trust.add_argument("--insecure", action="store_true", help="do not verify the server's certificate")
+    trust.add_argument(
+        "--ca", metavar="FILE", help="trust the authorities in this PEM file instead of the system's"
+    )
+
+
+def _settings(found: argparse.Namespace) -> Settings:
+    try:
+        return Settings(
+            endpoint=Endpoint.parse(found.url),
+            options=_options(found),
+            is_json=found.json,
+            binary=found.binary,
+            count=found.count,
+            eof_wait=found.eof_wait,
+            is_verbose=found.verbose > 0,
+            warnings=(_INSECURE,) if found.insecure else (),
+        )
+    except ConnmanError as error:
+        raise UsageError(str(error)) from None
+
+
+def _options(found: argparse.Namespace) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "reconnect": not found.once,
+        "headers": [pair for pairs in found.headers for pair in pairs],
+        "subprotocols": found.subprotocols,
+    }
+    if found.proxy is not None:
+        options["proxy"] = found.proxy or None
+    if found.open_timeout is not None:
+        options["open_timeout"] = found.open_timeout
+    if found.ping_interval is not None:
+        options["ping_interval"] = found.ping_interval or None
+    if found.insecure or found.ca is not None:
+        options["ssl_context"] = make_context(authorities=found.ca, verify=not found.insecure)
+    return options
+
+
+# Each takes the word of one option. argparse quotes the word of a ValueError, but not that of an ArgumentTypeError.
+
+
+def _headers(word: str) -> list[tuple[str, str]]:
+    lines = [word]
+    if word.startswith("@"):
+        try:
+            lines = [line for line in Path(word[1:]).read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "it is not UTF-8"
+            raise argparse.ArgumentTypeError(f"the file cannot be read: {why}") from None
+    pairs = [tuple(part.strip(" \t") for part in line.split(":", 1)) for line in lines]
+    if any(len(pair) != 2 for pair in pairs):
+        raise argparse.ArgumentTypeError("a header is 'NAME: VALUE'")
+    try:
+        return checked_headers(pairs)  # type: ignore[arg-type]  # the lengths were checked above
+    except ConnmanError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _proxy(word: str) -> str:
+    if word == "none":
+        return ""
+    try:
+        parse_proxy(word)
+    except ConnmanError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("proxy: ")) from None
+    return word
+
+
+def _count(word: str) -> int:
+    if not (word.isascii() and word.isdigit() and int(word)):
+        raise argparse.ArgumentTypeError("a whole number from 1")
+    return int(word)
+
+
+def _wait(word: str) -> float:
+    try:
+        seconds = float(word)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:  # not a number compares false
+        raise argparse.ArgumentTypeError("a number of seconds from 0")
+    return seconds
+
+
+def _ping_interval(word: str) -> float:
+    seconds = _wait(word)
+    if math.isinf(seconds):
+        raise argparse.ArgumentTypeError("a finite number of seconds; 0 for no pings")
+    return seconds
+
+
+def _seconds(word: str) -> float:
+    seconds = _wait(word)
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError("a finite number of seconds, more than 0")
+    return seconds

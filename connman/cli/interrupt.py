@@ -1,0 +1,42 @@
+"""Ctrl-C and SIGTERM as an exception on the main thread: every wait there ends, and the goodbye is said."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+class Interrupted(BaseException):
+    """A signal asks for the end. Not an Exception, so that nothing takes it for an error and goes on."""
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signum
+        self.word = _WORDS.get(signal.Signals(signum), "stopped")
+        super().__init__(signum)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Have SIGINT and SIGTERM raise `Interrupted` inside the block; the earlier handlers come back behind it.
+
+    A signal that is ignored stays so: a shell starts its background jobs with SIGINT ignored.
+
+    Threads: does something on the main one only, since no other gets signals.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    wanted = [number for number in _WORDS if is_main and signal.getsignal(number) is not signal.SIG_IGN]
+    earlier = {number: signal.signal(number, _interrupt) for number in wanted}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(signum: int, _: FrameType | None) -> None:
+    raise Interrupted(signum)

@@ -1,0 +1,231 @@
+"""A peer that is gone without a word is noticed in time, a slow callback is no such peer, and nobody waits for it."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+import connman
+from connman.errors import PingTimeout
+from tests.loopback import in_thread
+from tests.promises.peers import PATIENCE, Peers, accept, frame, within
+from tests.servers import WebSocketProcess, ws_server
+from tests.waiting import eventually
+
+DISPATCHES = ["reader", "thread"]
+INTERVAL = TIMEOUT = 0.3
+NOTICED = INTERVAL + TIMEOUT + 1.0
+KEEPALIVE = {"ping_interval": INTERVAL, "ping_timeout": TIMEOUT, "proxy": None}
+
+
+@pytest.fixture
+def server() -> Iterator[WebSocketProcess]:
+    with ws_server() as process:
+        yield process
+
+
+@pytest.fixture
+def secure_server(tmp_path: Path) -> Iterator[tuple[WebSocketProcess, Any]]:
+    import ssl
+
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    with ws_server(tmp_path / "server.pem", tmp_path / "server.pem") as process:
+        yield process, context
+
+
+class Losses:
+    """What `on_reset` was told, and when."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[float, connman.Reset]] = []
+
+    def __call__(self, _: connman.Connection, reset: connman.Reset) -> None:
+        self.told.append((time.monotonic(), reset))
+
+    def wait_noticed(self, since: float, what: str) -> None:
+        eventually(lambda: self.told, max(0.0, since + NOTICED - time.monotonic()), f"{what} to be noticed")
+        at, reset = self.told[0]
+        assert isinstance(reset.error, PingTimeout)
+        assert reset.opened
+        print(f"{what}: noticed after {at - since:.2f} s of {NOTICED:g}")
+
+
+@pytest.mark.parametrize("dispatch", DISPATCHES)
+def test_a_frozen_server_process_is_noticed(server: WebSocketProcess, dispatch: str) -> None:
+    losses = Losses()
+    conn = connman.Connection(server.url("/silent"), on_reset=losses, dispatch=dispatch, open_timeout=0.5, **KEEPALIVE)
+    with conn:
+        # It must have been alive over some pings before.
+        eventually(lambda: conn.stats.ping_rtt is not None)
+        server.stop()
+        losses.wait_noticed(time.monotonic(), "SIGSTOP")
+        server.cont()
+        eventually(lambda: conn.is_open and conn.generation == 2)
+
+
+def test_a_frozen_server_process_is_noticed_over_tls(secure_server: tuple[WebSocketProcess, Any]) -> None:
+    server, context = secure_server
+    losses = Losses()
+    with connman.Connection(server.url("/silent"), on_reset=losses, ssl_context=context, **KEEPALIVE) as conn:
+        eventually(lambda: conn.stats.ping_rtt is not None)
+        server.stop()
+        losses.wait_noticed(time.monotonic(), "SIGSTOP over TLS")
+        within(1.0, conn.disconnect)
+
+
+def test_a_frozen_peer_is_noticed_while_it_is_sent_to(server: WebSocketProcess) -> None:
+    """The pings wait behind messages that nobody takes."""
+    losses = Losses()
+    with connman.Connection(server.url("/silent"), on_reset=losses, **KEEPALIVE) as conn:
+        server.stop()
+        since = time.monotonic()
+        sender = in_thread(conn.send, b"\0" * 50_000_000)
+        losses.wait_noticed(since, "SIGSTOP under a send")
+        with pytest.raises(connman.errors.ConnectionLost):
+            sender.result(PATIENCE)
+
+
+def partly(data: bytes) -> Callable[[socket.socket], None]:
+    """Serve a client that hears the beginning of a frame, and then nothing."""
+
+    def serve(sock: socket.socket) -> None:
+        accept(sock).send(data)
+        while sock.recv(65536):
+            pass
+
+    return serve
+
+
+def dripping(sock: socket.socket) -> None:
+    accept(sock).send(b"\x82\x7f" + (1 << 20).to_bytes(8))
+    pace = threading.Event()
+    while True:
+        sock.sendall(b"x")
+        pace.wait(0.02)
+
+
+SHAPES = {
+    "no pongs": partly(b""),
+    "a byte of a header": partly(b"\x81"),
+    "half a message": partly(b"\x81\x7e\x10\x00" + b"x" * 100),
+    "a drip": dripping,
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_peer_that_stops_in_the_middle_is_noticed(shape: str) -> None:
+    losses = Losses()
+    with Peers(SHAPES[shape]) as server:
+        conn = connman.Connection(server.url(), on_reset=losses, close_timeout=0.2, **KEEPALIVE)
+        since = time.monotonic()
+        conn.connect()
+        losses.wait_noticed(since, shape)
+        conn.disconnect()
+
+
+@pytest.mark.parametrize("dispatch", DISPATCHES)
+def test_a_callback_that_blocks_is_no_dead_peer(server: WebSocketProcess, dispatch: str) -> None:
+    losses = Losses()
+    heard: list[object] = []
+    pause = threading.Event()
+
+    def on_data(_: connman.Connection, data: object) -> None:
+        heard.append(data)
+        pause.wait(3 * (INTERVAL + TIMEOUT))
+
+    with connman.Connection(
+        server.url("/echo"), on_data=on_data, on_reset=losses, dispatch=dispatch, **KEEPALIVE
+    ) as conn:
+        conn.send("one")
+        conn.send("two")
+        eventually(lambda: len(heard) == 2)
+        pause.set()
+        conn.send("three")
+        eventually(lambda: len(heard) == 3)
+        assert losses.told == []
+        assert conn.generation == 1
+        # And afterwards it is judged again.
+        server.stop()
+        losses.wait_noticed(time.monotonic(), "SIGSTOP after a slow callback")
+
+
+def test_a_peer_that_freezes_while_a_callback_blocks_is_noticed_after_it(server: WebSocketProcess) -> None:
+    losses = Losses()
+    entered, go_on = threading.Event(), threading.Event()
+
+    def on_data(*_: object) -> None:
+        entered.set()
+        go_on.wait(PATIENCE)
+
+    with connman.Connection(server.url("/echo"), on_data=on_data, on_reset=losses, **KEEPALIVE) as conn:
+        conn.send("one")
+        assert entered.wait(PATIENCE)
+        server.stop()
+        threading.Event().wait(INTERVAL + TIMEOUT)
+        assert losses.told == []
+        go_on.set()
+        losses.wait_noticed(time.monotonic(), "SIGSTOP under a slow callback")
+
+
+def test_a_peer_that_does_not_read_never_holds_disconnect_up(server: WebSocketProcess) -> None:
+    outcomes = []
+    conn = connman.Connection(server.url("/deaf"), ping_interval=None, close_timeout=0.5, proxy=None)
+    conn.wait_open(PATIENCE)
+    for _ in range(4):
+        outcomes.append(in_thread(conn.send, b"\0" * 20_000_000))
+    is_stuck(conn)
+    within(0.5 + 1.0, conn.disconnect)
+    assert conn.state is connman.State.CLOSED
+    for outcome in outcomes:
+        with pytest.raises((connman.errors.ConnectionLost, connman.errors.NotConnected)):
+            outcome.result(PATIENCE)
+
+
+def test_a_peer_that_does_not_read_holds_no_other_connection_up(server: WebSocketProcess) -> None:
+    """Neither its messages nor its pings, nor the detection of a loss."""
+    losses = Losses()
+    with ws_server() as other_server:
+        deaf = connman.Connection(server.url("/deaf"), ping_interval=0.05, ping_timeout=60, close_timeout=0.2, proxy=None)
+        deaf.wait_open(PATIENCE)
+        senders = [in_thread(deaf.send, b"\0" * 20_000_000) for _ in range(4)]
+        is_stuck(deaf)
+        with connman.Connection(other_server.url("/echo"), on_reset=losses, **KEEPALIVE) as other:
+            eventually(lambda: other.stats.ping_rtt is not None)
+            for number in range(100):
+                other.send(str(number))
+                assert other.recv(PATIENCE) == str(number)
+            other_server.stop()
+            losses.wait_noticed(time.monotonic(), "SIGSTOP beside a stuck connection")
+        within(0.2 + 1.0, deaf.disconnect)
+        for sender in senders:
+            assert isinstance(sender.exception(PATIENCE), connman.ConnmanError)
+
+
+def is_stuck(conn: connman.Connection) -> None:
+    """Wait until the network takes no more of what is sent: two looks in a row see the same queue of the system."""
+    last = [0]
+
+    def no_progress() -> bool:
+        queued = unsent_bytes(conn)
+        is_full = queued > 0 and queued == last[0]
+        last[0] = queued
+        return is_full
+
+    eventually(no_progress)
+
+
+def unsent_bytes(conn: connman.Connection) -> int:
+    """Return what the system holds for the peer, from the tx_queue column of its table."""
+    assert conn.endpoint is not None
+    rows = [row.split() for name in ("tcp", "tcp6") for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    port = f":{conn.endpoint.port:04X}"
+    return sum(int(row[4].split(":")[0], 16) for row in rows if row[2].endswith(port) and row[3] == "01")

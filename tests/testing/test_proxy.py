@@ -1,0 +1,457 @@
+"""FaultProxy: every fault, on real sockets."""
+
+import contextlib
+import errno
+import itertools
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from connman.testing import FaultProxy
+from tests.waiting import eventually
+
+PATIENCE = 10.0
+
+
+class Upstream:
+    """A listening socket of the test; the test accepts by hand."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.listener.settimeout(PATIENCE)
+        self.port: int = self.listener.getsockname()[1]
+        self.socks: list[socket.socket] = []
+
+    def accept(self) -> socket.socket:
+        sock, _ = self.listener.accept()
+        sock.settimeout(PATIENCE)
+        self.socks.append(sock)
+        return sock
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    made = Upstream()
+    yield made
+    for sock in (made.listener, *made.socks):
+        sock.close()
+
+
+@pytest.fixture
+def proxy(upstream: Upstream) -> Iterator[FaultProxy]:
+    with FaultProxy("127.0.0.1", upstream.port, seed=1) as made:
+        yield made
+
+
+@pytest.fixture
+def clients() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def link(
+    upstream: Upstream, proxy: FaultProxy, clients: contextlib.ExitStack
+) -> tuple[socket.socket, socket.socket]:
+    """Return the client's and the server's end of one link."""
+    return connect(proxy, clients), upstream.accept()
+
+
+def connect(proxy: FaultProxy, clients: contextlib.ExitStack) -> socket.socket:
+    return clients.enter_context(socket.create_connection(proxy.address, PATIENCE))
+
+
+def receive(sock: socket.socket, count: int) -> bytes:
+    """Return so many bytes, less only at the end of file."""
+    got = b""
+    while len(got) < count and (chunk := sock.recv(count - len(got))):
+        got += chunk
+    return got
+
+
+def is_silent(sock: socket.socket, seconds: float = 0.1) -> bool:
+    """Whether nothing comes for a while; a failure to be silent is found, however slow the machine."""
+    sock.settimeout(seconds)
+    try:
+        return not sock.recv(1)
+    except TimeoutError:
+        return True
+    finally:
+        sock.settimeout(PATIENCE)
+
+
+def fill(sock: socket.socket) -> int:
+    """Send until the system takes no more for a while; return how much it took."""
+    sock.settimeout(0.2)
+    sent = 0
+    with contextlib.suppress(TimeoutError):
+        while sent < 64 * 1024 * 1024:
+            sent += sock.send(bytes(65536))
+    sock.settimeout(PATIENCE)
+    return sent
+
+
+Link = tuple[socket.socket, socket.socket]
+
+
+def test_passes_bytes_both_ways_and_counts_them(proxy: FaultProxy, link: Link) -> None:
+    client, server = link
+    client.sendall(b"question")
+    assert receive(server, 8) == b"question"
+    server.sendall(b"an answer")
+    assert receive(client, 9) == b"an answer"
+    assert (proxy.accepted, proxy.open_links) == (1, 1)
+    eventually(lambda: (proxy.bytes_up, proxy.bytes_down) == (8, 9))
+
+
+def test_large_data_arrives_whole(proxy: FaultProxy, link: Link, seed: int) -> None:
+    client, server = link
+    data = random.Random(seed).randbytes(5_000_000)
+    sender = threading.Thread(target=client.sendall, args=(data,))
+    sender.start()
+    assert receive(server, len(data)) == data
+    sender.join()
+
+
+def test_says_where_it_is(proxy: FaultProxy) -> None:
+    host, port = proxy.address
+    assert (host, port) == ("127.0.0.1", proxy.port)
+    assert proxy.url("ws", "/feed?x=1") == f"ws://127.0.0.1:{port}/feed?x=1"
+    assert proxy.url("tcp") == f"tcp://127.0.0.1:{port}"
+    assert proxy.url() == f"ws://127.0.0.1:{port}/"
+
+
+def test_the_end_of_one_direction_leaves_the_other(proxy: FaultProxy, link: Link) -> None:
+    client, server = link
+    client.sendall(b"last words")
+    client.shutdown(socket.SHUT_WR)
+    assert receive(server, 100) == b"last words"
+    server.sendall(b"heard")
+    assert receive(client, 5) == b"heard"
+    server.close()
+    assert client.recv(1) == b""
+    eventually(lambda: proxy.open_links == 0)
+
+
+def test_a_reset_of_one_side_reaches_the_other(proxy: FaultProxy, link: Link) -> None:
+    client, server = link
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+    with pytest.raises(ConnectionResetError):
+        server.recv(1)
+    eventually(lambda: proxy.open_links == 0)
+
+
+def test_an_upstream_that_refuses_resets_the_client(clients: contextlib.ExitStack) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        with FaultProxy("127.0.0.1", nobody.getsockname()[1]) as proxy:
+            with pytest.raises(ConnectionResetError):  # it may come before connect() has returned
+                connect(proxy, clients).recv(1)
+            eventually(lambda: proxy.open_links == 0)
+
+
+def test_cut_ends_every_link_with_eof_on_both_sides(
+    upstream: Upstream, proxy: FaultProxy, clients: contextlib.ExitStack
+) -> None:
+    links = [(connect(proxy, clients), upstream.accept()) for _ in range(3)]
+    proxy.cut()
+    assert proxy.open_links == 0
+    for client, server in links:
+        assert client.recv(1) == b""
+        assert server.recv(1) == b""
+    connect(proxy, clients).sendall(b"back")
+    assert receive(upstream.accept(), 4) == b"back"
+
+
+def test_cut_gives_eof_although_bytes_were_under_way(proxy: FaultProxy, link: Link) -> None:
+    client, server = link
+    proxy.deaf()
+    client.sendall(b"never read")
+    proxy.cut()
+    assert client.recv(1) == b""
+    assert server.recv(1) == b""
+
+
+def test_cut_reaches_a_client_that_has_just_connected(
+    proxy: FaultProxy, clients: contextlib.ExitStack
+) -> None:
+    for _ in range(50):
+        client = connect(proxy, clients)
+        proxy.cut()
+        assert client.recv(1) == b""
+
+
+def test_reset_resets_both_sides(proxy: FaultProxy, link: Link) -> None:
+    proxy.reset()
+    for end in link:
+        with pytest.raises(ConnectionResetError):
+            end.recv(1)
+
+
+def test_deaf_keeps_links_and_passes_nothing_until_it_hears_again(proxy: FaultProxy, link: Link) -> None:
+    client, server = link
+    proxy.deaf()
+    client.sendall(b"up")
+    server.sendall(b"down")
+    assert is_silent(server)
+    assert is_silent(client)
+    assert proxy.open_links == 1
+    proxy.deaf(False)
+    assert receive(server, 2) == b"up"
+    assert receive(client, 4) == b"down"
+
+
+def test_deaf_accepts_new_links_and_hides_ends(
+    upstream: Upstream, proxy: FaultProxy, link: Link, clients: contextlib.ExitStack
+) -> None:
+    _, server = link
+    proxy.deaf()
+    server.close()
+    new = connect(proxy, clients)
+    new.sendall(b"anybody?")
+    eventually(lambda: proxy.accepted == 2)
+    assert is_silent(new)
+    assert is_silent(link[0])
+    proxy.deaf(False)
+    assert receive(upstream.accept(), 8) == b"anybody?"
+    assert link[0].recv(1) == b""
+
+
+def test_refuse_refuses_and_comes_back_on_the_same_port(
+    upstream: Upstream, proxy: FaultProxy, link: Link, clients: contextlib.ExitStack
+) -> None:
+    client, server = link
+    port = proxy.port
+    for _ in range(3):
+        proxy.refuse()
+        proxy.refuse()  # twice is once
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), PATIENCE)
+        proxy.refuse(False)
+        connect(proxy, clients).close()
+        upstream.accept()
+    client.sendall(b"still open")
+    assert receive(server, 10) == b"still open"
+    assert proxy.port == port
+
+
+def test_latency_delays_and_keeps_the_order(proxy: FaultProxy, link: Link) -> None:
+    client, server = link
+    proxy.latency = 0.15
+    proxy.jitter = 0.05
+    for number in range(20):
+        began = time.monotonic()
+        client.sendall(bytes([number]) * 10)
+        if number == 0:
+            assert receive(server, 1) == b"\0"
+            # A lower bound, which a slow machine cannot break.
+            assert time.monotonic() - began >= 0.15
+    expected = b"".join(bytes([number]) * 10 for number in range(20))
+    assert receive(server, len(expected) - 1) == expected[1:]
+    proxy.latency = proxy.jitter = 0
+    assert (proxy.latency, proxy.jitter) == (0, 0)
+
+
+def test_the_end_of_file_is_late_too(proxy: FaultProxy, link: Link) -> None:
+    client, server = link
+    proxy.latency = 0.1
+    client.sendall(b"x")
+    client.close()
+    assert receive(server, 10) == b"x"
+    eventually(lambda: proxy.bytes_up == 1)
+
+
+def test_rate_limits_each_direction(proxy: FaultProxy, link: Link) -> None:
+    client, server = link
+    proxy.rate = 100_000
+    began = time.monotonic()
+    client.sendall(bytes(30_000))
+    assert len(receive(server, 30_000)) == 30_000
+    # The last piece goes out when those before it have taken their time: a lower bound.
+    assert time.monotonic() - began >= 0.2
+    proxy.rate = None
+    assert proxy.rate is None
+
+
+def test_slice_cuts_into_pieces_and_nothing_is_lost(proxy: FaultProxy, link: Link) -> None:
+    client, server = link
+    proxy.slice = 1
+    data = bytes(range(200))
+    client.sendall(data)
+    pieces: list[bytes] = []
+    while len(b"".join(pieces)) < len(data):
+        pieces.append(server.recv(1000))
+    assert b"".join(pieces) == data
+    assert proxy.slice == 1
+
+
+@pytest.mark.parametrize(("way", "up", "down"), [("up", 7, 100), ("both", 7, 0)])
+def test_cut_after_passes_exactly_so_many_bytes(
+    proxy: FaultProxy, link: Link, way: str, up: int, down: int
+) -> None:
+    client, server = link
+    proxy.cut_after(7, way)  # type: ignore[arg-type]
+    server.sendall(bytes(down))
+    assert len(receive(client, down)) == down
+    client.sendall(b"0123456789")
+    assert receive(server, 100) == b"0123456"[:up]
+    with contextlib.suppress(ConnectionResetError):
+        assert client.recv(1) == b""
+    assert proxy.open_links == 0
+    assert proxy.bytes_up == up
+
+
+def test_cut_after_holds_for_later_links_and_can_be_ended(
+    upstream: Upstream, proxy: FaultProxy, clients: contextlib.ExitStack
+) -> None:
+    proxy.cut_after(3, "down")
+    for _ in range(2):
+        client, server = connect(proxy, clients), upstream.accept()
+        server.sendall(b"abcdef")
+        assert receive(client, 100) == b"abc"
+    proxy.cut_after(None)
+    client, server = connect(proxy, clients), upstream.accept()
+    server.sendall(b"abcdef")
+    assert receive(client, 6) == b"abcdef"
+
+
+def test_a_sender_is_held_back_when_nobody_reads(proxy: FaultProxy, link: Link) -> None:
+    client, server = link
+    sent = fill(client)
+    assert sent < 64 * 1024 * 1024
+    assert len(receive(server, sent)) == sent
+
+
+def test_a_proxy_that_is_deaf_holds_little(proxy: FaultProxy, link: Link) -> None:
+    client, server = link
+    proxy.deaf()
+    sent = fill(client)
+    assert proxy.bytes_up == 0
+    proxy.deaf(False)
+    assert len(receive(server, sent)) == sent
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("latency", -1), ("jitter", -0.1), ("rate", 0), ("slice", 0), ("latency", float("nan"))],
+)
+def test_a_value_that_cannot_work_is_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError):
+        setattr(FaultProxy("127.0.0.1", 1), name, value)
+
+
+def test_a_cut_after_nothing_is_refused() -> None:
+    with pytest.raises(ValueError):
+        FaultProxy("127.0.0.1", 1).cut_after(0)
+
+
+def test_faults_may_be_chosen_before_the_start(upstream: Upstream) -> None:
+    proxy = FaultProxy("localhost", upstream.port)
+    assert proxy.port == 0
+    proxy.refuse()
+    proxy.cut()
+    proxy.latency = 0.01
+    with proxy:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(proxy.address, PATIENCE)
+        proxy.refuse(False)
+        socket.create_connection(proxy.address, PATIENCE).close()
+
+
+def test_close_is_final_and_idempotent(upstream: Upstream, clients: contextlib.ExitStack) -> None:
+    proxy = FaultProxy("127.0.0.1", upstream.port)
+    with proxy:
+        client, server = connect(proxy, clients), upstream.accept()
+    assert client.recv(1) == b""
+    assert server.recv(1) == b""
+    proxy.close()
+    proxy.cut()
+    proxy.refuse(False)
+    proxy.deaf()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(proxy.address, PATIENCE)
+    with pytest.raises(RuntimeError):
+        proxy.start()
+
+
+def test_close_without_start_is_nothing() -> None:
+    FaultProxy("127.0.0.1", 1).close()
+
+
+def test_an_unknown_upstream_leaves_nothing_behind() -> None:
+    proxy = FaultProxy("no-such-host.invalid", 1)
+    with pytest.raises(OSError):
+        proxy.start()
+    proxy.close()
+
+
+def test_one_thread_serves_all(upstream: Upstream, proxy: FaultProxy, clients: contextlib.ExitStack) -> None:
+    before = threading.active_count()
+    links = [(connect(proxy, clients), upstream.accept()) for _ in range(60)]
+    for client, server in links:
+        client.sendall(b"x")
+        assert receive(server, 1) == b"x"
+    assert threading.active_count() == before
+    assert proxy.open_links == proxy.accepted == 60
+
+
+def test_faults_from_many_threads_at_once(
+    upstream: Upstream, proxy: FaultProxy, clients: contextlib.ExitStack, seed: int
+) -> None:
+    """Links come and go while four threads switch every fault: afterwards the proxy works and nothing is left."""
+    is_over = threading.Event()
+
+    def serve() -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(OSError):
+                upstream.accept().sendall(b"hello")
+
+    def meddle(number: int) -> None:
+        chance = random.Random(seed + number)
+        for _ in range(100):
+            choice = chance.choice(["cut", "reset", "deaf", "refuse", "latency", "slice", "rate", "limit"])
+            match choice:
+                case "cut" | "reset":
+                    getattr(proxy, choice)()
+                case "deaf" | "refuse":
+                    getattr(proxy, choice)(chance.random() < 0.5)
+                case "limit":
+                    proxy.cut_after(chance.choice([None, 1, 3]))
+                case _:
+                    setattr(
+                        proxy,
+                        choice,
+                        chance.choice([1, 1000]) if choice != "latency" else chance.random() / 100,
+                    )
+            with contextlib.suppress(OSError), socket.create_connection(proxy.address, 0.05) as sock:
+                sock.sendall(b"hi")
+                sock.recv(5)
+
+    server = threading.Thread(target=serve)
+    meddlers = [threading.Thread(target=meddle, args=(number,)) for number in range(4)]
+    for thread in (server, *meddlers):
+        thread.start()
+    for thread in meddlers:
+        thread.join()
+    proxy.deaf(False)
+    proxy.refuse(False)
+    proxy.cut_after(None)
+    proxy.latency, proxy.slice, proxy.rate = 0, None, None
+    proxy.cut()
+    client = connect(proxy, clients)
+    assert receive(client, 5) == b"hello"
+    is_over.set()
+    connect(proxy, clients)  # lets serve() see it
+    server.join()
+
+
+def test_accepts_and_drops_many_quickly(upstream: Upstream, proxy: FaultProxy) -> None:
+    for _ in itertools.repeat(None, 200):
+        with socket.socket() as sock:
+            assert sock.connect_ex(proxy.address) in (0, errno.EINPROGRESS)
+    eventually(lambda: proxy.accepted == 200)
