@@ -6,7 +6,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pace
@@ -143,7 +143,7 @@ class Audit:
         self._show(Event(_kind(reset), _cause(reset.error), reset.attempt, reset.retry_in))
 
     @contextlib.contextmanager
-    def _noting(self, conn: Connection) -> Any:
+    def _noting(self, conn: Connection) -> Iterator[Track]:
         track = self.track(conn)
         with self._condition:
             track.late += self._is_silence_due
