@@ -1,6 +1,9 @@
 """Keep sockets open for synchronous code: one thread-safe object stands for the connection to X."""
 
+import logging
+
 from connman import errors
+from connman.connection.attempt import Channel
 from connman.connection.connection import Connection
 from connman.errors import ConnmanError, Fatal
 from connman.manager import Manager, connect, create_pool, disconnect_all, get_connection, get_pool
@@ -10,6 +13,7 @@ from connman.transport.framing import length_prefixed, lines
 from connman.version import __version__
 
 __all__ = [
+    "Channel",
     "Connection",
     "ConnmanError",
     "Fatal",
@@ -30,3 +34,6 @@ __all__ = [
     "length_prefixed",
     "lines",
 ]
+
+# What a library owes (see Python's logging howto): silence unless the application asks for more. It makes no lock.
+logging.getLogger("connman").addHandler(logging.NullHandler())

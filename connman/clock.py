@@ -166,6 +166,8 @@ class TimerThread:
                 callback()
             except Exception:  # top of a thread: one timer's failure must not stop the others
                 logger.exception("a timer failed")
+            # What it held must not live until the next one is due.
+            del callback
 
     def _next(self) -> Callable[[], None] | None:
         """Wait for the next due callback and take it; None when nothing is left and the thread has to end."""
@@ -177,7 +179,7 @@ class TimerThread:
                     continue
                 delay = when - time.monotonic()
                 if delay > 0:
-                    self._condition.wait(delay)
+                    self._condition.wait(min(delay, threading.TIMEOUT_MAX))
                     continue
                 heapq.heappop(self._heap)
                 callback, entry.callback = entry.callback, None
@@ -207,7 +209,8 @@ class SystemClock:
 
         Threads: any.
         """
-        condition.wait(timeout)
+        # More than the system can count (292 years): waking early is allowed.
+        condition.wait(None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         """Have ``callback`` called after ``delay`` seconds on the timer thread.

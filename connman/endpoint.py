@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
@@ -11,6 +13,9 @@ from connman.errors import InvalidTarget
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 _SCHEMES = ("tcp", "tls", "unix", "ws", "wss", "memory")
 _SAFE = "/?#[]@!$&'()*+,;=:%~-._"
+_SCHEME = re.compile("[a-z][a-z0-9+.-]{0,19}")
+_BRACKETED = re.compile(r"\[[^\[\]]+\](:[0-9]*)?")
+_HOST = re.compile("[a-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,8 @@ class Endpoint:
             host, port = target
             if not isinstance(host, str):
                 raise InvalidTarget(f"a (host, port) pair wants a text as host, not {type(host).__name__}")
-            return cls("tcp", _host(host.strip("[]")), _port(port))
+            is_bracketed = host.startswith("[") and host.endswith("]")
+            return cls("tcp", _host(host[1:-1] if is_bracketed else host), _port(port))
         raise InvalidTarget(f"a target is a URL or a (host, port) pair, not {type(target).__name__}")
 
     @property
@@ -85,13 +91,12 @@ def _parse_url(url: str) -> Endpoint:
     if not found:
         raise InvalidTarget("not a URL: '://' is missing (such as wss://host/path)")
     if scheme not in _SCHEMES:
-        raise InvalidTarget(f"unsupported scheme {scheme[:20]!r}: use one of {', '.join(_SCHEMES)}")
+        shown = f"unsupported scheme {scheme!r}" if _SCHEME.fullmatch(scheme) else "unsupported scheme"
+        raise InvalidTarget(f"{shown}: use one of {', '.join(_SCHEMES)}")
     if scheme in ("unix", "memory"):
-        if not rest or (scheme == "unix" and not rest.startswith("/")):
-            raise InvalidTarget(
-                f"{scheme}:// wants {'an absolute path' if scheme == 'unix' else 'a name'} behind it"
-            )
-        return Endpoint(scheme, path=unquote(rest) if scheme == "unix" else rest)
+        return _local_endpoint(scheme, rest)
+    if "#" in url:
+        raise InvalidTarget("a URL of a connection has no fragment (RFC 6455 section 3)")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -100,10 +105,25 @@ def _parse_url(url: str) -> Endpoint:
     return _network_endpoint(scheme, parts, port)
 
 
+def _local_endpoint(scheme: str, rest: str) -> Endpoint:
+    path = unquote(rest) if scheme == "unix" else rest
+    if not path or (scheme == "unix" and not path.startswith("/")):
+        raise InvalidTarget(
+            f"{scheme}:// wants {'an absolute path' if scheme == 'unix' else 'a name'} behind it"
+        )
+    if not path.isprintable():
+        raise InvalidTarget("the path holds control characters")
+    return Endpoint(scheme, path=path)
+
+
 def _network_endpoint(scheme: str, parts: SplitResult, port: int | None) -> Endpoint:
-    if "#" in parts.geturl() or parts.fragment:
-        raise InvalidTarget("a URL of a connection has no fragment (RFC 6455 section 3)")
-    host = _host(parts.hostname or "")
+    _, _, place = parts.netloc.rpartition("@")
+    # urlsplit drops what stands around the brackets, and takes a backslash, where a browser's path begins, for a
+    # part of the user's name: the same text must not lead others elsewhere.
+    if "\\" in parts.netloc or ("[" in place and not _BRACKETED.fullmatch(place)):
+        raise InvalidTarget("malformed URL: its host part cannot be read")
+    # "%25" is how a URL writes the "%" before an interface's name (RFC 6874).
+    host = _host((parts.hostname or "").replace("%25", "%", 1))
     chosen = _port(port if port is not None else _DEFAULT_PORTS.get(scheme))
     if scheme in ("tcp", "tls"):
         if parts.path not in ("", "/") or parts.query or parts.username is not None:
@@ -123,17 +143,20 @@ def _network_endpoint(scheme: str, parts: SplitResult, port: int | None) -> Endp
 def _host(host: str) -> str:
     if not host:
         raise InvalidTarget("the host is missing")
-    if any(c.isspace() or not c.isprintable() or c in "/?#@\\" for c in host):
-        raise InvalidTarget("the host holds characters that no host name has")
-    if host.isascii():
-        labels = host.rstrip(".").split(".")
-        if ":" not in host and any(not 0 < len(label) < 64 for label in labels):
-            raise InvalidTarget("a part of the host name is empty or longer than 63 characters")
-        return host.lower()
+    if ":" in host:
+        try:
+            return str(ipaddress.IPv6Address(host))
+        except ValueError:
+            raise InvalidTarget("the host is no valid IPv6 address") from None
     try:
-        return host.encode("idna").decode("ascii").lower()
+        name = host.encode("ascii" if host.isascii() else "idna").decode("ascii").lower()
     except UnicodeError:
         raise InvalidTarget("the host is no valid internationalised name") from None
+    if not _HOST.fullmatch(name):
+        raise InvalidTarget("the host holds characters that no host name has")
+    if any(not 0 < len(label) < 64 for label in name.removesuffix(".").split(".")):
+        raise InvalidTarget("a part of the host name is empty or longer than 63 characters")
+    return name
 
 
 def _port(port: Any) -> int:

@@ -82,6 +82,7 @@ class Manager:
             known = self._pools.get(name)
             if known is not None and not known.is_closed:
                 raise ValueError(f"there is a pool named {name!r} already")
+            self._pools = {key: other for key, other in self._pools.items() if not _has_gone(other)}
             self._pools[name] = pool
             is_ending = self._enders > 0
         if is_ending:
@@ -126,8 +127,8 @@ class Manager:
             everything = dict(self._connections)
             pools = list(self._pools.values())
         for pool in pools:
-            everything |= {conn.id: conn for conn in pool.get_connections()}
             pool.end_soon(1000, "", timeout)
+            everything |= {conn.id: conn for conn in pool.get_ending()}
         fresh = {key: conn for key, conn in everything.items() if key not in told}
         for conn in fresh.values():
             conn.end_soon(1000, "", timeout)
@@ -159,6 +160,10 @@ class Manager:
 
     def __exit__(self, *exc_info: object) -> None:
         self.disconnect_all()
+
+
+def _has_gone(pool: Pool) -> bool:
+    return pool.is_closed and all(conn.wait_gone(0) for conn in pool.get_ending())
 
 
 def _has_ended(conn: Connection) -> bool:

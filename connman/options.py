@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import EllipsisType
@@ -21,6 +20,8 @@ _OWN_HEADERS = frozenset(
     ("connection", "upgrade", "sec-websocket-key", "sec-websocket-version", "sec-websocket-protocol",
      "sec-websocket-extensions", "content-length", "transfer-encoding")
 )  # fmt: skip
+# Ten years: no wait of the system overflows.
+_LONGEST = 10 * 365 * 86400.0
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
@@ -68,12 +69,15 @@ class Options:
         if self.ping_interval is not None:
             _check_seconds("ping_interval", self.ping_interval)
         _check_size(self.max_message_size)
+        if not isinstance(self.reconnect, bool):
+            raise InvalidOption("reconnect is True or False")
         for name in ("wait", "stop", "retry_if"):
             if getattr(self, name) is not None and not callable(getattr(self, name)):
                 raise InvalidOption(f"{name} is a callable or None")
         self._check_choices()
         if self.headers is not None and not callable(self.headers):
-            checked_headers(self.headers)
+            # A copy: pairs may come from an iterator, and every attempt wants them.
+            object.__setattr__(self, "headers", tuple(checked_headers(self.headers)))
         object.__setattr__(self, "subprotocols", _checked_subprotocols(self.subprotocols))
 
     def _check_choices(self) -> None:
@@ -109,11 +113,13 @@ def checked_headers(headers: Headers) -> list[tuple[str, str]]:
     or a header that the upgrade sets itself. The value is never part of the text.
     Threads: any; pure.
     """
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
     try:
+        pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
         checked = [(name, value) for name, value in pairs]
     except (TypeError, ValueError):
         raise InvalidOption("headers are a mapping or pairs of name and value") from None
+    if any(isinstance(pair, str) for pair in pairs):  # one of two characters would pass for a pair
+        raise InvalidOption("headers are a mapping or pairs of name and value, not texts")
     for name, value in checked:
         _check_header(name, value)
     return checked
@@ -138,14 +144,18 @@ def _checked_subprotocols(subprotocols: object) -> tuple[str, ...]:
     names = tuple(subprotocols)
     if any(not isinstance(name, str) or not name or not set(name) <= _TOKEN for name in names):
         raise InvalidOption("a subprotocol is not a token (RFC 6455 4.1)")
+    if len(set(names)) < len(names):
+        raise InvalidOption("a subprotocol is named twice (RFC 6455 4.1)")
     return names
 
 
 def _check_seconds(name: str, value: object, *, zero: bool = False) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InvalidOption(f"{name} is a finite number of seconds")
-    if value < 0 or (value == 0 and not zero):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidOption(f"{name} is a number of seconds")
+    if not (value > 0 or (zero and value == 0)):
         raise InvalidOption(f"{name} is {'0 or more' if zero else 'more than 0'} seconds")
+    if value > _LONGEST:
+        raise InvalidOption(f"{name} is at most {_LONGEST:g} seconds")
 
 
 def _check_size(size: object) -> None:

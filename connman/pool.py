@@ -17,6 +17,7 @@ from connman.threads import is_own
 
 LEASE_TIMEOUT = 30.0
 """Seconds that `Pool.connection` waits when it is not told otherwise."""
+_CLOSED = "the pool was disconnected"
 
 
 class _Waiter:
@@ -62,6 +63,7 @@ class Pool:
         self._leased: set[Connection] = set()
         self._waiters: deque[_Waiter] = deque()
         self._leases = 0
+        self._newest_error: Exception | None = None
         self._is_closed = False
         self._ending: list[Connection] = []
         for _ in range(size):
@@ -89,7 +91,7 @@ class Pool:
     def _add(self, conn: Connection) -> None:
         with self._lock:
             if self._is_closed:
-                raise PoolClosed("the pool was disconnected")
+                raise PoolClosed(_CLOSED)
             self._connections.append(conn)
             self._order.append(conn)
 
@@ -114,7 +116,7 @@ class Pool:
     def wait_open(self, timeout: float | None = None) -> Self:
         """Wait until every connection has opened, starting those that are idle; ``timeout`` in seconds for all together.
 
-        Raises: PoolTimeout; the error with which connecting one of them ended.
+        Raises: PoolTimeout; the error with which connecting one of them ended; PoolClosed after `disconnect`.
         Threads: any but connman's own.
         """
         deadline = Deadline.after(self._clock, timeout)
@@ -123,6 +125,8 @@ class Pool:
                 conn.wait_open(deadline.remaining())
             except WaitTimeout as error:
                 raise PoolTimeout(str(error)) from error
+        if self._is_closed:
+            raise PoolClosed(_CLOSED)
         return self
 
     def _member_changed(self, conn: Connection, state: State) -> None:
@@ -132,6 +136,8 @@ class Pool:
                 self._order.remove(conn)
             elif state is State.OPEN:
                 self._hand_over_locked()
+            elif state in (State.WAITING, State.IDLE):
+                self._newest_error = conn.last_error
 
     # Leases.
 
@@ -156,32 +162,47 @@ class Pool:
         self.connect()
         waiter = _Waiter(self._lock)
         deadline = Deadline.after(self._clock, timeout)
+        conn: Connection | None = None
         with self._lock:
             self._waiters.append(waiter)
-            self._hand_over_locked()
-            if waiter.connection is None and is_own():
-                self._waiters.remove(waiter)
-                raise WouldDeadlock("connman's own threads do not wait for a lease")
-            deadline.wait_for(waiter.condition, lambda: waiter.connection is not None or self._is_closed)
-            if waiter.connection is not None:
-                return waiter.connection
-            self._waiters.remove(waiter)
+            try:
+                self._hand_over_locked()
+                if waiter.connection is None and is_own() and not self._is_closed:
+                    raise WouldDeadlock("connman's own threads do not wait for a lease")
+                deadline.wait_for(waiter.condition, lambda: waiter.connection is not None or self._is_closed)
+                conn = waiter.connection
+            finally:
+                # Also when a signal handler ends the wait: nothing may be lent to a caller who has left.
+                if conn is None:
+                    self._leave_locked(waiter)
+            if conn is not None:
+                return conn
             if self._is_closed:
-                raise PoolClosed("the pool was disconnected")
-            connections = list(self._connections)
-        raise PoolTimeout(self._why_none(connections, timeout))
+                raise PoolClosed(_CLOSED)
+            connections, newest = list(self._connections), self._newest_error
+        states = ", ".join(
+            f"{sum(conn.state is state for conn in connections)} {state.value}" for state in State
+        )
+        because = "" if newest is None else f"; last error: {newest}"
+        raise PoolTimeout(f"no connection came free within {timeout:g} s ({states}){because}")
+
+    def _leave_locked(self, waiter: _Waiter) -> None:
+        if waiter.connection is None:
+            self._waiters.remove(waiter)
+        else:
+            self._leased.discard(waiter.connection)
+            self._hand_over_locked()
 
     def _hand_over_locked(self) -> None:
-        for waiter in self._waiters:
-            if waiter.connection is None:
-                conn = next((c for c in self._order if c not in self._leased and c.is_open), None)
-                if conn is None:
-                    return
-                self._leased.add(conn)
-                self._leases += 1
-                waiter.connection = conn
-                waiter.condition.notify()
-        self._waiters = deque(waiter for waiter in self._waiters if waiter.connection is None)
+        while self._waiters and not self._is_closed:
+            conn = next((c for c in self._order if c not in self._leased and c.is_open), None)
+            if conn is None:
+                return
+            waiter = self._waiters.popleft()
+            self._leased.add(conn)
+            self._leases += 1
+            waiter.connection = conn
+            waiter.condition.notify()
 
     def _give_back(self, conn: Connection) -> None:
         with self._lock:
@@ -190,12 +211,6 @@ class Pool:
                 self._order.remove(conn)
                 self._order.append(conn)
             self._hand_over_locked()
-
-    def _why_none(self, connections: list[Connection], timeout: float | None) -> str:
-        states = ", ".join(f"{sum(c.state is s for c in connections)} {s.value}" for s in State)
-        errors = [c.last_error for c in connections if c.last_error is not None]
-        because = f"; last error: {errors[-1]}" if errors else ""
-        return f"no connection came free within {timeout:g} s ({states}){because}"
 
     # All of them.
 
@@ -268,6 +283,13 @@ class Pool:
         for conn in connections:
             conn.end_soon(code, reason, timeout)
 
+    def get_ending(self) -> list[Connection]:
+        """Return the connections that `end_soon` told, none before it.
+
+        Threads: any.
+        """
+        return self._ending
+
     def has_ended(self, within: float) -> bool:
         """Wait up to ``within`` seconds for the connections that `end_soon` told.
 
@@ -304,7 +326,7 @@ def end_all(connections: list[Connection], deadline: Deadline) -> bool:
     for conn in late:
         conn.abort()
     grace = Deadline.after(deadline.clock, 1.0)
-    return all([conn.wait_gone(grace.remaining() or 0.0) for conn in late])
+    return all(conn.wait_gone(grace.remaining() or 0.0) for conn in late)
 
 
 def _total(every: list[Stats]) -> Stats:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 
@@ -18,7 +19,8 @@ def spawn(name: str, target: Callable[[], None]) -> threading.Thread:
     Threads: any.
     """
     thread = threading.Thread(target=target, name=f"connman-{name}", daemon=True)
-    thread.connman_owned = True  # type: ignore[attr-defined]
+    # By process: a thread that forks is the main one of the child, and the user's there.
+    thread.connman_pid = os.getpid()  # type: ignore[attr-defined]
     thread.start()
     return thread
 
@@ -28,4 +30,4 @@ def is_own() -> bool:
 
     Threads: any.
     """
-    return getattr(threading.current_thread(), "connman_owned", False)
+    return getattr(threading.current_thread(), "connman_pid", None) == os.getpid()

@@ -36,7 +36,7 @@ def in_thread(function: Callable[..., T], *args: Any) -> "Future[T]":
     def run() -> None:
         try:
             future.set_result(function(*args))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the test gets it from the Future
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from connman.cli.session import Settings
 from connman.endpoint import Endpoint
 from connman.errors import ConnmanError
-from connman.options import checked_headers
+from connman.options import checked_headers, make_options
 from connman.transport.proxy import parse_proxy
 from connman.transport.tls import make_context
 from connman.version import __version__
@@ -172,9 +172,11 @@ def _add_connection_options(parser: argparse.ArgumentParser) -> None:
 
 def _settings(found: argparse.Namespace) -> Settings:
     try:
+        options = _options(found)
+        make_options(options)  # only to hear its complaints now
         return Settings(
             endpoint=Endpoint.parse(found.url),
-            options=_options(found),
+            options=options,
             is_json=found.json,
             binary=found.binary,
             count=found.count,

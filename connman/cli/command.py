@@ -11,7 +11,6 @@ from connman.cli.interrupt import Interrupted, interruptible
 from connman.cli.output import OutputFailed, Writer, fill_standard_descriptors
 from connman.cli.render import LogFormatter, Renderer
 from connman.cli.session import Session, make_renderer
-from connman.errors import ConnmanError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,12 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     settings, verbosity = parse(arguments)
     renderer = make_renderer(settings)
-    try:
-        session = Session(settings, renderer)
-    except ConnmanError as error:
-        raise UsageError(str(error)) from None
     _show_log(renderer, logging.DEBUG if verbosity > 1 else logging.ERROR)
-    return session.run()
+    return Session(settings, renderer).run()
 
 
 def _show_log(renderer: Renderer, level: int) -> None:

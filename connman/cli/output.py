@@ -57,6 +57,10 @@ class Writer:
                 raise OutputFailed(error) from error
             del self._pending[:written]
 
+    def discard(self) -> None:
+        """Forget what was collected and not written yet."""
+        self._pending.clear()
+
     def _wait_writable(self) -> None:
         poller = select.poll()
         poller.register(self._descriptor, select.POLLOUT)

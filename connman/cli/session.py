@@ -169,6 +169,7 @@ class Session:
             outcome = self._live()
         except Interrupted as interrupt:
             outcome, closing = Outcome(128 + interrupt.signum, interrupt.word), _HURRIED_CLOSE
+            self._messages.discard()  # perhaps it was the writing that hung
         except OutputFailed as failed:
             cause = (
                 "nobody reads the output" if failed.is_gone else f"writing the output failed: {failed.cause}"

@@ -29,6 +29,7 @@ from connman.records import Message, State
 from connman.threads import spawn
 from connman.transport.base import Dialer
 from connman.transport.openers import EndpointDialer
+from connman.transport.proxy import usable_proxy
 
 if TYPE_CHECKING:
     from connman.connection.connection import Connection
@@ -79,6 +80,8 @@ class Core:
         is_stream = self.endpoint is None or self.endpoint.scheme in ("tcp", "tls", "unix")
         if self._options.framing is not None and not is_stream:
             raise InvalidOption("framing is for byte streams: tcp, tls and unix")
+        if isinstance(self._options.proxy, str):
+            usable_proxy(self._options.proxy)
 
     def _build(self, closing: ConnectionClosed | None = None) -> None:
         """Make everything that holds a lock; a forked child does it again."""

@@ -38,7 +38,8 @@ class Counters:
         self.messages_out += transport.messages_out
         self.bytes_in += transport.bytes_in
         self.bytes_out += transport.bytes_out
-        self.ping_rtt = transport.ping_rtt or self.ping_rtt
+        if transport.ping_rtt is not None:
+            self.ping_rtt = transport.ping_rtt
 
 
 @dataclass(frozen=True, slots=True)

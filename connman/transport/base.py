@@ -47,7 +47,8 @@ class Transport(Protocol):
         """Hand messages to the network in order; on return all have been taken by the system.
 
         Raises: NotConnected when it is closing or ended (nothing sent); SendTimeout or ConnectionLost, which end it
-        (``sent`` tells how many went out whole).
+        (``sent`` tells how many went out whole); a SendTimeout because others were sending all the time, when
+        nothing was begun, ends nothing. Whatever else comes out of a wait here (Ctrl-C) ends it as well.
         Threads: any; one message is never mixed with another.
         """
 
@@ -65,7 +66,9 @@ class Transport(Protocol):
         """
 
     def abort(self, error: ConnmanError) -> None:
-        """End it at once; the reader and all senders wake up with ``error``. The first call's error counts.
+        """End it at once; the reader wakes up with ``error``, senders with a ConnectionLost that tells of it.
+
+        What has arrived and was not received yet is dropped. The first call's error counts.
 
         Threads: any; never blocks.
         """

@@ -87,11 +87,10 @@ def discard_on_error(dial: Dial, guard: SocketGuard) -> Iterator[None]:
 
     Threads: the dialling thread.
     """
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(_discard, dial, guard)
         yield
-    except BaseException:
-        _discard(dial, guard)
-        raise
+        stack.pop_all()
 
 
 def apply_keepalive(sock: socket.socket, ping_interval: float | None, ping_timeout: float) -> None:
@@ -153,6 +152,8 @@ class _Race:
                     guard = self._judge(descriptor)
                     if guard is not None:
                         return guard
+            # An abort may have come between the poll and the look at what it found: it is the cause, not the address.
+            self._check()
             raise self._error() from self._failure
         finally:
             self._abandon("given up")

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 
 from connman.clock import Clock, Deadline, SystemClock
-from connman.errors import ConnectError
+from connman.errors import ConnectError, NotConnected, WaitTimeout
 from connman.transport.base import Dial
 from connman.transport.frames import FrameCodec
 from connman.transport.pipe import Pipe
@@ -57,9 +57,11 @@ class _Lane:
             self._is_ended = True
             self._condition.notify_all()
 
-    def break_(self) -> None:
+    def break_(self, *, empty: bool) -> None:
         with self._condition:
             self._is_broken = True
+            if empty:
+                self._bytes.clear()
             self._condition.notify_all()
 
 
@@ -105,12 +107,12 @@ class MemoryStream:
         self._outgoing.end()
 
     def shutdown(self) -> None:
-        """Break both directions. Idempotent.
+        """Break both directions: what was not received is dropped, what was sent the other end still gets. Idempotent.
 
         Threads: any.
         """
-        self._incoming.break_()
-        self._outgoing.break_()
+        self._incoming.break_(empty=True)
+        self._outgoing.break_(empty=False)
 
     def close(self) -> None:
         """Do what `shutdown` does: there is no descriptor.
@@ -149,34 +151,38 @@ class MemoryListener:
         self._clock = clock or SystemClock()
         self._backlog = backlog
         self._condition = threading.Condition()
-        # Guarded by _condition: _waiting.
+        # Guarded by _condition: _waiting, _is_closed.
         self._waiting: deque[Pipe] = deque()
+        self._is_closed = False
         if _listeners.setdefault(name, self) is not self:
             raise ValueError(f"memory://{name} is listened on already")
 
     def accept(self, timeout: float | None = None) -> Pipe:
         """Return our end of the next connection; its reader is the caller.
 
-        Raises: TimeoutError when none comes within ``timeout`` seconds (None: waits for ever).
+        Raises: WaitTimeout when none comes within ``timeout`` seconds (None: waits for ever); NotConnected when the
+        listener is closed.
         Threads: any.
         """
         with self._condition:
             if not Deadline.after(self._clock, timeout).wait_for(
-                self._condition, lambda: bool(self._waiting)
+                self._condition, lambda: bool(self._waiting) or self._is_closed
             ):
-                raise TimeoutError("nobody dialled")
+                raise WaitTimeout("nobody dialled")
+            if self._is_closed:
+                raise NotConnected(f"memory://{self.name} is no longer listened on")
             return self._waiting.popleft()
 
     def offer(self, dial: Dial) -> Pipe:
         """Make a pair for a dialling client and return its end.
 
-        Raises: ConnectionRefusedError when the backlog is full.
+        Raises: ConnectionRefusedError when the backlog is full or the listener closed.
         Threads: any.
         """
         client, server = memory_pair(dial.clock, dial.options.max_message_size)
         with self._condition:
-            if len(self._waiting) >= self._backlog:
-                raise ConnectionRefusedError("the backlog is full")
+            if self._is_closed or len(self._waiting) >= self._backlog:
+                raise ConnectionRefusedError("the backlog is full, or nobody listens any more")
             self._waiting.append(server)
             self._condition.notify()
         return client
@@ -189,7 +195,9 @@ class MemoryListener:
         if _listeners.get(self.name) is self:
             _listeners.pop(self.name, None)
         with self._condition:
+            self._is_closed = True
             waiting, self._waiting = self._waiting, deque()
+            self._condition.notify_all()
         for pipe in waiting:
             pipe.dispose()
 
@@ -203,11 +211,12 @@ class MemoryListener:
 def open_memory(dial: Dial) -> Pipe:
     """Dial ``memory://<name>``.
 
-    Raises: ConnectError when nobody listens there.
+    Raises: ConnectError when nobody listens there; ConnectTimeout; the abort's error.
     Threads: the dialling thread.
     """
     name = dial.endpoint.path if dial.endpoint is not None else ""
     with dial.step("memory", name):
+        dial.check()
         listener = _listeners.get(name)
         if listener is None:
             raise ConnectError(dial.name, dial.log, "nobody listens there")

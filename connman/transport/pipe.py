@@ -223,8 +223,7 @@ class Pipe:
 
     def _lost(self, error: ConnectionLost, frames: list[bytes], missing: int) -> ConnectionLost:
         """End the connection, since half a frame may be on the wire; return the error for the sender."""
-        with self._lock:
-            first = self._error
+        first = self._error
         if first is not None:
             error = ConnectionLost(str(first))
         error.sent = len(frames)
@@ -272,11 +271,10 @@ class Pipe:
         """Send what is queued as far as the network takes it at once; False when it takes no more."""
         try:
             while self._unsent or self._control:
-                if not self._unsent:
-                    self._unsent = self._control.popleft()
-                    if self._unsent is _END_WRITING:
-                        self._stream.end_writing()
-                        continue
+                self._unsent = self._unsent or self._control.popleft()
+                if self._unsent is _END_WRITING:
+                    self._stream.end_writing()
+                    continue
                 count = self._stream.send_some(memoryview(self._unsent))
                 self._unsent = self._unsent[count:]
                 self.bytes_out += count

@@ -43,7 +43,7 @@ def choose_proxy(dial: Dial) -> Proxy | None:
 
     A unix or memory endpoint has none. A URL without a scheme means http.
 
-    Raises: InvalidOption for a malformed URL; ConnectError for a scheme that connman does not speak.
+    Raises: InvalidOption for one that `usable_proxy` refuses.
     Threads: any.
     """
     option, endpoint = dial.options.proxy, dial.endpoint
@@ -52,10 +52,23 @@ def choose_proxy(dial: Dial) -> Proxy | None:
     url = option if isinstance(option, str) else _from_environment(endpoint)
     if not url:
         return None
+    return usable_proxy(url)
+
+
+def usable_proxy(url: str) -> Proxy:
+    """Return what a proxy's URL says, if connman can go through such a proxy.
+
+    Raises: InvalidOption for a malformed URL, a scheme that is not spoken, a missing python-socks, and credentials
+    that SOCKS cannot carry; the text holds no part of the URL but its scheme. Another attempt cannot help any of them.
+    Threads: any.
+    """
     proxy = parse_proxy(url)
     if proxy.scheme not in _DEFAULT_PORTS:
-        known = ", ".join(_DEFAULT_PORTS)
-        raise ConnectError(dial.name, dial.log, f"no {proxy.scheme}:// proxies: use one of {known}")
+        raise InvalidOption(f"no {proxy.scheme[:20]}:// proxies: use one of {', '.join(_DEFAULT_PORTS)}")
+    if proxy.scheme.startswith("socks"):
+        _socks_package()
+        if any(not text.isascii() or len(text) > 255 for text in (proxy.user, proxy.password)):
+            raise InvalidOption("SOCKS carries ASCII credentials of up to 255 characters only")
     return proxy
 
 
@@ -88,8 +101,7 @@ def open_tunnel(dial: Dial, guard: SocketGuard, proxy: Proxy, host: str, port: i
     http, socks4a and socks5h leave the name to the proxy; socks4 and socks5 look it up here, as curl does. Nothing
     that comes behind the proxy's answer is read.
 
-    Raises: ProxyRefused when the proxy says no; ConnectError when it makes no sense or python-socks is missing;
-    ConnectTimeout; the abort's error.
+    Raises: ProxyRefused when the proxy says no; ConnectError when it makes no sense; ConnectTimeout; the abort's error.
     Threads: the dialling thread.
     """
     if _has_controls(host):
@@ -169,13 +181,7 @@ class _Forward:
 
 
 def _connect_socks(dial: Dial, sock: DialSocket, proxy: Proxy, host: str, port: int) -> None:
-    try:
-        import python_socks  # lazy: an extra
-        import python_socks.sync  # lazy: an extra
-    except ImportError:
-        raise ConnectError(dial.name, message="SOCKS proxies need: pip install connman[proxy]") from None
-    if any(not text.isascii() or len(text) > 255 for text in (proxy.user, proxy.password)):
-        raise ConnectError(dial.name, message="SOCKS carries ASCII credentials of up to 255 characters only")
+    python_socks = _socks_package()
     types = python_socks.ProxyType
     kind = types.SOCKS5 if proxy.scheme.startswith("socks5") else types.SOCKS4
     forward: Any = _Forward(sock)
@@ -189,6 +195,15 @@ def _connect_socks(dial: Dial, sock: DialSocket, proxy: Proxy, host: str, port: 
     except ValueError:
         # Without the cause: python-socks quotes what it could not encode.
         raise ConnectError(dial.name, message="the proxy's answer is no valid SOCKS") from None
+
+
+def _socks_package() -> Any:
+    try:
+        import python_socks  # lazy: an extra
+        import python_socks.sync  # lazy: an extra
+    except ImportError:
+        raise InvalidOption("SOCKS proxies need: pip install connman[proxy]") from None
+    return python_socks
 
 
 def _resolved(dial: Dial, proxy: Proxy, host: str, port: int) -> str:

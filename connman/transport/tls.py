@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import threading
+import traceback
+from typing import Any
 
 from connman.clock import Deadline
 from connman.errors import CertificateError, ConnectError, InvalidOption
@@ -32,13 +35,8 @@ def start_tls(dial: Dial, guard: SocketGuard, server_hostname: str) -> None:
     """
     with dial.step("tls", server_hostname):
         try:
-            # Beforehand: on a name that cannot be encoded wrap_socket() leaves the descriptor open, and to no one.
-            server_hostname.encode("idna")
-            sock = (dial.options.ssl_context or _default_context()).wrap_socket(
-                guard.sock,
-                server_hostname=server_hostname,
-                do_handshake_on_connect=False,
-                suppress_ragged_eofs=False,
+            sock = wrap_or_close(
+                dial.options.ssl_context or _default_context(), guard.sock, server_hostname=server_hostname
             )
             guard.replace(sock)
             _shake_hands(sock, DialSocket(guard, dial.deadline))
@@ -47,6 +45,24 @@ def start_tls(dial: Dial, guard: SocketGuard, server_hostname: str) -> None:
             raise CertificateError(dial.name, message=refusal) from error
         except ValueError as error:
             raise ConnectError(dial.name, message=f"the host name does not fit TLS: {error}") from error
+
+
+def wrap_or_close(context: ssl.SSLContext, sock: socket.socket, **options: Any) -> ssl.SSLSocket:
+    """Return ``sock`` with TLS around it, the handshake not begun.
+
+    Raises: OSError or ValueError; then ``sock`` is as it was, or its descriptor is closed.
+    Threads: the socket's owner.
+    """
+    try:
+        return context.wrap_socket(sock, do_handshake_on_connect=False, suppress_ragged_eofs=False, **options)
+    except (OSError, ValueError) as error:
+        # CPython takes the descriptor over first and then looks at the host name and at the connection. When one is
+        # unfit or the other was just reset, a half-made SSLSocket is left to the garbage collector.
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            half_made = frame.f_locals.get("self")
+            if isinstance(half_made, ssl.SSLSocket):
+                half_made.close()
+        raise
 
 
 def _shake_hands(sock: ssl.SSLSocket, waiter: DialSocket) -> None:
@@ -59,13 +75,19 @@ def _shake_hands(sock: ssl.SSLSocket, waiter: DialSocket) -> None:
             waiter.wait(WRITABLE)
 
 
-# One entry at most. A dict, because setdefault is atomic; made on first use, since it reads the system's certificates.
+# Filled on first use, since that reads the system's certificates; dicts, because no lock may be made at import.
 _contexts: dict[str, ssl.SSLContext] = {}
+_locks: dict[int, threading.Lock] = {}
 
 
 def _default_context() -> ssl.SSLContext:
-    context = _contexts.get("default")
-    return context if context is not None else _contexts.setdefault("default", make_context())
+    if "default" not in _contexts:
+        # One dial reads the certificates while the others wait: many that begin at once would read for seconds. A lock
+        # for each process, because a child may inherit one that is held by a thread it does not have.
+        with _locks.setdefault(os.getpid(), threading.Lock()):
+            if "default" not in _contexts:
+                _contexts["default"] = make_context()
+    return _contexts["default"]
 
 
 def make_context(*, authorities: str | None = None, verify: bool = True) -> ssl.SSLContext:

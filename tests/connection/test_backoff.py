@@ -119,7 +119,13 @@ def raising(error: BaseException) -> Any:
 
 @pytest.mark.parametrize(
     "wait",
-    [raising(ZeroDivisionError()), raising(SystemExit(3)), lambda _: "soon", lambda _: math.nan, lambda _: math.inf],
+    [
+        raising(ZeroDivisionError()),
+        raising(SystemExit(3)),
+        lambda _: "soon",
+        lambda _: math.nan,
+        lambda _: math.inf,
+    ],
 )
 def test_a_wait_that_fails_gives_way_to_the_default(wait: Any) -> None:
     backoff = make(wait=wait)
@@ -206,7 +212,9 @@ def test_other_errors_are_retried_for_ever(error: ConnmanError) -> None:
         delay(backoff, error)
 
 
-@pytest.mark.parametrize("error", [refused(401), refused(403), ConnectionClosed(3000), ConnectionClosed(3003)])
+@pytest.mark.parametrize(
+    "error", [refused(401), refused(403), ConnectionClosed(3000), ConnectionClosed(3003)]
+)
 def test_a_refused_login_is_retried_once(error: ConnmanError) -> None:
     backoff = make()
     delay(backoff, error)

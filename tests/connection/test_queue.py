@@ -1,7 +1,5 @@
 """The bounded queue: order, the bound, and every way its waits end."""
 
-import threading
-
 import pytest
 
 from connman.clock import Deadline
@@ -9,7 +7,6 @@ from connman.connection.queue import MAX_ITEMS, BoundedQueue
 from connman.errors import ConnectionClosed, WaitTimeout
 from connman.testing import FakeClock
 from tests.loopback import in_thread
-from tests.waiting import eventually
 
 PATIENCE = 10.0
 
@@ -129,4 +126,3 @@ def test_many_putters_and_getters_lose_nothing() -> None:
     for taker in takers:
         taker.result(PATIENCE)
     assert sorted(taken) == sorted(f"{name}:{number}" for name in range(4) for number in range(100))
-    eventually(lambda: threading.active_count() < 50)

@@ -1,8 +1,12 @@
 """The far ends of the promises' connections: just enough of a WebSocket server, and bounds for what must return."""
 
+import os
+import signal
 import socket
-
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -138,3 +142,28 @@ class Peers(Server):
             sock.connect(("127.0.0.1", self.port))
             eventually(lambda: name in self._noted, message="the server to accept a probe")
         return self.accepted - len(self._probes)
+
+
+PROGRAMS = Path(__file__).with_name("programs")
+
+
+def program_environment() -> dict[str, str]:
+    """Return an environment in which the programs find connman, and no proxy."""
+    kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    return {**kept, "PYTHONPATH": str(PROGRAMS.parents[2]), "PYTHONWARNINGS": ""}
+
+
+def run_program(name: str, *arguments: str, timeout: float = 60.0) -> "subprocess.CompletedProcess[str]":
+    """Run a program of this folder by this interpreter to its end, which must come within `timeout` seconds."""
+    command = [sys.executable, str(PROGRAMS / name), *arguments]
+    # A session of its own, so that what it left behind can be found and ended as well.
+    process = subprocess.Popen(
+        command, env=program_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        pytest.fail(f"{name} {' '.join(arguments)} did not end within {timeout:g} s:\n{out}\n{err}", pytrace=False)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)

@@ -1,8 +1,6 @@
 """FaultProxy: every fault, on real sockets."""
 
 import contextlib
-import errno
-import itertools
 import random
 import socket
 import threading
@@ -173,8 +171,9 @@ def test_cut_gives_eof_although_bytes_were_under_way(proxy: FaultProxy, link: Li
     proxy.deaf()
     client.sendall(b"never read")
     proxy.cut()
-    assert client.recv(1) == b""
-    assert server.recv(1) == b""
+    for end in (client, server):
+        assert end.recv(1) == b""
+        assert end.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0  # no RST behind the FIN
 
 
 def test_cut_reaches_a_client_that_has_just_connected(
@@ -388,70 +387,3 @@ def test_an_unknown_upstream_leaves_nothing_behind() -> None:
     with pytest.raises(OSError):
         proxy.start()
     proxy.close()
-
-
-def test_one_thread_serves_all(upstream: Upstream, proxy: FaultProxy, clients: contextlib.ExitStack) -> None:
-    before = threading.active_count()
-    links = [(connect(proxy, clients), upstream.accept()) for _ in range(60)]
-    for client, server in links:
-        client.sendall(b"x")
-        assert receive(server, 1) == b"x"
-    assert threading.active_count() == before
-    assert proxy.open_links == proxy.accepted == 60
-
-
-def test_faults_from_many_threads_at_once(
-    upstream: Upstream, proxy: FaultProxy, clients: contextlib.ExitStack, seed: int
-) -> None:
-    """Links come and go while four threads switch every fault: afterwards the proxy works and nothing is left."""
-    is_over = threading.Event()
-
-    def serve() -> None:
-        while not is_over.is_set():
-            with contextlib.suppress(OSError):
-                upstream.accept().sendall(b"hello")
-
-    def meddle(number: int) -> None:
-        chance = random.Random(seed + number)
-        for _ in range(100):
-            choice = chance.choice(["cut", "reset", "deaf", "refuse", "latency", "slice", "rate", "limit"])
-            match choice:
-                case "cut" | "reset":
-                    getattr(proxy, choice)()
-                case "deaf" | "refuse":
-                    getattr(proxy, choice)(chance.random() < 0.5)
-                case "limit":
-                    proxy.cut_after(chance.choice([None, 1, 3]))
-                case _:
-                    setattr(
-                        proxy,
-                        choice,
-                        chance.choice([1, 1000]) if choice != "latency" else chance.random() / 100,
-                    )
-            with contextlib.suppress(OSError), socket.create_connection(proxy.address, 0.05) as sock:
-                sock.sendall(b"hi")
-                sock.recv(5)
-
-    server = threading.Thread(target=serve)
-    meddlers = [threading.Thread(target=meddle, args=(number,)) for number in range(4)]
-    for thread in (server, *meddlers):
-        thread.start()
-    for thread in meddlers:
-        thread.join()
-    proxy.deaf(False)
-    proxy.refuse(False)
-    proxy.cut_after(None)
-    proxy.latency, proxy.slice, proxy.rate = 0, None, None
-    proxy.cut()
-    client = connect(proxy, clients)
-    assert receive(client, 5) == b"hello"
-    is_over.set()
-    connect(proxy, clients)  # lets serve() see it
-    server.join()
-
-
-def test_accepts_and_drops_many_quickly(upstream: Upstream, proxy: FaultProxy) -> None:
-    for _ in itertools.repeat(None, 200):
-        with socket.socket() as sock:
-            assert sock.connect_ex(proxy.address) in (0, errno.EINPROGRESS)
-    eventually(lambda: proxy.accepted == 200)

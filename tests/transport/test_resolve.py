@@ -75,7 +75,10 @@ def test_an_address_named_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("answer", "cause"),
     [
-        (raising(socket.gaierror(socket.EAI_NONAME, "Name or service not known")), "Name or service not known"),
+        (
+            raising(socket.gaierror(socket.EAI_NONAME, "Name or service not known")),
+            "Name or service not known",
+        ),
         (raising(UnicodeError("label too long")), "label too long"),
         (list, "no address"),
     ],

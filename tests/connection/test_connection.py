@@ -1,0 +1,545 @@
+"""What a user does with a connection: wait for it, send, receive, iterate, end it, look at it."""
+
+import contextlib
+import threading
+from typing import Any
+
+import pytest
+import tenacity
+
+from connman import Connection, Fatal, State
+from connman.errors import (
+    ConnectError,
+    ConnectionClosed,
+    ConnectionLost,
+    ConnectTimeout,
+    ConnmanError,
+    GaveUp,
+    NotConnected,
+    WaitTimeout,
+    WouldDeadlock,
+)
+from connman.testing import Peer
+from connman.threads import spawn
+from tests.connection.rig import DEAF, HANG, OPEN, PATIENCE, REFUSED, Rig, forever
+from tests.loopback import in_thread
+from tests.waiting import eventually
+
+
+def readable(*script: Any, **options: Any) -> Rig:
+    """Make a rig without ``on_data``: for recv and iteration."""
+    return Rig(script or (OPEN,), on_data=None, **options)
+
+
+# Opening
+
+
+def test_connect_returns_itself_at_once() -> None:
+    with Rig([HANG]) as rig:
+        assert rig.conn.connect() is rig.conn
+        rig.dialer.wait_until_dialled()
+        assert rig.conn.state == State.CONNECTING
+
+
+def test_wait_open_returns_itself() -> None:
+    with Rig([OPEN]) as rig:
+        assert rig.conn.wait_open(PATIENCE) is rig.conn
+        assert rig.conn.is_open
+        assert rig.conn.state == State.OPEN
+
+
+def test_wait_open_times_out_and_tells_the_newest_error() -> None:
+    with Rig(forever(ConnectionRefusedError(111, "nobody there"))) as rig:
+        rig.fail_through(1)
+        rig.wait_delay(2)
+        with pytest.raises(WaitTimeout, match="nobody there"):
+            rig.conn.wait_open(0.01)
+        assert rig.conn.state == State.WAITING
+
+
+def test_wait_open_tells_how_connecting_ended_although_that_is_a_timeout() -> None:
+    with Rig([ConnectTimeout("there")], reconnect=False) as rig, pytest.raises(ConnectTimeout):
+        rig.conn.wait_open(PATIENCE)
+
+
+def test_a_with_block_opens_and_disconnects() -> None:
+    with Rig([OPEN]) as rig:
+        with rig.conn as conn:
+            assert conn is rig.conn
+            assert conn.is_open
+        assert rig.conn.state == State.CLOSED
+        assert rig.told.kinds == ["open", "lost"]
+
+
+def test_a_with_block_that_does_not_open_in_time_ends_the_connection() -> None:
+    with Rig([HANG], open_timeout=0.05) as rig:
+        with pytest.raises(ConnectTimeout), rig.conn:
+            pytest.fail("entered")
+        assert rig.conn.state == State.CLOSED
+
+
+def test_a_with_block_that_cannot_open_ends_the_connection() -> None:
+    with Rig([Fatal("no")]) as rig:
+        with pytest.raises(Fatal), rig.conn:
+            pytest.fail("entered")
+        assert rig.conn.state == State.CLOSED
+
+
+def test_reconnect_now_cuts_the_wait() -> None:
+    with Rig([REFUSED, REFUSED, OPEN]) as rig:
+        rig.conn.connect()
+        for number in (1, 2):
+            rig.wait_delay(number)
+            rig.conn.reconnect_now()
+        rig.open()
+        assert rig.clock.now() == 0
+
+
+@pytest.mark.parametrize("phase", ["idle", "dialling", "open", "closed"])
+def test_reconnect_now_does_nothing_elsewhere(phase: str) -> None:
+    script = {"dialling": [HANG], "open": [OPEN, OPEN]}.get(phase, [])
+    with Rig(script) as rig:
+        if phase == "dialling":
+            rig.conn.connect()
+            rig.dialer.wait_until_dialled()
+        elif phase == "open":
+            rig.open()
+        elif phase == "closed":
+            rig.conn.disconnect()
+        state = rig.conn.state
+        rig.conn.reconnect_now()
+        assert rig.conn.state == state
+        assert len(rig.dialer.dials) == (phase in ("dialling", "open"))
+
+
+def test_reconnect_now_while_open_is_not_remembered_for_the_next_wait() -> None:
+    with Rig([OPEN, OPEN]) as rig:
+        peer = rig.open()
+        rig.conn.reconnect_now()
+        peer.drop()
+        rig.wait_delay(1)
+        assert rig.conn.state == State.WAITING
+
+
+def test_reconnect_now_inside_on_reset() -> None:
+    rig = Rig([REFUSED, REFUSED, OPEN])
+    rig.told.hooks["reset"] = lambda conn, _: conn.reconnect_now()
+    with rig:
+        rig.open()
+        assert rig.told.kinds[:2] == ["failed", "failed"]
+        assert rig.clock.now() == 0
+
+
+def test_reconnect_now_from_many_threads_makes_one_attempt() -> None:
+    with Rig([REFUSED, HANG]) as rig:
+        rig.conn.connect()
+        rig.wait_delay(1)
+        barrier = threading.Barrier(20)
+
+        def hurry() -> None:
+            barrier.wait(PATIENCE)
+            rig.conn.reconnect_now()
+
+        for thread in [in_thread(hurry) for _ in range(20)]:
+            thread.result(PATIENCE)
+        rig.dialer.wait_until_dialled(2)
+        rig.clock.advance(1)
+        assert len(rig.dialer.dials) == 2
+        assert rig.conn.state == State.CONNECTING
+
+
+# Sending
+
+
+def test_send_and_send_many() -> None:
+    with Rig([OPEN]) as rig:
+        peer = rig.open()
+        rig.conn.send("text")
+        rig.conn.send(b"bytes")
+        rig.conn.send_many(["a", b"b", "c"])
+        rig.conn.send_many(str(number) for number in range(2))
+        rig.conn.send_many([])
+        assert [peer.recv() for _ in range(7)] == ["text", b"bytes", "a", b"b", "c", "0", "1"]
+        assert rig.conn.stats.messages_out == 7
+
+
+@pytest.mark.parametrize(
+    "send", [lambda c: c.send("x"), lambda c: c.send_many(["x"]), lambda c: c.send_many([])]
+)
+@pytest.mark.parametrize("phase", ["idle", "connecting", "waiting", "closed"])
+def test_sending_while_not_open_is_refused(phase: str, send: Any) -> None:
+    with Rig([REFUSED] if phase == "waiting" else [HANG]) as rig:
+        if phase == "closed":
+            rig.conn.disconnect()
+        elif phase != "idle":
+            rig.conn.connect()
+        if phase == "waiting":
+            rig.wait_delay(1)
+        with pytest.raises(NotConnected, match=phase):
+            send(rig.conn)
+
+
+def test_send_may_start_it_and_wait() -> None:
+    with Rig([OPEN]) as rig:
+        rig.conn.send("hello", wait=PATIENCE)
+        assert rig.dialer.next_peer().recv() == "hello"
+
+
+def test_send_waits_through_a_failed_attempt() -> None:
+    with Rig([REFUSED, OPEN]) as rig:
+        sending = in_thread(lambda: rig.conn.send("hello", wait=PATIENCE))
+        rig.clock.advance(rig.wait_delay(1))
+        sending.result(PATIENCE)
+        assert rig.dialer.next_peer().recv() == "hello"
+
+
+@pytest.mark.parametrize(
+    "outcome", [HANG, Fatal("no"), ConnectTimeout("there"), OSError(5, "no cable")], ids=repr
+)
+def test_a_send_that_waited_in_vain_tells_why_and_is_not_connected(outcome: Any) -> None:
+    with Rig([outcome], reconnect=False) as rig, pytest.raises(NotConnected) as caught:
+        rig.conn.send("x", wait=0.05)
+    assert isinstance(caught.value.__cause__, ConnmanError)
+
+
+def test_a_send_that_waits_when_it_is_ended_is_not_connected() -> None:
+    with Rig([HANG]) as rig:
+        sending = in_thread(lambda: rig.conn.send("x", wait=PATIENCE))
+        rig.dialer.wait_until_dialled()
+        rig.conn.disconnect()
+        assert isinstance(sending.exception(PATIENCE), NotConnected)
+
+
+@pytest.mark.parametrize("bad", [None, 7, ["x"], "\ud800"], ids=repr)
+def test_what_cannot_be_sent_harms_nothing(bad: Any) -> None:
+    with Rig([OPEN]) as rig:
+        peer = rig.open()
+        for send in (rig.conn.send, lambda data: rig.conn.send_many(["good", data])):
+            with pytest.raises((TypeError, ValueError)):
+                send(bad)
+        rig.conn.send("after")
+        assert peer.recv() == "after"
+
+
+def test_sends_under_way_go_out_before_the_close() -> None:
+    with Rig([DEAF]) as rig:
+        peer = rig.open()
+        big = "x" * 1_000_000
+        sending = in_thread(lambda: rig.conn.send(big))
+        eventually(lambda: rig.clock.waiting == 1)
+        ending = in_thread(lambda: rig.conn.disconnect(timeout=PATIENCE))
+        eventually(lambda: rig.conn.state == State.CLOSED)
+        with pytest.raises(NotConnected):
+            rig.conn.send("too late")
+        peer.listen()
+        sending.result(PATIENCE)
+        ending.result(PATIENCE)
+        assert peer.recv() == big
+        assert isinstance(peer.wait_closed(), ConnectionClosed)
+
+
+# Receiving
+
+
+def test_recv() -> None:
+    with readable() as rig:
+        peer = rig.open()
+        waiting = in_thread(rig.conn.recv)
+        peer.send("one")
+        assert waiting.result(PATIENCE) == "one"
+        peer.send(b"two")
+        assert rig.conn.recv(PATIENCE) == b"two"
+        with pytest.raises(WaitTimeout):
+            rig.conn.recv(0)
+
+
+def test_recv_times_out_on_the_connections_clock() -> None:
+    with readable() as rig:
+        rig.open()
+        waiting = in_thread(lambda: rig.conn.recv(30))
+        rig.clock.wait_until_waiting()
+        rig.clock.advance(29)
+        assert not waiting.done()
+        rig.clock.advance(1)
+        assert isinstance(waiting.exception(PATIENCE), WaitTimeout)
+        assert rig.conn.is_open
+
+
+def test_recv_is_not_for_a_connection_with_on_data() -> None:
+    with Rig([OPEN]) as rig:
+        rig.open()
+        with pytest.raises(TypeError):
+            rig.conn.recv()
+
+
+def test_recv_before_it_was_started() -> None:
+    with readable() as rig, pytest.raises(NotConnected):
+        rig.conn.recv()
+
+
+@pytest.mark.parametrize("dispatch", ["reader", "thread"])
+def test_recv_survives_reconnects(dispatch: str) -> None:
+    def server(peer: Peer) -> None:
+        peer.send("a")
+        peer.send("b")
+        peer.close(1001)
+
+    with readable(*[server] * 3, dispatch=dispatch) as rig:
+        rig.conn.connect()
+        for number in (1, 2):
+            rig.clock.advance(rig.wait_delay(number))
+        assert [rig.conn.recv(PATIENCE) for _ in range(6)] == ["a", "b"] * 3
+
+
+@pytest.mark.parametrize("dispatch", ["reader", "thread"])
+def test_what_came_before_the_end_of_retrying_is_received_before_it(dispatch: str) -> None:
+    def server(peer: Peer) -> None:
+        for number in range(50):
+            peer.send(str(number))
+        peer.close(4001, "enough")
+
+    gate = threading.Event()
+    rig = readable(server, dispatch=dispatch)
+    rig.told.hooks["open"] = lambda _: gate.wait(PATIENCE) if dispatch == "thread" else None
+    with rig:
+        rig.conn.connect()
+        eventually(lambda: rig.conn.state == State.IDLE)
+        assert [rig.conn.recv(0) for _ in range(50)] == [str(number) for number in range(50)]
+        for _ in range(2):
+            with pytest.raises(ConnectionClosed, match="4001"):
+                rig.conn.recv(PATIENCE)
+        gate.set()
+
+
+def test_a_waiting_recv_learns_that_retrying_has_ended() -> None:
+    with readable(REFUSED, REFUSED, stop=tenacity.stop_after_attempt(2)) as rig:
+        rig.conn.connect()
+        rig.wait_delay(1)
+        waiting = in_thread(rig.conn.recv)
+        rig.clock.advance(1)
+        assert isinstance(waiting.exception(PATIENCE), GaveUp)
+
+
+def test_a_waiting_recv_ends_at_disconnect_and_what_was_queued_is_dropped() -> None:
+    with readable() as rig:
+        peer = rig.open()
+        waiting = in_thread(rig.conn.recv)
+        rig.conn.disconnect(4321)
+        assert isinstance(waiting.exception(PATIENCE), ConnectionClosed)
+        assert peer.is_closed
+        with pytest.raises(ConnectionClosed):
+            rig.conn.recv()
+    with readable() as rig:
+        rig.open().send("untaken")
+        eventually(lambda: rig.conn.stats.messages_in == 1)
+        rig.conn.disconnect()
+        with pytest.raises(ConnectionClosed):
+            rig.conn.recv(0)
+
+
+def test_disconnect_while_the_reader_is_blocked_on_a_full_inbox() -> None:
+    with readable(max_message_size=10) as rig:
+        peer = rig.open()
+        for number in range(10):
+            peer.send(f"message {number}")
+        eventually(lambda: rig.conn.stats.messages_in >= 2)
+        rig.conn.disconnect()
+        assert rig.conn.wait_gone(0)
+        assert rig.told.kinds == ["open", "lost"]
+
+
+def test_the_inbox_holds_the_peer_back_and_loses_nothing() -> None:
+    with readable(max_message_size=100_000) as rig:
+        peer = rig.open()
+        sending = in_thread(lambda: [peer.send(str(n).ljust(50_000)) for n in range(60)])
+        with pytest.raises(TimeoutError):
+            sending.result(0.05)
+        received = [rig.conn.recv(PATIENCE) for _ in range(60)]
+        assert [int(message) for message in received] == list(range(60))
+        sending.result(PATIENCE)
+
+
+# Iterating
+
+
+def collect(conn: Connection, into: list[Any]) -> None:
+    for message in conn:
+        into.append(message)  # seen by the test while it goes on
+
+
+def test_iteration_survives_reconnects_and_ends_at_disconnect() -> None:
+    with readable(*[lambda peer: (peer.send("x"), peer.close(1012))] * 2, OPEN) as rig:
+        rig.conn.connect()
+        received: list[Any] = []
+        collecting = in_thread(collect, rig.conn, received)
+        for number in (1, 2):
+            rig.clock.advance(rig.wait_delay(number))
+        rig.conn.wait_open(PATIENCE)
+        [rig.dialer.next_peer() for _ in range(3)][2].send("last")
+        eventually(lambda: received == ["x", "x", "last"])
+        assert not collecting.done()
+        rig.conn.disconnect()
+        collecting.result(PATIENCE)
+
+
+def test_iteration_raises_when_it_gave_up() -> None:
+    with readable(
+        lambda peer: (peer.send("x"), peer.drop()), REFUSED, stop=tenacity.stop_after_attempt(2)
+    ) as rig:
+        rig.conn.connect()
+        rig.clock.advance(rig.wait_delay(1))
+        iterator = iter(rig.conn)
+        with pytest.raises((GaveUp, StopIteration)) as caught:
+            while True:
+                assert next(iterator) == "x"
+        assert caught.type is GaveUp
+
+
+@pytest.mark.parametrize(("code", "is_quiet"), [(1000, True), (1001, True), (1011, False), (4100, False)])
+def test_without_reconnect_iteration_ends_with_the_peer(code: int, is_quiet: bool) -> None:
+    with readable(lambda peer: (peer.send("x"), peer.close(code)), reconnect=False) as rig:
+        rig.conn.connect()
+        received: list[Any] = []
+        collecting = in_thread(collect, rig.conn, received)
+        error = collecting.exception(PATIENCE)
+        assert received == ["x"]
+        assert error is None if is_quiet else isinstance(error, ConnectionClosed)
+
+
+# Ending
+
+
+def test_disconnect_is_idempotent_and_close_is_the_same() -> None:
+    with Rig([OPEN]) as rig:
+        rig.open()
+        rig.conn.close()
+        rig.conn.disconnect()
+        rig.conn.close(4000)
+        assert rig.conn.state == State.CLOSED
+        assert rig.told.kinds == ["open", "lost"]
+
+
+def test_disconnect_of_one_that_was_never_started() -> None:
+    rig = Rig([])
+    rig.conn.disconnect()
+    assert rig.conn.state == State.CLOSED
+    assert rig.told.events == []
+
+
+def test_a_peer_that_never_answers_the_close_is_left_behind() -> None:
+    with Rig([DEAF]) as rig:
+        rig.open()
+        rig.conn.disconnect(timeout=0.05)
+        assert rig.conn.wait_gone(0)
+        assert rig.told.kinds == ["open", "lost"]
+
+
+def test_the_close_timeout_runs_on_the_clock_too() -> None:
+    with Rig([DEAF], close_timeout=5) as rig:
+        rig.open()
+        rig.conn.end_soon(1000, "", 5)
+        rig.clock.advance(4.9)
+        assert not rig.conn.wait_gone(0)
+        rig.clock.advance(0.1)
+        assert rig.conn.wait_gone(PATIENCE)
+
+
+def test_a_negative_timeout_is_none_at_all() -> None:
+    with Rig([DEAF]) as rig:
+        rig.open()
+        rig.conn.disconnect(timeout=-1)
+        assert rig.conn.wait_gone(0)
+
+
+def test_wait_closed() -> None:
+    with Rig([OPEN]) as rig:
+        rig.open()
+        waiting = in_thread(lambda: rig.conn.wait_closed())
+        with pytest.raises(TimeoutError):
+            waiting.result(0.01)
+        rig.conn.disconnect()
+        assert waiting.result(PATIENCE) is None
+        rig.conn.wait_closed(0)
+
+
+def test_wait_closed_times_out_on_the_connections_clock() -> None:
+    with Rig([OPEN]) as rig:
+        rig.open()
+        with pytest.raises(WaitTimeout, match="open"):
+            rig.conn.wait_closed(0)
+        waiting = in_thread(lambda: rig.conn.wait_closed(30))
+        rig.clock.wait_until_waiting()
+        rig.clock.advance(30)
+        assert isinstance(waiting.exception(PATIENCE), WaitTimeout)
+
+
+def test_wait_closed_tells_how_retrying_ended() -> None:
+    with Rig([Fatal("no")]) as rig:
+        with pytest.raises(NotConnected):
+            rig.conn.wait_closed()
+        rig.conn.connect()
+        with pytest.raises(Fatal):
+            rig.conn.wait_closed(PATIENCE)
+
+
+def test_a_thread_of_connmans_does_not_wait_for_an_end() -> None:
+    with Rig([OPEN]) as rig, Rig([DEAF]) as other:
+        rig.open()
+        other.open()
+        outcome: list[object] = []
+
+        def inside() -> None:
+            with contextlib.suppress(WouldDeadlock):
+                rig.conn.wait_closed()
+            other.conn.disconnect(timeout=99)
+            outcome.append(other.conn.wait_gone(0))
+
+        spawn("test", inside).join(PATIENCE)
+        assert outcome == [False]
+        assert other.conn.has_ended(0)
+
+
+# Looking
+
+
+def test_stats_and_uptime() -> None:
+    with Rig([REFUSED, OPEN, OPEN]) as rig:
+        rig.fail_through(1)
+        peer = rig.open()
+        peer.send("hello")
+        rig.told.wait(3)
+        rig.conn.send("to you")
+        rig.clock.advance(7)
+        stats = rig.conn.stats
+        assert (stats.opens, stats.losses, stats.failed_attempts) == (1, 0, 1)
+        assert (stats.messages_in, stats.messages_out) == (1, 1)
+        assert (stats.bytes_in, stats.bytes_out) == (7, 8)
+        assert stats.uptime == pytest.approx(7)
+        peer.recv()
+        peer.drop()
+        rig.wait_delay(2)
+        stats = rig.conn.stats
+        assert (stats.uptime, stats.losses) == (0.0, 1)
+        assert "lost" in str(stats.last_error) or "end" in str(stats.last_error)
+        rig.clock.advance(10)
+        rig.open()
+        stats = rig.conn.stats
+        # What the first generation has counted is not forgotten.
+        assert (stats.opens, stats.messages_in, stats.messages_out) == (2, 1, 1)
+        assert (stats.bytes_in, stats.bytes_out) == (7, 8)
+        assert stats.uptime == 0.0
+        rig.conn.disconnect()
+        assert rig.conn.stats.losses == 1
+
+
+def test_last_error_and_generation() -> None:
+    with Rig([REFUSED, OPEN]) as rig:
+        assert rig.conn.last_error is None
+        rig.fail_through(1)
+        peer = rig.open()
+        assert isinstance(rig.conn.last_error, ConnectError)
+        assert (rig.conn.generation, rig.conn.transport_name) == (1, "memory")
+        peer.drop()
+        rig.wait_delay(2)
+        assert isinstance(rig.conn.last_error, ConnectionLost | ConnectionClosed)
+        assert (rig.conn.generation, rig.conn.transport_name) == (1, None)

@@ -1,0 +1,268 @@
+"""Pings on a fake clock: when they go out, what counts as life, and what does not make a peer dead."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from connman import Connection
+from connman.connection.keepalive import Keepalive
+from connman.errors import ConnmanError, PingTimeout
+from connman.testing import FakeClock
+from tests.connection.rig import DEAF, OPEN, PATIENCE, Rig
+from tests.waiting import eventually
+
+INTERVAL, TIMEOUT = 20.0, 10.0
+
+
+class Line:
+    """What a keepalive sees of a transport, moved by hand."""
+
+    name = "line"
+    can_ping = True
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.life = clock.now()
+        self.reading = True
+        self.answers = False
+        self.pings: list[float] = []
+        self.error: ConnmanError | None = None
+        self.lost_at: float | None = None
+
+    def ping(self) -> bool:
+        self.pings.append(self.clock.now())
+        if self.answers:
+            self.life = self.clock.now()
+        return True
+
+    def abort(self, error: ConnmanError) -> None:
+        self.error, self.lost_at = error, self.clock.now()
+
+
+class SuspendedClock(FakeClock):
+    """A clock that `suspend` moves without running a timer: what a stopped process sees when it goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asleep = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.asleep
+
+    def suspend(self, seconds: float) -> None:
+        self.asleep += seconds
+
+
+def watched(line: Line) -> Keepalive:
+    keepalive = Keepalive(line, line.clock, INTERVAL, TIMEOUT)  # type: ignore[arg-type]
+    keepalive.start()
+    return keepalive
+
+
+@pytest.fixture
+def line() -> Iterator[Line]:
+    line = Line(SuspendedClock())
+    keepalive = watched(line)
+    yield line
+    keepalive.stop()
+    assert line.clock.pending == 0
+
+
+def test_a_ping_every_interval(line: Line) -> None:
+    line.answers = True
+    line.clock.advance(100)
+    assert line.pings == [20, 40, 60, 80, 100]
+    assert line.error is None
+
+
+def test_silence_is_a_loss_after_interval_and_timeout(line: Line) -> None:
+    line.clock.advance(29.9)
+    assert line.pings == [20]
+    assert line.error is None
+    line.clock.advance(0.1)
+    assert isinstance(line.error, PingTimeout)
+    assert line.lost_at == 30
+    assert "30.0 s" in str(line.error)
+
+
+def test_it_is_lost_once(line: Line) -> None:
+    line.clock.advance(30)
+    line.error = None
+    line.clock.advance(1000)
+    assert line.error is None
+    assert line.clock.pending == 0
+
+
+@pytest.mark.parametrize("life_at", [5.0, 19.0, 20.5, 29.0])
+def test_a_loss_is_noticed_within_interval_and_timeout_of_the_last_life(line: Line, life_at: float) -> None:
+    line.clock.advance(life_at)
+    line.life = life_at
+    line.clock.advance(1000)
+    assert line.lost_at is not None
+    assert life_at + TIMEOUT <= line.lost_at <= life_at + INTERVAL + TIMEOUT
+    # A ping went out in time for its answer.
+    assert any(life_at <= ping <= line.lost_at - TIMEOUT for ping in line.pings)
+
+
+def test_life_without_pongs_is_life(line: Line) -> None:
+    for _ in range(20):
+        line.clock.advance(15)
+        line.life = line.clock.now()
+    assert line.error is None
+
+
+@pytest.mark.parametrize("timeout", [1.0, 20.0, 300.0])
+def test_any_ratio_of_interval_and_timeout(timeout: float) -> None:
+    line = Line(FakeClock())
+    keepalive = Keepalive(line, line.clock, INTERVAL, timeout)  # type: ignore[arg-type]
+    keepalive.start()
+    line.clock.advance(INTERVAL + timeout - 0.01)
+    assert line.error is None
+    line.clock.advance(0.01)
+    assert isinstance(line.error, PingTimeout)
+    assert line.pings == [20.0 * n for n in range(1, int((INTERVAL + timeout - 0.01) // 20) + 1)]
+
+
+def test_a_busy_reader_is_no_silence_of_the_peer(line: Line) -> None:
+    line.clock.advance(10)
+    line.reading = False
+    line.clock.advance(90)  # three times as long as a silence may last
+    assert line.error is None
+    assert line.pings == [20, 40, 60, 80, 100]
+    # As the pipe does it: the return to reading counts as life.
+    line.life = line.clock.now()
+    line.reading = True
+    line.clock.advance(29.9)
+    assert line.error is None
+    line.clock.advance(0.1)
+    assert isinstance(line.error, PingTimeout)
+
+
+def test_after_a_suspension_the_peer_is_probed_before_it_is_judged() -> None:
+    clock = SuspendedClock()
+    line = Line(clock)
+    watched(line)
+    clock.advance(10)
+    clock.suspend(3600)
+    clock.advance(10)  # the tick that was due at 20 comes at 3620
+    assert line.error is None
+    assert line.pings == [3620]
+    clock.advance(9.9)
+    assert line.error is None
+    clock.advance(0.1)
+    assert line.lost_at == 3630
+
+
+def test_a_peer_that_answers_after_a_suspension_lives_on() -> None:
+    clock = SuspendedClock()
+    line = Line(clock)
+    keepalive = watched(line)
+    line.answers = True
+    clock.advance(10)
+    clock.suspend(3600)
+    clock.advance(100)
+    assert line.error is None
+    assert line.pings[:2] == [3620, 3640]
+    keepalive.stop()
+
+
+def test_stop_ends_it(line: Line) -> None:
+    keepalive = watched(line)
+    keepalive.stop()
+    keepalive.stop()
+    assert line.clock.pending == 1  # the fixture's own
+
+
+def test_stop_during_a_tick_schedules_no_other() -> None:
+    clock = FakeClock()
+    line = Line(clock)
+    keepalive = watched(line)
+    line.ping = lambda: keepalive.stop() or True  # type: ignore[method-assign,func-returns-value]
+    clock.advance(20)
+    assert clock.pending == 0
+
+
+# Through a connection
+
+
+def lives(rig: Rig) -> bool:
+    return rig.conn.is_open and not rig.told.resets
+
+
+def test_a_connection_pings_and_a_peer_that_answers_stays() -> None:
+    with Rig([OPEN], ping_interval=INTERVAL, ping_timeout=TIMEOUT) as rig:
+        peer = rig.open()
+        for number in range(2, 20):
+            rig.clock.advance(INTERVAL)
+            # The reader works on a thread of its own: it must have come so far before time goes on.
+            peer.send("tick")
+            rig.told.wait(number)
+        assert lives(rig)
+        eventually(lambda: rig.conn.stats.ping_rtt == 0.0)
+
+
+def test_a_deaf_peer_is_lost_after_interval_and_timeout() -> None:
+    with Rig([DEAF, OPEN], ping_interval=INTERVAL, ping_timeout=TIMEOUT) as rig:
+        rig.open()
+        rig.clock.advance(29.9)
+        assert lives(rig)
+        rig.clock.advance(0.1)
+        reset = rig.told.wait(2).resets[0]
+        assert isinstance(reset.error, PingTimeout)
+        assert reset.opened
+        assert reset.retry_in is not None
+        assert rig.conn.stats.losses == 1
+
+
+def test_pings_end_with_the_connection() -> None:
+    with Rig([OPEN, OPEN], ping_interval=INTERVAL, ping_timeout=TIMEOUT) as rig:
+        rig.open().drop()
+        rig.told.wait(2)
+        assert rig.clock.pending == 0
+        rig.clock.advance(rig.wait_delay(1))
+        rig.open()
+        eventually(lambda: rig.clock.pending == 1)
+        rig.conn.disconnect()
+        assert rig.clock.pending == 0
+
+
+def test_a_blocked_callback_is_no_silence_of_the_peer() -> None:
+    gate, inside = threading.Event(), threading.Event()
+
+    def block(_: Connection, __: Any) -> None:
+        inside.set()
+        gate.wait(PATIENCE)
+
+    with Rig([OPEN], ping_interval=INTERVAL, ping_timeout=TIMEOUT) as rig:
+        rig.told.hooks["data"] = block
+        peer = rig.open()
+        peer.send("block")
+        assert inside.wait(PATIENCE)
+        rig.clock.advance(3 * (INTERVAL + TIMEOUT))
+        gate.set()
+        rig.told.hooks.clear()
+        peer.send("still there")
+        assert rig.told.wait(3).kinds == ["open", "block", "still there"]
+        assert lives(rig)
+
+
+def test_a_full_inbox_is_no_silence_of_the_peer() -> None:
+    with Rig([OPEN], ping_interval=INTERVAL, ping_timeout=TIMEOUT, on_data=None, max_message_size=10) as rig:
+        peer = rig.open()
+        for number in range(4):
+            peer.send(f"message {number}")
+        eventually(lambda: rig.conn.stats.messages_in >= 2)
+        rig.clock.advance(3 * (INTERVAL + TIMEOUT))
+        assert [rig.conn.recv(PATIENCE) for _ in range(4)] == [f"message {number}" for number in range(4)]
+        assert lives(rig)
+
+
+def test_no_interval_no_pings() -> None:
+    with Rig([DEAF], ping_interval=None) as rig:
+        rig.open()
+        assert rig.clock.pending == 0
+        rig.clock.advance(1e6)
+        assert lives(rig)
+        rig.conn.disconnect(timeout=0)

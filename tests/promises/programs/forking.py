@@ -1,0 +1,353 @@
+"""Fork while connections are open, dialling and backing off, and say what became of them; run by test_fork.py.
+
+    forking.py METHOD SCENARIO URL REFUSING_PORT [CAFILE]
+
+Prints one JSON object. METHOD: "os" is os.fork(); "unhooked" the same without connman's hook; "bare" is libc's fork(),
+of which no part of Python hears, as under uWSGI.
+"""
+
+import contextlib
+import ctypes
+import faulthandler
+import json
+import multiprocessing
+import os
+import select
+import signal
+import ssl
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+METHOD, SCENARIO, URL, REFUSING_PORT = sys.argv[1:5]
+PATIENCE = 10.0
+
+if METHOD != "os":
+    os.register_at_fork = lambda **_: None  # type: ignore[assignment]
+
+import connman  # noqa: E402
+from connman.errors import Forked  # noqa: E402
+
+BARE_FORK = ctypes.PyDLL(None).fork
+TLS = ssl.create_default_context(cafile=sys.argv[5]) if len(sys.argv) > 5 else None
+PLAIN: dict[str, Any] = {"proxy": None, "ssl_context": TLS, "close_timeout": 1.0}
+
+
+def fork() -> int:
+    return BARE_FORK() if METHOD == "bare" else os.fork()
+
+
+def eventually(predicate: Callable[[], Any], message: str = "the condition") -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not predicate():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited too long for {message}")
+        threading.Event().wait(0.005)
+
+
+def in_child(work: Callable[[], Any]) -> Any:
+    """Fork, run `work` in the child, and return its result; a child that hangs is killed, and says where it hung."""
+    readable, writable = os.pipe()
+    pid = fork()
+    if pid == 0:
+        signal.alarm(int(PATIENCE))
+        try:
+            answer = {"result": work()}
+        except BaseException:
+            answer = {"error": traceback.format_exc()}
+        os.write(writable, json.dumps(answer).encode())
+        os._exit(0)
+    os.close(writable)
+    try:
+        if not select.select([readable], [], [], PATIENCE + 5)[0]:
+            os.kill(pid, signal.SIGKILL)
+            raise AssertionError("the child hung and could not even say where")
+        text = b"".join(iter(lambda: os.read(readable, 65536), b""))
+    finally:
+        os.close(readable)
+        os.waitpid(pid, 0)
+    if not text:
+        raise AssertionError("the child hung or died: see stderr")
+    answer = json.loads(text)
+    if "error" in answer:
+        raise AssertionError(f"in the child: {answer['error']}")
+    return answer["result"]
+
+
+def sockets() -> set[str]:
+    found = set()
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.readlink(link))
+    return {name for name in found if name.startswith("socket:")}
+
+
+class Feed:
+    """A connection that something keeps arriving on."""
+
+    def __init__(self) -> None:
+        self.heard = 0
+        self.resets: list[str] = []
+        self.conn = connman.connect(
+            f"{URL}/feed?interval=0.01", on_data=self._hear, on_reset=lambda _, r: self.resets.append(str(r.error)), **PLAIN
+        )
+
+    def _hear(self, *_: object) -> None:
+        self.heard += 1
+
+    def hear_more(self) -> bool:
+        before = self.heard
+        eventually(lambda: self.heard >= before + 5, "the feed to go on")
+        return True
+
+
+def echo(conn: connman.Connection, text: str) -> bool:
+    conn.wait_open(PATIENCE)
+    conn.send(text)
+    return conn.recv(PATIENCE) == text
+
+
+def states() -> dict[str, Any]:
+    """One connection in every state, a pool, a manager: used in the child, and meanwhile and afterwards in the parent."""
+    feed = Feed()
+    dialling = connman.connect(f"{URL}/hang", **PLAIN)
+    waiting = connman.connect(f"ws://127.0.0.1:{REFUSING_PORT}", wait=lambda _: 600.0, **PLAIN)
+    idle = connman.Connection(f"{URL}/echo", **PLAIN)
+    ended = connman.connect(f"{URL}/echo", **PLAIN)
+    echoing = connman.connect(f"{URL}/echo", **PLAIN)
+    pool = connman.create_pool("devices", url=f"{URL}/echo", size=2, **PLAIN)
+    pool.wait_open(PATIENCE)
+    ended.disconnect()
+    pending = dialling.get_connected()
+    resolved = feed.conn.get_connected()
+    eventually(lambda: waiting.state is connman.State.WAITING)
+    everyone = {"feed": feed.conn, "dialling": dialling, "waiting": waiting, "idle": idle, "ended": ended}
+    echo(echoing, "parent")
+    feed.hear_more()
+    inherited = sockets()
+
+    def child() -> dict[str, Any]:
+        first = {name: conn.state.value for name, conn in everyone.items()}
+        kept = sorted(inherited & sockets())
+        with contextlib.suppress(TimeoutError):
+            pending.result(0.0)
+        told = {
+            "pending": type(pending.exception(0)).__name__,
+            "resolved": resolved.done(),
+            "states": first,
+            "kept": kept,
+            "echo": echo(echoing, "child"),
+            "feed": feed.hear_more(),
+            "idle": echo(idle, "child"),
+            "generation": [echoing.generation, feed.conn.generation],
+            "same pool": connman.get_pool("devices") is pool,
+            "same connection": connman.get_connection(f"{URL}/hang") is dialling,
+        }
+        waiting.connect()
+        eventually(lambda: waiting.state is connman.State.WAITING, "backoff in the child")
+        with pool.connection(PATIENCE) as leased:
+            told["lease"] = echo(leased, "leased")
+        told["new"] = echo(connman.connect(f"{URL}/echo", **PLAIN), "new")
+        with connman.create_pool("of the child", url=f"{URL}/echo", size=1, **PLAIN) as another:
+            another.wait_open(PATIENCE)
+        connman.disconnect_all()
+        eventually(lambda: threading.active_count() == 1 or METHOD == "bare", "the child's threads to end")
+        told["left"] = [t.name for t in threading.enumerate() if t.name.startswith("connman") and METHOD != "bare"]
+        told["open"] = [name for name, conn in everyone.items() if conn.state is not connman.State.CLOSED and name != "idle"]
+        return told
+
+    told = in_child(child)
+    told["parent"] = {
+        "states": {name: conn.state.value for name, conn in everyone.items()},
+        "feed": feed.hear_more(),
+        "resets": feed.resets,
+        "echo": echo(echoing, "parent again"),
+        "generation": [echoing.generation, feed.conn.generation],
+        "pool": all(conn.is_open and conn.generation == 1 for conn in pool.get_connections()),
+        "pending": pending.done(),
+    }
+    connman.disconnect_all()
+    return told
+
+
+def untouched() -> dict[str, Any]:
+    """A child that lives and ends without a use of connman, by way of Python's own end."""
+    feed = Feed()
+    feed.hear_more()
+    inherited = sockets()
+    readable, writable = os.pipe()
+    pid = fork()
+    if pid == 0:
+        os.write(writable, json.dumps(sorted(inherited & sockets())).encode())
+        os.close(writable)
+        sys.exit(7)  # runs the exit hooks
+    os.close(writable)
+    kept = json.loads(b"".join(iter(lambda: os.read(readable, 65536), b"")))
+    os.close(readable)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    told = {"code": code, "kept": kept, "feed": feed.hear_more(), "resets": list(feed.resets)}
+    feed.conn.disconnect()
+    return told
+
+
+def outlived() -> dict[str, Any]:
+    """A child that has used its connection does not keep the parent's alive: the server sees the parent leave."""
+    feed = Feed()
+    feed.hear_more()
+    from_parent, to_child = os.pipe()
+    from_child, to_parent = os.pipe()
+    pid = fork()
+    if pid == 0:
+        signal.alarm(int(3 * PATIENCE))
+        with contextlib.suppress(BaseException):
+            feed.conn.wait_open(PATIENCE)
+            feed.hear_more()
+            os.write(to_parent, b"open")
+            os.read(from_parent, 1)  # until the parent, and the test, have looked
+            os.write(to_parent, b"still" if feed.hear_more() and not feed.resets else b"lost")
+        os._exit(0)
+    assert os.read(from_child, 10) == b"open"
+    feed.conn.disconnect()
+    print(json.dumps({"parent": "has left"}), flush=True)
+    sys.stdin.readline()  # the test has asked the server
+    os.write(to_child, b"x")
+    told = {"child": os.read(from_child, 10).decode()}
+    os.waitpid(pid, 0)
+    return told
+
+
+def called_back() -> dict[str, Any]:
+    """Who watches a Future is told in the child, and may use connman there."""
+    told: list[Any] = []
+    conn = connman.connect(f"{URL}/hang", **PLAIN)
+    other = connman.connect(f"{URL}/echo", **PLAIN)
+    other.wait_open(PATIENCE)
+
+    def done(future: Any) -> None:
+        told.append([type(future.exception(0)).__name__, conn.state.value, other.state.value, echo(other, "back")])
+
+    conn.get_connected().add_done_callback(done)
+
+    def child() -> Any:
+        conn.state  # noqa: B018  the first use
+        return told
+
+    result = in_child(child)
+    told.clear()
+    connman.disconnect_all()
+    return {"told": result}
+
+
+def generations() -> dict[str, Any]:
+    """A child of a child."""
+    conn = connman.connect(f"{URL}/echo", **PLAIN)
+    echo(conn, "one")
+
+    def grandchild() -> bool:
+        return echo(conn, "three")
+
+    def child() -> list[bool]:
+        return [echo(conn, "two"), in_child(grandchild), echo(conn, "two again")]
+
+    told = in_child(child)
+    told.append(echo(conn, "one again") and conn.generation == 1)
+    conn.disconnect()
+    return {"told": told}
+
+
+def hammered() -> dict[str, Any]:
+    """50 forks while threads go in and out of every lock there is."""
+    feed = Feed()
+    pool = connman.create_pool("devices", url=f"{URL}/echo", size=2, **PLAIN)
+    stop = threading.Event()
+    failures: list[str] = []
+
+    def come_and_go() -> None:
+        with connman.connect(f"{URL}/echo", **PLAIN) as conn:
+            echo(conn, "hello")
+
+    def lease() -> None:
+        with pool.connection(PATIENCE) as conn:
+            echo(conn, "leased")
+
+    def look() -> None:
+        for conn in pool.get_connections():
+            assert conn.stats.losses == 0
+        connman.get_connection(f"{URL}/echo")
+        assert pool.stats.size == 2
+
+    def ask() -> None:
+        conn = connman.Connection(f"{URL}/hang", **PLAIN)
+        conn.get_connected()
+        conn.disconnect()
+
+    def again(work: Callable[[], None]) -> None:
+        try:
+            while not stop.is_set():
+                work()
+        except BaseException:
+            failures.append(traceback.format_exc())
+
+    def child() -> bool:
+        feed.hear_more()
+        lease()
+        come_and_go()
+        look()
+        connman.disconnect_all()
+        return True
+
+    threads = [threading.Thread(target=again, args=(work,)) for work in (come_and_go, lease, look, ask)]
+    for thread in threads:
+        thread.start()
+    feed.hear_more()
+    try:
+        children = [in_child(child) for _ in range(50)]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+    told = {"children": sum(children), "failures": failures, "feed": feed.hear_more(), "resets": list(feed.resets)}
+    connman.disconnect_all()
+    return told
+
+
+def processes() -> dict[str, Any]:
+    """multiprocessing with its fork context."""
+    context = multiprocessing.get_context("fork")
+    conn = connman.connect(f"{URL}/echo", **PLAIN)
+    echo(conn, "parent")
+    answers = context.SimpleQueue()
+    workers = [context.Process(target=lambda n=n: answers.put(echo(conn, f"worker {n}"))) for n in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(2 * PATIENCE)
+    told = {
+        "workers": [answers.get() for _ in workers],
+        "codes": [worker.exitcode for worker in workers],
+        "parent": echo(conn, "parent again") and conn.generation == 1,
+    }
+    conn.disconnect()
+    return told
+
+
+def is_hook_called() -> dict[str, Any]:
+    """Check the method itself: "bare" is one of which Python's hooks do not hear."""
+    # Under its own name: ours is replaced for every method but "os".
+    import posix
+
+    heard: list[str] = []
+    posix.register_at_fork(after_in_child=lambda: heard.append("child"))
+    return {"heard": in_child(lambda: heard)}
+
+
+if __name__ == "__main__":
+    # Not dump_traceback_later(), whose thread a child would wait for. The alarm shows the stacks, then kills.
+    faulthandler.register(signal.SIGALRM, chain=True)
+    signal.alarm(110)
+    assert issubclass(Forked, connman.ConnmanError)
+    print(json.dumps(globals()[SCENARIO]()), flush=True)

@@ -1,0 +1,145 @@
+"""A forked child's connections are its own, and the parent's never notice; with and without Python's fork hooks."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from tests.loopback import refusing_port
+from tests.promises.peers import PROGRAMS, program_environment, run_program
+from tests.servers import WebSocketProcess, ws_server
+from tests.waiting import eventually
+
+METHODS = ["os", "unhooked", "bare"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[WebSocketProcess]:
+    with ws_server() as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    return folder / "server.pem", folder / "authority.pem"
+
+
+@pytest.fixture(scope="module")
+def secure_server(certificate: tuple[Path, Path]) -> Iterator[WebSocketProcess]:
+    with ws_server(certificate[0], certificate[0]) as process:
+        yield process
+
+
+def fork(method: str, scenario: str, server: WebSocketProcess, *more: str, timeout: float = 50.0) -> dict[str, Any]:
+    with refusing_port() as port:
+        done = run_program("forking.py", method, scenario, server.url(""), str(port), *more, timeout=timeout)
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_methods_are_what_they_say(server: WebSocketProcess, method: str) -> None:
+    heard = [] if method == "bare" else ["child"]
+    assert fork(method, "is_hook_called", server) == {"heard": heard}
+
+
+@pytest.mark.parametrize("scheme", ["ws", pytest.param("wss", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_child_dials_anew_and_the_parent_never_notices(
+    request: pytest.FixtureRequest, method: str, scheme: str
+) -> None:
+    if scheme == "ws":
+        told = fork(method, "states", request.getfixturevalue("server"))
+    else:
+        server, (_, authority) = request.getfixturevalue("secure_server"), request.getfixturevalue("certificate")
+        told = fork(method, "states", server, str(authority))
+    idle = dict.fromkeys(("feed", "dialling", "waiting", "idle"), "idle")
+    assert told.pop("parent") == {
+        "states": {"feed": "open", "dialling": "connecting", "waiting": "waiting", "idle": "idle", "ended": "closed"},
+        "feed": True,
+        "resets": [],
+        "echo": True,
+        "generation": [1, 1],
+        "pool": True,
+        "pending": False,
+    }
+    assert told == {
+        "pending": "Forked",
+        "resolved": True,
+        "states": {**idle, "ended": "closed"},
+        "kept": [],
+        "echo": True,
+        "feed": True,
+        "idle": True,
+        "generation": [1, 1],
+        "same pool": True,
+        "same connection": True,
+        "lease": True,
+        "new": True,
+        "left": [],
+        "open": [],
+    }
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+def test_a_child_that_never_uses_it_does_no_harm_either(
+    request: pytest.FixtureRequest, method: str, scheme: str
+) -> None:
+    """wss: its end sends no TLS goodbye on the parent's socket."""
+    more = [str(request.getfixturevalue("certificate")[1])] if scheme == "wss" else []
+    told = fork(method, "untouched", request.getfixturevalue("server" if scheme == "ws" else "secure_server"), *more)
+    assert len(told.pop("kept")) == (0 if method == "os" else 1)
+    assert told == {"code": 7, "feed": True, "resets": []}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_server_sees_the_parent_leave_while_the_child_stays(server: WebSocketProcess, method: str) -> None:
+    before = server.stats()["open"]
+    command = [sys.executable, str(PROGRAMS / "forking.py"), method, "outlived", server.url(""), "1"]
+    with subprocess.Popen(
+        command, env=program_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as program:
+        try:
+            assert program.stdout is not None
+            assert program.stdin is not None
+            assert json.loads(program.stdout.readline()) == {"parent": "has left"}
+            eventually(lambda: server.stats()["open"] == before + 1, message="the server to see the parent leave")
+            program.stdin.write("go on\n")
+            program.stdin.flush()
+            assert json.loads(program.stdout.readline()) == {"child": "still"}
+            assert program.wait(20) == 0
+        finally:
+            program.kill()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_watcher_of_the_parents_future_may_use_connman_in_the_child(server: WebSocketProcess, method: str) -> None:
+    assert fork(method, "called_back", server) == {"told": [["Forked", "idle", "idle", True]]}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_child_of_a_child(server: WebSocketProcess, method: str) -> None:
+    assert fork(method, "generations", server) == {"told": [True, True, True, True]}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("method", ["os", "unhooked"])
+def test_50_forks_while_threads_hammer_the_locks(server: WebSocketProcess, method: str) -> None:
+    told = fork(method, "hammered", server, timeout=120)
+    assert told == {"children": 50, "failures": [], "feed": True, "resets": []}
+
+
+def test_multiprocessing(server: WebSocketProcess) -> None:
+    assert fork("os", "processes", server) == {"workers": [True] * 4, "codes": [0] * 4, "parent": True}

@@ -1,0 +1,223 @@
+"""README.md and docs/: every block of code runs, and what they say of options, numbers and files is so."""
+
+import configparser
+import inspect
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from ast import literal_eval
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import connman
+from connman.connection.backoff import FIRST_DELAY, LONGEST_DELAY
+from connman.connection.fork import EXIT_TIMEOUT
+from connman.connection.queue import MAX_ITEMS
+from connman.options import Options
+from tests.recipes.blocks import DOCUMENTS, ROOT, Block, Site, blocks, site
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+
+# What each program prints, found by a line that only it has.
+PRINTED = {
+    "def log_in(channel):": "hello\n",
+    "def on_reset(conn, reset):": "subscribe EURUSD\nended; closed with code 1000; None\n",
+    "connman.Pool(": "ping\n",
+    "enumerate(conn)": "".join(f"{number}\n" for number in range(1, 11)),
+    "ScriptedDialer": "",
+    "def fresh_token():": "",
+}
+# These run in their frameworks, in tests/test_recipes.py.
+RECIPES = {"conn.py", "flask_app.py", "views.py", "gunicorn.conf.py", "tasks.py", "uwsgi.ini"}
+
+PROGRAMS = [block for block in blocks("python") if not block.file]
+COMMANDS = [
+    (block.place, line) for block in blocks("sh") for line in block.text.splitlines() if line.strip()
+]
+
+
+@pytest.fixture(name="site", scope="module")
+def fixture_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with site(tmp_path_factory.mktemp("site")) as found:
+        yield found
+
+
+# Blocks
+
+
+def test_no_block_is_forgotten() -> None:
+    assert sum(document.read_text(encoding="utf-8").count("```") for document in DOCUMENTS) == 2 * len(
+        blocks()
+    )
+    assert {block.kind for block in blocks()} == {"python", "sh", "ini"}
+    assert {block.file for block in blocks("python") if block.file} | {"uwsgi.ini"} == RECIPES
+    assert len(blocks("ini")) == 1
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=[block.place for block in PROGRAMS])
+def test_a_program_prints_what_it_should(block: Block, site: Site) -> None:
+    expected = [printed for line, printed in PRINTED.items() if line in block.text]
+    assert len(expected) == 1, "PRINTED does not tell what this one prints"
+    assert site.python("-c", site.local(block.text)) == expected[0]
+
+
+def test_the_example_is_short() -> None:
+    lines = [line for line in PROGRAMS[0].text.splitlines() if line.strip()]
+    assert len(lines) <= 12
+
+
+@pytest.mark.parametrize(("place", "line"), COMMANDS, ids=[place for place, _ in COMMANDS])
+def test_a_command_is_there(place: str, line: str, site: Site) -> None:
+    words = shlex.split(line, comments=True)
+    match words:
+        case [script] if script.startswith("scripts/"):
+            assert os.access(ROOT / script, os.X_OK)
+            subprocess.run(["bash", "-n", ROOT / script], check=True)
+        case ["python", *arguments]:
+            assert site.python(*map(site.local, arguments), stdin="hello\n") == "hello\n"
+        case ["pip", "install", target]:
+            extras = re.fullmatch(r"\.(?:\[(.*)\])?", target)
+            assert extras is not None
+            assert set(filter(None, (extras[1] or "").split(","))) <= set(metadata()["options.extras_require"])
+        case _:
+            pytest.fail(f"{place}: no test knows how to run {words}")
+
+
+@pytest.mark.slow
+def test_pip_installs_it(site: Site, tmp_path: Path) -> None:
+    """Without its dependencies, so that nothing but the build system is looked up."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("connman", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, source / name)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*pip, "--target", tmp_path / "installed", source], check=True, stdin=subprocess.DEVNULL)
+    assert (tmp_path / "installed" / "connman" / "py.typed").exists()
+    assert (tmp_path / "installed" / "bin" / "connman").exists()
+
+
+def test_the_uwsgi_settings_name_what_is_there() -> None:
+    settings = configparser.ConfigParser()
+    settings.read_string(blocks("ini")[0].text)
+    assert settings.sections() == ["uwsgi"]
+    assert set(settings["uwsgi"]) == {"module", "master", "processes", "enable-threads", "die-on-term"}
+    module, _, name = settings["uwsgi"]["module"].partition(":")
+    assert any(block.file == f"{module}.py" and f"\n{name} = " in block.text for block in blocks("python"))
+
+
+# What is said
+
+
+def metadata() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    return parser
+
+
+def test_it_needs_what_the_readme_says() -> None:
+    options = metadata()["options"]
+    needed = re.findall(r"^[\w-]+", options["install_requires"], re.MULTILINE)
+    assert f"needs {' and '.join(needed)}, no other" in README
+    assert f"Python {options['python_requires'].removeprefix('>=')} or newer" in README
+
+
+def test_links_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        targets = re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8"))
+        for target in targets:
+            assert "://" in target or (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_numbers_of_the_promises() -> None:
+    assert f"{FIRST_DELAY:g} s doubling to {LONGEST_DELAY:g} s, half of" in README
+    assert f"honoured up to {LONGEST_DELAY:g} s" in README
+    assert f"{MAX_ITEMS:,} messages" in README
+    assert f"at most {EXIT_TIMEOUT:g} s" in README
+    assert f"{FIRST_DELAY:g} s doubling to {LONGEST_DELAY:g} s, half of" in OPTIONS
+
+
+def test_options_that_the_readme_names_exist() -> None:
+    named = set(re.findall(r"`(\w+_(?:timeout|after|interval|size))`", README))
+    assert len(named) >= 5
+    assert named <= {name for name, _, _ in option_rows()}
+
+
+def test_the_command_line_has_what_the_readme_names(site: Site) -> None:
+    section = README.partition("## On the command line")[2].partition("\n## ")[0]
+    told = set(re.findall(r"`(--?[a-zA-Z-]+)", section))
+    text = site.python("-m", "connman", "connect", "--help")
+    assert told - set(re.findall(r"(?<![\w-])--?[a-zA-Z][a-z-]*", text)) == set()
+    for code in re.findall(r"(\d+) (?:clean|failed|wrong usage|Ctrl-C)", section):
+        assert re.search(rf"^  {code} ", text, re.MULTILINE)
+
+
+# Options
+
+
+def option_rows() -> list[tuple[str, str, str]]:
+    return re.findall(r"^\| `(\w+)` \| `([^`]+)` \| (\w*) ?\|", OPTIONS, re.MULTILINE)
+
+
+def unit_of(annotation: object) -> str:
+    kind = str(annotation)
+    return "seconds" if "float" in kind else "bytes" if "int" in kind else ""
+
+
+def test_every_option_is_documented_with_its_default_and_unit() -> None:
+    expected = {}
+    for name, parameter in inspect.signature(connman.Connection).parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            expected[name] = (parameter.default, "")
+    for field in fields(Options):
+        expected[field.name] = (field.default, unit_of(field.type))
+    rows = option_rows()
+    assert {name: (literal_eval(default), unit) for name, default, unit in rows} == expected
+    assert len(rows) == len(expected)
+    assert len(rows) == OPTIONS.count("\n| `")
+
+
+def test_durations_are_the_options_named_after_time() -> None:
+    """Because the docstring of Options says: durations are float seconds."""
+    seconds = {name for name, _, unit in option_rows() if unit == "seconds"}
+    assert seconds == {
+        field.name for field in fields(Options) if field.name.endswith(("_timeout", "_after", "_interval"))
+    }
+
+
+# The picture
+
+
+def picture_of(text: str) -> str:
+    run = subprocess.run(
+        [sys.executable, "docs/make_demo_svg.py"], cwd=ROOT, input=text, capture_output=True, text=True, check=True
+    )  # fmt: skip
+    return run.stdout
+
+
+def shown_in(svg: str) -> list[str]:
+    texts = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+    return ["".join(text.itertext()) for text in texts]
+
+
+def test_the_picture_shows_a_run_that_kept_every_promise() -> None:
+    lines = shown_in((ROOT / "docs" / "demo.svg").read_text(encoding="utf-8"))
+    verdicts = [found[0] for line in lines if (found := re.search(r"(OK|BROKEN)$", line))]
+    assert len(verdicts) > 10
+    assert set(verdicts) == {"OK"}
+
+
+def test_a_picture_leaves_repeated_lines_out_and_invents_none() -> None:
+    output = (
+        "options: ping_interval=1\nstates:  . idle\n\n== An <act>\n  0.10  OW     5 msg/s  1 x open; try 1, next in 0.1 s\n"
+        "  0.20  OO Cx     7 msg/s  2 x open; try 2, next in 0.2 s\n\nkept  1  1  OK\n"
+    )
+    lines = shown_in(picture_of(output))
+    assert lines == [line for line in output.splitlines() if line and not line.startswith(("options", "  0.20"))]
