@@ -15,7 +15,7 @@ from connman.cli.session import Settings
 from connman.endpoint import Endpoint
 from connman.errors import ConnmanError
 from connman.options import checked_headers, make_options
-from connman.transport.proxy import parse_proxy
+from connman.transport.proxy import usable_proxy
 from connman.transport.tls import make_context
 from connman.version import __version__
 
@@ -229,7 +229,7 @@ def _proxy(word: str) -> str:
     if word == "none":
         return ""
     try:
-        parse_proxy(word)
+        usable_proxy(word)
     except ConnmanError as error:
         raise argparse.ArgumentTypeError(str(error).removeprefix("proxy: ")) from None
     return word

@@ -11,11 +11,13 @@ from connman.cli.interrupt import Interrupted, interruptible
 from connman.cli.output import OutputFailed, Writer, fill_standard_descriptors
 from connman.cli.render import LogFormatter, Renderer
 from connman.cli.session import Session, make_renderer
+from connman.errors import ConnmanError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; ``connman connect --help`` lists them.
 
+    For a process that ends next: the library's log goes to standard error, and SIGINT and SIGTERM are ignored then.
     ``arguments``: the words behind the program's name, None for those of the process.
 
     Raises: SystemExit after --help and --version.
@@ -35,8 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     settings, verbosity = parse(arguments)
     renderer = make_renderer(settings)
+    try:
+        session = Session(settings, renderer)
+    except ConnmanError as error:
+        # What only the connection can tell, such as options that do not go with the target.
+        raise UsageError(str(error)) from None
     _show_log(renderer, logging.DEBUG if verbosity > 1 else logging.ERROR)
-    return Session(settings, renderer).run()
+    return session.run()
 
 
 def _show_log(renderer: Renderer, level: int) -> None:

@@ -22,20 +22,22 @@ class Interrupted(BaseException):
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Have SIGINT and SIGTERM raise `Interrupted` inside the block; the earlier handlers come back behind it.
+    """Have SIGINT and SIGTERM raise `Interrupted` inside the block, and do nothing behind it.
 
-    A signal that is ignored stays so: a shell starts its background jobs with SIGINT ignored.
+    Behind it the process ends, which takes two seconds at most and must not break off with a traceback. A signal
+    that is ignored before stays so: a shell starts its background jobs with SIGINT ignored.
 
     Threads: does something on the main one only, since no other gets signals.
     """
     is_main = threading.current_thread() is threading.main_thread()
     wanted = [number for number in _WORDS if is_main and signal.getsignal(number) is not signal.SIG_IGN]
-    earlier = {number: signal.signal(number, _interrupt) for number in wanted}
+    for number in wanted:
+        signal.signal(number, _interrupt)
     try:
         yield
     finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
+        for number in wanted:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _interrupt(signum: int, _: FrameType | None) -> None:

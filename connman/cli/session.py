@@ -37,6 +37,8 @@ _PIPE_PATIENCE = 1.0
 # Somebody waits for the prompt: an unresponsive peer gets less time for its goodbye.
 _HURRIED_CLOSE = 1.0
 _INPUT_PATIENCE = 1.0
+# An idle connection dials no more. Why comes right behind, unless no thread could be had or the reader crashed.
+_LAST_WORDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,7 @@ class Session:
         self._messages = Writer(_STDOUT)
         self._events = Writer(_STDERR)
         self._received = 0
-        self._is_open = False
+        self._state = State.CONNECTING
         self._is_input_ended = False
         self._source_kind = source_kind(_STDIN)
         self._eof_wait = chosen_eof_wait(settings, self._source_kind)
@@ -159,6 +161,8 @@ class Session:
         if state is State.CONNECTING:
             text = f"retry {self._retry}" if self._retry else conn.name
             self._tell(Change(state, text, attempt=self._retry))
+        elif state is State.IDLE:
+            self._tell(Change(state, "no attempt follows"))
 
     # On the main thread.
 
@@ -193,17 +197,22 @@ class Session:
         return outcome
 
     def _next(self) -> _Item | None:
-        """Return what happened next; None when it has been quiet for long enough after the end of input."""
+        """Return what happened next; None when it has been quiet for long enough to end the session."""
         try:
             return self._inbox.get(Deadline.after(self._clock, 0.0), lambda: None)
         except WaitTimeout:
             self._messages.flush()
-        is_counting = self._is_input_ended and self._is_open and self._eof_wait < math.inf
         try:
-            patience = self._eof_wait if is_counting else None
-            return self._inbox.get(Deadline.after(self._clock, patience), lambda: None)
+            return self._inbox.get(Deadline.after(self._clock, self._patience()), lambda: None)
         except WaitTimeout:
             return None
+
+    def _patience(self) -> float | None:
+        """Return after how many seconds without anything new the session ends; None for never."""
+        if self._state is State.IDLE:
+            return _LAST_WORDS
+        is_counting = self._is_input_ended and self._state is State.OPEN and self._eof_wait < math.inf
+        return self._eof_wait if is_counting else None
 
     def _handle(self, item: _Item | None) -> Outcome | None:
         """Print ``item``; return how the session ends if that is what it means."""
@@ -214,9 +223,12 @@ class Session:
         if isinstance(item, InputNews):
             return self._handle_news(item)
         if item is None:
-            return self._input_over()
-        if isinstance(item, Change) and item.state is State.OPEN:
-            self._is_open = True
+            is_idle = self._state is State.IDLE
+            return Outcome(1, f"failed: {self._conn.last_error}") if is_idle else self._input_over()
+        if isinstance(item, Change):
+            self._state = item.state
+            if item.state is State.IDLE:
+                return None  # the reset behind it says why, and is what people see
         self._show(item)
         return None
 
@@ -226,7 +238,7 @@ class Session:
         return Outcome(0, "as many as were asked for") if self._received == self._settings.count else None
 
     def _handle_reset(self, reset: Reset) -> Outcome | None:
-        self._is_open = False
+        self._state = State.WAITING
         if reset.retry_in is not None:
             self._show(change_of(reset, in_full=self._settings.is_verbose))
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Self
 
@@ -167,7 +168,7 @@ class Connection(Core):
             try:
                 message = self.recv()
             except ConnectionClosed as closed:
-                if self.state is State.CLOSED or closed.code in (None, 1000, 1001):
+                if self.state is State.CLOSED or closed.code in (None, 1000, 1001, 1005):
                     return
                 raise
             yield message
@@ -211,14 +212,14 @@ class Connection(Core):
 
         Raises: as `wait_open`, after having ended the connection.
         """
-        try:
-            return self.wait_open(self._options.open_timeout)
-        except WaitTimeout as error:
-            self.disconnect()
-            raise ConnectTimeout(self.name, (), str(error)) from error
-        except BaseException:
-            self.disconnect()
-            raise
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(self.disconnect)
+            try:
+                self.wait_open(self._options.open_timeout)
+            except WaitTimeout as error:
+                raise ConnectTimeout(self.name, (), str(error)) from error
+            on_failure.pop_all()
+        return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.disconnect()

@@ -172,7 +172,9 @@ class Core:
         """Have ``watcher(connection, state)`` called after every change of state, on the thread that made it.
 
         It must not block and not raise. When two threads change the state at once, as `disconnect` while it opens, it
-        may be told in the other order: CLOSED is always the last state. Threads: before the connection is started.
+        may be told in the other order: CLOSED is always the last state.
+
+        Threads: before the connection is started.
         """
         self._watchers = (*self._watchers, watcher)
 
@@ -189,15 +191,18 @@ class Core:
             watcher(cast("Connection", self), state)
 
     def note_received(self, count: int) -> None:
-        """Count messages. Threads: the reader only."""
+        """Count messages.
+
+        Threads: the reader only.
+        """
         self._messages_in += count
 
-    def after_fork(self) -> None:
-        """Become idle in a child process: new locks, no transport, the inherited Future failed.
+    def after_fork(self) -> Callable[[], None] | None:
+        """Become idle in a child process: new locks, no transport; return what fails the inherited Future.
 
         Threads: the first one of the child that uses connman.
         """
         life, closing = self._life, self._life.closing
         self._on = (self._callbacks.on_open, *self._on[1:])
         self._build(closing)
-        life.abandon_after_fork()
+        return life.abandon_after_fork()

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from connman.clock import forget_timers_after_fork
@@ -18,15 +19,20 @@ _T = TypeVar("_T")
 
 logger = logging.getLogger("connman.fork")
 
-EXIT_TIMEOUT = 2.0
-"""Seconds that the interpreter's end waits for open connections to end politely."""
+EXIT_TIMEOUT = 1.5
+"""Seconds that the interpreter's end waits for connections: `end_soon` gives peers 1 s to answer the close.
+
+What takes longer is a callback of the user's, which nothing can end.
+"""
 
 
 class Forked(Protocol):
     """Something with locks, which has to be told when the process forks."""
 
-    def after_fork(self) -> None:
+    def after_fork(self) -> Callable[[], None] | None:
         """Become fresh in the child: new locks, nothing inherited.
+
+        Return what calls users back, if anything does: it is called when everything else is fresh as well.
 
         Threads: the first one of the child that uses connman.
         """
@@ -106,9 +112,12 @@ def _reset_child() -> None:
         drop_sockets_after_fork()
         forget_lookups_after_fork()
         forget_timers_after_fork()
-        for forked in _existing(_forked):
-            forked.after_fork()
+        tell_users = [forked.after_fork() for forked in _existing(_forked)]
         _process["pid"] = os.getpid()
+    # Outside the lock: whoever is told that his Future has failed may come in here again.
+    for tell in tell_users:
+        if tell is not None:
+            tell()
 
 
 def _end_all() -> None:

@@ -287,8 +287,8 @@ class Life:
                 return None
             return self.last_error or NotConnected("it was never started")
 
-    def abandon_after_fork(self) -> None:
-        """Fail the parent's Future in a child process, which gets a new life.
+    def abandon_after_fork(self) -> Callable[[], None] | None:
+        """Be closed in a child process, which gets a new life; return what fails the parent's Future, if there is one.
 
         Were it the reader that forked, inside a callback, it finds this life closed when it returns from there.
 
@@ -297,8 +297,7 @@ class Life:
         self._condition = threading.Condition()
         self.closing = self.closing or ConnectionClosed()
         self.state = State.CLOSED
-        if self._future is not None:
-            self._future.fail_forked()
+        return None if self._future is None else self._future.fail_forked
 
     def stats(self, messages_in: int, callback_errors: int) -> Stats:
         """Return the counters together with those of the present transport."""

@@ -186,7 +186,12 @@ class TlsStream:
         """
         sent = 0
         while sent < len(data):
-            count = self._send_once(data[sent : sent + _CHUNK])
+            try:
+                count = self._send_once(data[sent : sent + _CHUNK])
+            except OSError:
+                if sent:
+                    break  # what was taken has to be told; the next call meets the error again
+                raise
             if not count:
                 break
             sent += count

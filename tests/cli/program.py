@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -139,6 +140,45 @@ def started(*words: str, **streams: Any) -> Program:
     program = Program(*words, **streams)
     program.collect("out")
     return program
+
+
+class Terminal:
+    """`connman connect …` on a pseudo terminal."""
+
+    def __init__(self, *words: str) -> None:
+        self._main, side = pty.openpty()
+        self.process = subprocess.Popen(
+            command("connect", *words),
+            stdin=side,
+            stdout=side,
+            stderr=side,
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
+        os.close(side)
+        self.shown = b""
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):  # EIO when the other side is closed
+            while chunk := os.read(self._main, 65536):
+                self.shown += chunk
+
+    def type(self, data: bytes) -> None:
+        os.write(self._main, data)
+
+    def wait(self, pattern: bytes) -> None:
+        eventually(lambda: re.search(pattern, self.shown), PATIENCE, lambda: f"{pattern!r} in {self.shown!r}")
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._thread.join(PATIENCE)
+        os.close(self._main)
 
 
 def say_goodbye(frames: Frames) -> list[Frame]:

@@ -1,9 +1,7 @@
 """Whole programs: exit codes, signals, streams that are closed or full, and what the server gets to see."""
 
-import contextlib
 import fcntl
 import os
-import pty
 import re
 import signal
 import socket
@@ -18,7 +16,7 @@ import pytest
 import trustme
 
 from connman.version import __version__
-from tests.cli.program import ENVIRONMENT, Program, command, run, say_goodbye, started
+from tests.cli.program import ENVIRONMENT, Program, Terminal, command, run, say_goodbye, started
 from tests.loopback import PATIENCE, refusing_port
 from tests.proxies import ConnectProxy
 from tests.servers import (
@@ -204,6 +202,16 @@ def test_a_second_ctrl_c_does_not_wait_for_the_peer() -> None:
         assert "Traceback" not in program.err
 
 
+def test_a_ctrl_c_while_it_exits_changes_nothing(shared: WebSocketProcess) -> None:
+    with started("connect", shared.url()) as program:
+        program.wait_err(" open ")
+        program.signal(signal.SIGINT)
+        program.wait_err(" closed ")
+        program.signal(signal.SIGINT)
+        assert program.ended() == 130
+        assert "Traceback" not in program.err
+
+
 def test_a_peer_that_never_answers_the_close_does_not_hold_it() -> None:
     with raw_server(upgraded(never_close_reply)) as server, started("connect", server.url()) as program:
         program.wait_err(" open ")
@@ -281,45 +289,6 @@ def test_what_is_printed_never_reaches_the_peer_when_the_streams_are_closed() ->
 
 
 # A terminal
-
-
-class Terminal:
-    """`connman connect …` on a pseudo terminal."""
-
-    def __init__(self, *words: str) -> None:
-        self._main, side = pty.openpty()
-        self.process = subprocess.Popen(
-            command("connect", *words),
-            stdin=side,
-            stdout=side,
-            stderr=side,
-            env=ENVIRONMENT,
-            start_new_session=True,
-        )
-        os.close(side)
-        self.shown = b""
-        self._thread = threading.Thread(target=self._read)
-        self._thread.start()
-
-    def _read(self) -> None:
-        with contextlib.suppress(OSError):  # EIO when the other side is closed
-            while chunk := os.read(self._main, 65536):
-                self.shown += chunk
-
-    def type(self, data: bytes) -> None:
-        os.write(self._main, data)
-
-    def wait(self, pattern: bytes) -> None:
-        eventually(lambda: re.search(pattern, self.shown), PATIENCE, lambda: f"{pattern!r} in {self.shown!r}")
-
-    def __enter__(self) -> "Terminal":
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._thread.join(PATIENCE)
-        os.close(self._main)
 
 
 def test_ctrl_d_at_a_terminal_ends_it(shared: WebSocketProcess) -> None:

@@ -4,6 +4,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +15,7 @@ from connman.cli.input import SourceKind
 from connman.cli.session import Settings, chosen_eof_wait
 from connman.endpoint import Endpoint
 from tests.cli.program import Finished, run, say_goodbye, started
-from tests.loopback import Server, echo, refusing_port
+from tests.loopback import PATIENCE, Server, echo, refusing_port
 from tests.servers import (
     BINARY,
     PING,
@@ -26,6 +28,7 @@ from tests.servers import (
     upgraded,
     ws_server,
 )
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +52,11 @@ def parsed(text: str) -> list[dict[str, Any]]:
 
 
 def test_lines_are_sent_and_the_answers_printed(shared: WebSocketProcess) -> None:
-    done = run("connect", "--eof-wait", "0.3", shared.url(), text="one\ntwo\n\nlast")
+    done = run("connect", "--count", "4", shared.url(), text="one\ntwo\n\nlast")
     assert done.out == "one\ntwo\n\nlast\n"
     assert done.code == 0
     assert states(done.err) == ["open", "closed"]
-    assert "end of input; received 4, sent 4" in done.err
+    assert "as many as were asked for; received 4, sent 4" in done.err
 
 
 def test_messages_come_out_as_they_come(shared: WebSocketProcess) -> None:
@@ -66,7 +69,7 @@ def test_messages_come_out_as_they_come(shared: WebSocketProcess) -> None:
 
 def test_no_answer_is_lost_when_much_is_sent(shared: WebSocketProcess) -> None:
     text = "".join(f"{number}\n" for number in range(5000))
-    done = run("connect", shared.url(), text=text)
+    done = run("connect", "--count", "5000", shared.url(), text=text)
     assert done.out == text
 
 
@@ -82,21 +85,21 @@ def test_too_few_messages_are_a_failure(shared: WebSocketProcess) -> None:
 
 
 def test_input_that_is_no_text_is_told_and_fails(shared: WebSocketProcess) -> None:
-    with started("connect", "--eof-wait", "0.3", shared.url()) as program:
+    with started("connect", "--eof-wait", "0.1", shared.url("/silent")) as program:
         program.type_bytes(b"a\n\xff\nb\n")
         program.end_input()
         assert program.ended() == 1
-        assert program.out == "a\nb\n"
         assert "line 2 was not sent: it is not UTF-8" in program.err
-        assert "sent 2, not sent 1" in program.err
+        assert "received 0, sent 2, not sent 1" in program.err
 
 
 def test_bytes_pass_unchanged_over_tcp() -> None:
-    with Server(echo) as server:
-        done = run(
-            "connect", "--eof-wait", "0.3", f"tcp://127.0.0.1:{server.port}", text="no newline\n\nat the end"
-        )
-    assert (done.code, done.out) == (0, "no newline\n\nat the end")
+    with Server(echo) as server, started("connect", f"tcp://127.0.0.1:{server.port}") as program:
+        program.type("no newline\n\nat the end")
+        program.wait_out("end$")
+        program.end_input()
+        assert program.ended() == 0
+        assert program.out == "no newline\n\nat the end"
 
 
 @pytest.mark.parametrize(
@@ -132,6 +135,14 @@ def test_what_the_end_of_input_means(kind: SourceKind, given: dict[str, Any], ch
     assert chosen_eof_wait(settings, kind) == chosen
 
 
+def test_all_input_is_sent_before_it_ends(shared: WebSocketProcess) -> None:
+    before = shared.stats()["messages"]
+    done = run("connect", "--eof-wait", "0", shared.url("/silent"), text="a\n" * 1000)
+    assert done.code == 0
+    assert "end of input; received 0, sent 1000" in done.err
+    eventually(lambda: shared.stats()["messages"] == before + 1000)
+
+
 def test_it_waits_for_the_number_of_answers_that_was_asked_for() -> None:
     def answer_late(frames: Frames) -> None:
         question = next(iter(frames))
@@ -148,8 +159,8 @@ def test_it_waits_for_the_number_of_answers_that_was_asked_for() -> None:
 
 
 def test_a_stream_goes_on_while_messages_come(shared: WebSocketProcess) -> None:
-    done = run("connect", "--once", "--eof-wait", "2", shared.url("/feed?interval=0.01&count=300"), text="")
-    assert done.out.splitlines() == [str(number) for number in range(1, 301)]
+    done = run("connect", "--once", "--eof-wait", "1", shared.url("/feed?interval=0.01&count=150"), text="")
+    assert done.out.splitlines() == [str(number) for number in range(1, 151)]
     assert "the peer: closed with code 1000" in done.err
 
 
@@ -210,7 +221,7 @@ def test_what_could_not_be_sent_is_told(mortal: WebSocketProcess) -> None:
 
 def test_input_that_ends_waits_for_a_server_that_comes_later(mortal: WebSocketProcess) -> None:
     mortal.kill()
-    with started("connect", mortal.url()) as program:
+    with started("connect", "--count", "1", mortal.url()) as program:
         program.type("early\n")
         program.end_input()
         program.wait_err("retry 2")
@@ -260,6 +271,30 @@ def test_a_fatal_end_is_the_end_also_without_once(shared: WebSocketProcess, path
     with started("connect", shared.url(path)) as program:
         assert program.ended() == 1
         assert "no retry" in program.err
+
+
+NO_READER = """
+import sys, threading
+from connman.cli import main
+
+start = threading.Thread.start
+
+def start_but_the_reader(thread):
+    if "reader" in thread.name:
+        raise RuntimeError("can't start new thread")
+    start(thread)
+
+threading.Thread.start = start_but_the_reader
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_connection_that_cannot_even_begin_is_a_failure() -> None:
+    words = [sys.executable, "-c", NO_READER, "connect", "ws://127.0.0.1:1/"]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 1
+    assert b"can't start new thread" in done.stderr
+    assert b"Traceback" not in done.stderr
 
 
 def test_pings_are_sent_as_often_as_asked() -> None:

@@ -1,11 +1,12 @@
 """A connection on a fake clock and a scripted dialer, with a record of what its user is told."""
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
-from connman import Connection, Message, Reset
+from connman import Connection, ConnmanError, Message, Reset
 from connman.testing import FakeClock, Peer, ScriptedDialer
 from connman.testing.dialer import Outcome
 from tests.waiting import eventually
@@ -18,6 +19,13 @@ REFUSED = ConnectionRefusedError
 
 def forever(outcome: Outcome) -> Iterator[Outcome]:
     return itertools.repeat(outcome)
+
+
+def say(peer: Peer, *messages: Message) -> None:
+    """Have `peer` send, for as long as the connection lasts."""
+    with contextlib.suppress(ConnmanError):
+        for message in messages:
+            peer.send(message)
 
 
 class Told:

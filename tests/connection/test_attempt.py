@@ -1,6 +1,5 @@
 """One try: headers that are evaluated anew, a dial that may fail in any way, and the login conversation."""
 
-import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +19,6 @@ from connman.errors import (
 )
 from connman.testing import Peer
 from tests.connection.rig import DEAF, OPEN, PATIENCE, Rig, forever
-from tests.waiting import eventually
 
 BAD = [ZeroDivisionError("a bug"), SystemExit(3), OSError("not ours")]
 

@@ -11,7 +11,7 @@ import pytest
 from connman import Connection, Reset, State
 from connman.errors import ConnectionClosed
 from connman.testing import Peer
-from tests.connection.rig import OPEN, PATIENCE, REFUSED, Rig, forever
+from tests.connection.rig import OPEN, PATIENCE, REFUSED, Rig, forever, say
 from tests.loopback import in_thread
 from tests.waiting import eventually
 
@@ -324,7 +324,7 @@ def test_disconnect_from_a_callback_on_the_callback_thread(where: str) -> None:
     rig.told.hooks[where] = lambda conn, *_: conn.disconnect()
     with rig:
         peer = rig.open()
-        peer.send("x")
+        say(peer, "x")
         if where == "reset":
             rig.told.wait(2)
             peer.drop()

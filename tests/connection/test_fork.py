@@ -38,7 +38,7 @@ def in_child(function: Callable[[], Any]) -> str:
             signal.alarm(int(PATIENCE))
             os.close(reading)
             outcome = f"{function()}"
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # told by the parent
             outcome = f"raised {error!r}"
         finally:
             os.write(writing, outcome.encode())
@@ -234,14 +234,14 @@ def test_a_child_has_fresh_locks_although_others_hold_the_parents(server: Server
         stop = threading.Event()
         hammers = [in_thread(hammer, conn, stop) for _ in range(8)]
         try:
-            for _ in range(30):
+            for _ in range(12):
                 assert in_child(lambda: (conn.state.value, talk(conn, b"child"))) == "('idle', True)"
         finally:
             stop.set()
             for thread in hammers:
                 thread.result(PATIENCE)
         assert (conn.generation, conn.state) == (1, State.OPEN)
-        assert server.accepted == 31
+        assert server.accepted == 13
 
 
 def test_the_inherited_descriptor_is_closed_without_a_word(server: Server) -> None:

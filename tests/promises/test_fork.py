@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,25 +17,24 @@ from tests.waiting import eventually
 METHODS = ["os", "unhooked", "bare"]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[WebSocketProcess]:
-    with ws_server() as process:
-        yield process
+# A server, and what the program wants to know to trust it.
+Servers = dict[str, tuple[Any, ...]]
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     folder = tmp_path_factory.mktemp("tls")
     authority = trustme.CA()
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
     authority.cert_pem.write_to_path(folder / "authority.pem")
-    return folder / "server.pem", folder / "authority.pem"
+    with ws_server() as plain, ws_server(folder / "server.pem", folder / "server.pem") as secure:
+        yield {"ws": (plain,), "wss": (secure, str(folder / "authority.pem"))}
 
 
-@pytest.fixture(scope="module")
-def secure_server(certificate: tuple[Path, Path]) -> Iterator[WebSocketProcess]:
-    with ws_server(certificate[0], certificate[0]) as process:
-        yield process
+@pytest.fixture
+def server(servers: Servers) -> WebSocketProcess:
+    plain: WebSocketProcess = servers["ws"][0]
+    return plain
 
 
 def fork(method: str, scenario: str, server: WebSocketProcess, *more: str, timeout: float = 50.0) -> dict[str, Any]:
@@ -55,14 +53,8 @@ def test_the_methods_are_what_they_say(server: WebSocketProcess, method: str) ->
 
 @pytest.mark.parametrize("scheme", ["ws", pytest.param("wss", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", METHODS)
-def test_the_child_dials_anew_and_the_parent_never_notices(
-    request: pytest.FixtureRequest, method: str, scheme: str
-) -> None:
-    if scheme == "ws":
-        told = fork(method, "states", request.getfixturevalue("server"))
-    else:
-        server, (_, authority) = request.getfixturevalue("secure_server"), request.getfixturevalue("certificate")
-        told = fork(method, "states", server, str(authority))
+def test_the_child_dials_anew_and_the_parent_never_notices(servers: Servers, method: str, scheme: str) -> None:
+    told = fork(method, "states", *servers[scheme])
     idle = dict.fromkeys(("feed", "dialling", "waiting", "idle"), "idle")
     assert told.pop("parent") == {
         "states": {"feed": "open", "dialling": "connecting", "waiting": "waiting", "idle": "idle", "ended": "closed"},
@@ -93,12 +85,9 @@ def test_the_child_dials_anew_and_the_parent_never_notices(
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
-def test_a_child_that_never_uses_it_does_no_harm_either(
-    request: pytest.FixtureRequest, method: str, scheme: str
-) -> None:
+def test_a_child_that_never_uses_it_does_no_harm_either(servers: Servers, method: str, scheme: str) -> None:
     """wss: its end sends no TLS goodbye on the parent's socket."""
-    more = [str(request.getfixturevalue("certificate")[1])] if scheme == "wss" else []
-    told = fork(method, "untouched", request.getfixturevalue("server" if scheme == "ws" else "secure_server"), *more)
+    told = fork(method, "untouched", *servers[scheme])
     assert len(told.pop("kept")) == (0 if method == "os" else 1)
     assert told == {"code": 7, "feed": True, "resets": []}
 

@@ -81,7 +81,8 @@ class Site:
     def run(self, *command: str, stdin: str = "") -> str:
         """Run a program to its end, which has to be a good one, and return what it printed."""
         run = subprocess.run(
-            command, cwd=self.folder, env=self.env, input=stdin, capture_output=True, text=True, timeout=PATIENCE
+            command, check=False, cwd=self.folder, env=self.env, input=stdin, capture_output=True, text=True,
+            timeout=PATIENCE,
         )  # fmt: skip
         assert run.returncode == 0, run.stdout + run.stderr
         return run.stdout

@@ -513,29 +513,33 @@ class Interrupted(BaseException):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_send_that_a_signal_interrupts_ends_the_pipe(kind: str) -> None:
     # Half a message stayed on the wire, and the next one followed in its middle.
-    def handler(*_: object) -> None:
-        raise Interrupted
-
-    clock, main = FakeClock(), threading.get_ident()
+    clock, main, was_hit = FakeClock(), threading.get_ident(), threading.Event()
     ours, theirs = socket.socketpair()
     near, far = memory_pair(clock, LIMIT)
     pipe = near if kind == "memory" else make_pipe(TcpStream(SocketGuard(ours)), clock)
+
+    def handler(*_: object) -> None:
+        if not was_hit.is_set():
+            was_hit.set()
+            raise Interrupted
 
     def interrupt() -> None:
         if kind == "memory":
             clock.wait_until_waiting()
         else:
             wait_until_full(ours)
-        signal.pthread_kill(main, signal.SIGUSR1)
+        # Again and again: one that comes just before the wait is handled only after it.
+        while not was_hit.wait(0.005):
+            signal.pthread_kill(main, signal.SIGUSR1)
 
     before = signal.signal(signal.SIGUSR1, handler)
     interrupter = in_thread(interrupt)
     try:
         with pytest.raises(Interrupted):
             pipe.send(["small", BIG], 1000)
+        interrupter.result(PATIENCE)
     finally:
         signal.signal(signal.SIGUSR1, before)
-    interrupter.result(PATIENCE)
     assert pipe.messages_out == 1
     with pytest.raises(NotConnected):
         pipe.send(["next"], 1)
@@ -603,18 +607,21 @@ def test_control_frames_wait_for_a_message_and_go_before_the_next() -> None:
     far_reader.ended()
 
 
-def test_a_flood_of_pings_at_a_peer_that_does_not_read_is_answered_within_bounds(raw: tuple[Pipe, Raw]) -> None:
-    pipe, far = raw
-    ours_full = in_thread(pipe.send, [BIG * 4], PATIENCE)
+def test_a_flood_of_pings_at_a_peer_that_does_not_read_is_answered_within_bounds() -> None:
+    ours, theirs = socket.socketpair()
+    pipe, far = make_pipe(TcpStream(SocketGuard(ours)), SystemClock()), Raw(theirs)
+    sender = in_thread(pipe.send, [BIG * 4], PATIENCE)
+    wait_until_full(ours)
     far.send(*(far.ping(str(number).encode()) for number in range(1000)), far.text("x"))
     assert pipe.receive(patient()) == ["x"]
-    opcode, _ = far.next_frame()
-    assert opcode == TEXT
-    ours_full.result(PATIENCE)
+    assert far.next_frame()[0] == TEXT
+    sender.result(PATIENCE)
     pipe.send(["end"], 1)
-    pongs = [payload for opcode, payload in iter(far.next_frame, (TEXT, b"end"))]
+    pongs = [payload for _, payload in iter(far.next_frame, (TEXT, b"end"))]
     assert len(pongs) <= 200
     assert pongs[-1] == b"999"
+    pipe.dispose()
+    theirs.close()
 
 
 # Signs of life
