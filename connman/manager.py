@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from connman.clock import Deadline, SystemClock
 from connman.connection import fork
 from connman.connection.connection import Connection
+from connman.connection.core import ConnectionArguments
 from connman.endpoint import Endpoint
 from connman.pool import Pool, end_all
 from connman.records import State
@@ -31,7 +32,7 @@ class Manager:
         self._enders = 0
         fork.register(self)
 
-    def connect(self, target: object, **options: Any) -> Connection:
+    def connect(self, target: object, **options: Unpack[ConnectionArguments]) -> Connection:
         """Make a connection, register it, start dialling, and return it at once; `Connection` has the options.
 
         While `disconnect_all` runs, the connection is ended as well: it comes back closed.
@@ -182,7 +183,7 @@ def default_manager() -> Manager:
     return _default.get("manager") or _default.setdefault("manager", Manager())
 
 
-def connect(target: object, **options: Any) -> Connection:
+def connect(target: object, **options: Unpack[ConnectionArguments]) -> Connection:
     """Make a connection in the default manager, start dialling, and return it at once: see `Manager.connect`.
 
     Raises: InvalidTarget; InvalidOption; TypeError for an unknown option.

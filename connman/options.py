@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar
 
 from connman.errors import InvalidOption
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import ssl
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 # Set by the upgrade itself; a second one from outside would contradict it (RFC 6455 4.1).
 _OWN_HEADERS = frozenset(
@@ -37,14 +39,27 @@ class Framing(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a connection is told at construction. Durations are float seconds.
+    """What a connection is told at construction; docs/options.md tells the same in a table.
 
-    None as a timeout means no limit for ``wait=`` style waits only; every timeout here is a positive number.
+    Durations are float seconds, more than 0 where nothing else is said.
+
+    ``reconnect``: False makes a loss or a failed attempt the end until somebody asks anew. ``wait``, ``stop``: tenacity
+    strategies for the delays and for giving up; None for 0.1 s doubling to 128 s, half of it random, and for never.
+    ``stable_after``: a connection lost sooner counts as one more failed attempt; 0 for none.
+    ``open_timeout``: for lookup, TCP, proxy, TLS and upgrade together. ``handshake_timeout``: for the whole of
+    ``handshake``. ``close_timeout``: for the peer to answer our close. ``send_timeout``: for the system to take a message.
+    ``ping_interval``: between pings, None for none. ``ping_timeout``: without a sign of life after a ping.
+    ``max_message_size``: bytes; also the bound of what waits to be taken. ``retry_if(error)``: True or False, None for
+    the table of `connman.errors.retry_verdict`. ``headers``: of the upgrade; a callable is asked for each attempt.
+    ``subprotocols``: offered; a server that takes none is refused. ``compression``: only None so far.
+    ``ssl_context``: used as it is; None verifies against the system's authorities. ``proxy``: a URL; None for no proxy;
+    left out for what the environment says. ``framing``: ``connman.lines()`` or ``connman.length_prefixed()`` for byte
+    streams; None for bytes as they come in. ``dispatch``: callbacks on the "reader" thread, or on a "thread" of theirs.
     """
 
     reconnect: bool = True
-    wait: Any = None
-    stop: Any = None
+    wait: Callable[[Any], float] | None = None
+    stop: Callable[[Any], bool] | None = None
     stable_after: float = 1.0
     open_timeout: float = 10.0
     handshake_timeout: float = 10.0
@@ -91,6 +106,42 @@ class Options:
             raise InvalidOption("framing is connman.lines(), connman.length_prefixed() or None")
         if self.proxy is not None and self.proxy is not ... and not isinstance(self.proxy, str):
             raise InvalidOption("proxy is a URL, None for no proxy, or left out for the environment's")
+
+
+class OptionArguments(TypedDict, total=False):
+    """The same as keyword arguments, for those who only pass them on."""
+
+    reconnect: bool
+    wait: Callable[[Any], float] | None
+    stop: Callable[[Any], bool] | None
+    stable_after: float
+    open_timeout: float
+    handshake_timeout: float
+    close_timeout: float
+    send_timeout: float
+    ping_interval: float | None
+    ping_timeout: float
+    max_message_size: int
+    retry_if: Callable[[BaseException], bool | None] | None
+    headers: Headers | Callable[[], Headers] | None
+    subprotocols: Iterable[str]
+    compression: Literal["deflate"] | None
+    ssl_context: ssl.SSLContext | None
+    proxy: str | EllipsisType | None
+    framing: Framing | None
+    dispatch: Literal["reader", "thread"]
+
+
+def shows_options(function: _F) -> _F:
+    """Decorate a function that takes ``**options`` so that ``help()`` shows each of them with its default.
+
+    Threads: at import.
+    """
+    signature = inspect.signature(function)
+    *named, _ = signature.parameters.values()
+    options = inspect.signature(Options).parameters.values()
+    function.__signature__ = signature.replace(parameters=[*named, *options])  # type: ignore[attr-defined]
+    return function
 
 
 def make_options(values: Mapping[str, Any]) -> Options:

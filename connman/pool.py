@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Self, Unpack
 
-from connman.clock import Clock, Deadline, SystemClock
+from connman.clock import Deadline, SystemClock
 from connman.connection import fork
 from connman.connection.connection import Connection
-from connman.errors import ConnmanError, InvalidOption, PoolClosed, PoolTimeout, WaitTimeout, WouldDeadlock
+from connman.connection.core import ConnectionArguments, SharedArguments
+from connman.errors import ConnmanError, InvalidOption, PoolClosed, PoolTimeout, WouldDeadlock
 from connman.records import Message, PoolStats, State, Stats
 from connman.threads import is_own
 
@@ -46,15 +47,14 @@ class Pool:
         url: object = None,
         size: int = 0,
         readers: int | None = None,
-        clock: Clock | None = None,
-        **defaults: Any,
+        **defaults: Unpack[SharedArguments],
     ) -> None:
         if readers is not None:
             raise InvalidOption("readers: only None (a thread for each connection) so far")
         if size < 0 or (size > 0) != (url is not None):
             raise InvalidOption("url and size go together: size is the number of connections to url, from 1")
         self.name = name
-        self._clock = clock or SystemClock()
+        self._clock = defaults.get("clock") or SystemClock()
         self._defaults = defaults
         self._lock = threading.Lock()
         # Guarded by _lock: everything below. _order: least recently leased first.
@@ -72,7 +72,7 @@ class Pool:
 
     # Members.
 
-    def add_connection(self, target: object, **options: Any) -> Connection:
+    def add_connection(self, target: object, **options: Unpack[ConnectionArguments]) -> Connection:
         """Make a connection to ``target``, start dialling, and return it; ``options`` go before the pool's defaults.
 
         Raises: PoolClosed after `disconnect`; InvalidTarget; InvalidOption; TypeError.
@@ -83,8 +83,9 @@ class Pool:
         self._add(conn)
         return conn.connect()
 
-    def _make(self, target: object, options: dict[str, Any]) -> Connection:
-        conn = Connection(target, clock=self._clock, **{**self._defaults, **options})
+    def _make(self, target: object, options: ConnectionArguments) -> Connection:
+        arguments: ConnectionArguments = {**self._defaults, **options}
+        conn = Connection(target, **arguments)
         conn.watch(self._member_changed)
         return conn
 
@@ -120,11 +121,15 @@ class Pool:
         Threads: any but connman's own.
         """
         deadline = Deadline.after(self._clock, timeout)
-        for conn in self.connect().get_connections():
+        # All Futures first: one that fails while another is waited for must tell its error, not be dialled anew.
+        for conn, future in [(conn, conn.get_connected()) for conn in self.get_connections()]:
             try:
-                conn.wait_open(deadline.remaining())
-            except WaitTimeout as error:
-                raise PoolTimeout(str(error)) from error
+                future.result(deadline.remaining())
+            except TimeoutError as error:
+                if future.done():
+                    raise  # connecting ended with an error that is a timeout itself
+                why = f"{conn.name} is not open within {timeout:g} s; last error: {conn.last_error}"
+                raise PoolTimeout(why) from error
         if self._is_closed:
             raise PoolClosed(_CLOSED)
         return self
@@ -180,9 +185,8 @@ class Pool:
             if self._is_closed:
                 raise PoolClosed(_CLOSED)
             connections, newest = list(self._connections), self._newest_error
-        states = ", ".join(
-            f"{sum(conn.state is state for conn in connections)} {state.value}" for state in State
-        )
+        counts = Counter(conn.state.value for conn in connections)
+        states = ", ".join(f"{count} {state}" for state, count in counts.items()) or "it has none"
         because = "" if newest is None else f"; last error: {newest}"
         raise PoolTimeout(f"no connection came free within {timeout:g} s ({states}){because}")
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 
 # The lower may not import the higher. `connman` is the facade, connman/__init__.py.
 FLOORS = [
-    {"errors", "endpoint", "options", "clock", "records", "threads"},
+    {"errors", "endpoint", "options", "clock", "records", "threads", "version"},
     {"transport"},
     {"strategy"},
     {"connection"},

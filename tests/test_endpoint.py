@@ -298,7 +298,11 @@ def test_any_pair_is_taken_or_refused(host: str, port: int) -> None:
     assert not set(endpoint.host) & set("\r\n\0 /?#@\\")
 
 
-@given(st.sampled_from(["ws", "wss"]), st.from_regex(r"\A[a-z0-9-]{1,9}(\.[a-z0-9]{1,5})?\Z"), st.integers(1, 65535))
+@given(
+    st.sampled_from(["ws", "wss"]),
+    st.from_regex(r"\A[a-z0-9-]{1,9}(\.[a-z0-9]{1,5})?\Z"),
+    st.integers(1, 65535),
+)
 def test_what_is_printed_is_read_back(scheme: str, host: str, port: int) -> None:
     endpoint = Endpoint.parse(f"{scheme}://{host}:{port}/a%20b")
     assert Endpoint.parse(str(endpoint)) == endpoint

@@ -218,7 +218,9 @@ CODES = {
 
 def test_every_http_status_has_its_verdict() -> None:
     for verdict, statuses in STATUSES.items():
-        assert {status for status in range(100, 600) if retry_verdict(UpgradeRefused(status)) is verdict} == statuses
+        assert {
+            status for status in range(100, 600) if retry_verdict(UpgradeRefused(status)) is verdict
+        } == statuses
 
 
 def test_every_close_code_has_its_verdict() -> None:

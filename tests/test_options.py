@@ -133,7 +133,7 @@ def test_a_value_that_cannot_work_is_refused(name: str, value: Any) -> None:
         ("proxy", None),
         ("proxy", "http://proxy:3128"),
         ("headers", None),
-        ("headers", lambda: {}),
+        ("headers", dict),
     ],
 )
 def test_a_value_that_works_is_taken(name: str, value: Any) -> None:
@@ -152,7 +152,13 @@ def test_options_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize("bad", INJECTIONS)
 def test_nothing_that_ends_a_line_enters_a_header(bad: str) -> None:
-    for headers in ({"X": f"v{bad}"}, {f"X{bad}": "v"}, {"Cookie": bad}, {"Host": f"h{bad}"}, {"Origin": f"o{bad}"}):
+    for headers in (
+        {"X": f"v{bad}"},
+        {f"X{bad}": "v"},
+        {"Cookie": bad},
+        {"Host": f"h{bad}"},
+        {"Origin": f"o{bad}"},
+    ):
         with pytest.raises(InvalidOption):
             make_options({"headers": headers})
     with pytest.raises(InvalidOption):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Unpack, cast
 
 from connman.clock import Clock, SystemClock
 from connman.connection import fork
@@ -24,7 +24,7 @@ from connman.connection.queue import BoundedQueue
 from connman.connection.reader import Reader
 from connman.endpoint import Endpoint
 from connman.errors import ConnectError, ConnectionClosed, InvalidOption
-from connman.options import make_options
+from connman.options import OptionArguments, make_options, shows_options
 from connman.records import Message, State
 from connman.threads import spawn
 from connman.transport.base import Dialer
@@ -41,12 +41,29 @@ _ids = itertools.count(1)
 _CLOSE_CODES = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
 
 
+class SharedArguments(OptionArguments, total=False):
+    """The keyword arguments of `Connection` that many connections can have in common."""
+
+    on_open: OnOpen | None
+    on_data: OnData | None
+    on_reset: OnReset | None
+    handshake: Callable[[Channel], object] | None
+    clock: Clock | None
+
+
+class ConnectionArguments(SharedArguments, total=False):
+    """The keyword arguments of `Connection`, for those who only pass them on."""
+
+    name: str | None
+
+
 class Core:
     """What `Connection` stands on; its public part is what pools, managers and the exit hook need.
 
     Threads: every method from any thread, but for what is said there.
     """
 
+    @shows_options
     def __init__(
         self,
         target: object,
@@ -57,7 +74,7 @@ class Core:
         handshake: Callable[[Channel], object] | None = None,
         name: str | None = None,
         clock: Clock | None = None,
-        **options: Any,
+        **options: Unpack[OptionArguments],
     ) -> None:
         self.target = target
         self._options = make_options(options)

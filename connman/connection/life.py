@@ -89,15 +89,16 @@ class Life:
         """Return the Future to share, and whether the caller now has to start a reader thread."""
         with self._condition:
             # There is none in two states only: idle, and closed (its Future went with `disconnect`).
-            future = self._future = self._future or self._new_future()
+            if self._future is None:
+                self._future = self._new_future()
+                if self.closing is not None:
+                    _fail(self._future, self.closing)  # under the lock, as nobody has it yet
+            future = self._future
             is_begun = self.state is State.IDLE
             must_start = is_begun and not self._has_reader
             if is_begun:
                 self.state = State.CONNECTING
                 self._has_reader = True
-            closing = self.closing
-        if closing is not None:
-            _fail(future, closing)
         if is_begun:
             self._watch(State.CONNECTING)
         return future, must_start
@@ -137,6 +138,7 @@ class Life:
 
     def opened(self, transport: Transport) -> bool:
         """Count ``transport`` as open; False when the connection was ended meanwhile and nobody may see it."""
+        now = self._clock.now()
         with self._condition:
             self._dial = None
             if self.closing is not None:
@@ -144,7 +146,7 @@ class Life:
             self.transport = transport
             self.generation += 1
             self.counters.opens += 1
-            self.opened_at = self._clock.now()
+            self.opened_at = now
             self.state = State.OPEN
             self._condition.notify_all()
         self._watch(State.OPEN)
@@ -152,12 +154,10 @@ class Life:
 
     def resolve(self, connection: Connection) -> None:
         """Settle the Future of the generation that has just opened."""
-        with self._condition:
-            # What is there once `disconnect` has come is for those who ask too late.
-            future = self._future if self.closing is None else None
-        if future is not None:
-            # Invalid when `disconnect` has failed it just now.
-            with contextlib.suppress(InvalidStateError):
+        future = self._future
+        # None or invalid when `disconnect` has come since: what is there then is for those who ask too late.
+        with contextlib.suppress(InvalidStateError):
+            if future is not None:
                 future.set_result(connection)
 
     def was_stable(self, stable_after: float) -> bool:

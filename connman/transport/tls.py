@@ -15,9 +15,10 @@ from connman.errors import CertificateError, ConnectError, InvalidOption
 from connman.transport.base import Dial, describe
 from connman.transport.sockets import READABLE, WRITABLE, DialSocket, SocketGuard, poll_ready, wait_ready
 
-# The largest plain text of one record (RFC 8446 5.1): a read returns no more than that.
+# The largest plain text of one record (RFC 8446 5.1): a read returns no more than that. A write is given no more
+# either: OpenSSL tells of a longer one only as a whole, so of one that broke we would not know how much went out; and
+# the reader would wait for the lock as long.
 _RECORD = 16384
-# What is encrypted in one go under the lock, so that the reader does not wait for a long message.
 _CHUNK = 65536
 # How long a writer waits for incoming bytes, which the reader may have taken from under its nose.
 _WANT_READ_PATIENCE = 0.05
@@ -187,7 +188,7 @@ class TlsStream:
         sent = 0
         while sent < len(data):
             try:
-                count = self._send_once(data[sent : sent + _CHUNK])
+                count = self._send_once(data[sent : sent + _RECORD])
             except OSError:
                 if sent:
                     break  # what was taken has to be told; the next call meets the error again

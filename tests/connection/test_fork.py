@@ -106,6 +106,7 @@ def test_a_child_finds_it_idle_in_every_phase(phase: str) -> None:
         state = rig.conn.state
 
         def child() -> tuple[str, bool, str]:
+            assert future is None or future.done()  # also for those who only look, or left a callback
             before = rig.conn.state.value
             fresh = rig.conn.get_connected()
             fresh.result(PATIENCE)

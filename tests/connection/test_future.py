@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import threading
 from concurrent.futures import Future, InvalidStateError
 from typing import Any
@@ -255,16 +256,41 @@ def test_a_callback_thread_may_wait() -> None:
     assert got == [rig.conn, "hello"]
 
 
-def test_a_reused_thread_number_is_not_taken_for_the_reader() -> None:
-    """The system gives the number of a reader that has ended to the next thread that starts: here to every caller."""
-    with Rig(forever(REFUSED), reconnect=False) as rig:
+def test_a_reused_thread_number_is_not_taken_for_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system gives the number of a reader that has ended to the next thread that starts, here to the caller."""
+    go_on = threading.Event()
+    start = threading.Thread.start
 
-        def ask() -> None:
-            with pytest.raises(ConnectError):
-                rig.conn.wait_open(PATIENCE)
+    def start_late(thread: threading.Thread) -> None:
+        """Start a reader that does nothing for a while: it has not said that it is the reader."""
+        if "reader" in thread.name:
+            run = thread.run
+            thread.run = lambda: (go_on.wait(PATIENCE), run())  # type: ignore[method-assign]
+        start(thread)
 
-        for _ in range(100):
-            in_thread(ask).result(PATIENCE)
+    numbers: list[int] = []
+    rig = Rig(forever(REFUSED), reconnect=False)
+    rig.told.hooks["reset"] = lambda *_: numbers.append(threading.get_ident())
+
+    def ask() -> BaseException | None:
+        if threading.get_ident() not in numbers:
+            return None
+        try:
+            rig.conn.get_connected().result(0)
+        except Exception as error:  # noqa: BLE001  # told by the test
+            return error
+        raise AssertionError
+
+    with rig:
+        assert isinstance(rig.conn.get_connected().exception(PATIENCE), ConnectError)
+        assert rig.conn.wait_gone(PATIENCE)
+        monkeypatch.setattr(threading.Thread, "start", start_late)
+        raised = (in_thread(ask).result(PATIENCE) for _ in range(1000))
+        error = next((error for error in raised if error is not None), None)
+        go_on.set()
+    if error is None:
+        pytest.skip("no thread got the reader's number")
+    assert type(error) is TimeoutError
 
 
 # In a child process (`fork` itself is tested elsewhere)
@@ -275,6 +301,7 @@ def forked_copy(future: ConnectedFuture) -> str:
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
+        signal.alarm(int(PATIENCE))
         try:
             outcome = type(future.exception(5)).__name__
         except BaseException as error:  # noqa: BLE001  # told by the parent

@@ -5,7 +5,7 @@ import itertools
 import random
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -15,10 +15,11 @@ import tenacity
 from connman import Connection, Reset, State
 from connman.clock import SystemClock
 from connman.errors import ConnectionClosed, ConnmanError
-from connman.testing import Peer
+from connman.testing import FakeClock, Peer
 from connman.transport.base import Dial
 from tests.connection.rig import HANG, OPEN, PATIENCE, REFUSED, Rig, Told, forever, say
 from tests.loopback import in_thread
+from tests.waiting import eventually
 
 # Two threads meet at a named point: inside a watcher, which runs between a decision and what follows from it.
 
@@ -68,6 +69,46 @@ def test_an_end_around_a_wait(state: State, dispatch: str) -> None:
         assert isinstance(asked[0].exception(0), ConnectionClosed)
         assert len(rig.dialer.dials) == (2 if state is State.WAITING else 1)
         assert rig.told.kinds == ["failed"] * len(rig.dialer.dials)
+
+
+class MeddlingClock(FakeClock):
+    """A clock that calls `meddle` from another thread when it is read for the `number`-th time after `arm`."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._left = number
+        self.has_meddled = False
+        self._is_armed = False
+        self.meddle: Callable[[], object] = lambda: None
+
+    def arm(self, *_: object) -> None:
+        self._is_armed = True
+
+    def now(self) -> float:
+        self._left -= self._is_armed
+        if self._is_armed and self._left == 0:
+            self._is_armed = False
+            self.has_meddled = True
+            in_thread(self.meddle).result(PATIENCE)
+        return super().now()
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_an_end_at_each_reading_of_the_clock_from_the_handshake_on(number: int) -> None:
+    """The clock is read all along the way from the handshake to the first message: stations to meet at."""
+    clock = MeddlingClock(number)
+    rig = Rig([OPEN, OPEN], clock=clock, handshake=clock.arm)
+    clock.meddle = rig.conn.end_soon
+    with rig:
+        rig.conn.connect()
+        eventually(lambda: clock.has_meddled or rig.told.events)
+        rig.conn.end_soon()  # where it is not read so often
+        rig.dialer.next_peer().wait_closed()
+        assert rig.conn.wait_gone(PATIENCE)
+        assert rig.conn.state == State.CLOSED
+        assert rig.told.kinds in (["failed"], ["open", "lost"])
+        assert isinstance(rig.conn.get_connected().exception(0), ConnectionClosed)
+        assert len(rig.dialer.dials) == 1
 
 
 def test_an_end_between_asking_and_dialling() -> None:

@@ -127,6 +127,14 @@ def test_disconnect_from_two_threads_twice(phase: str, dispatch: str) -> None:
         assert future.done()
 
 
+def test_nobody_is_asked_what_should_follow_an_end() -> None:
+    asked: list[object] = []
+    with Rig([OPEN], retry_if=asked.append, stop=asked.append, wait=asked.append) as rig:
+        rig.open()
+        rig.conn.disconnect()
+        assert asked == []
+
+
 def test_what_opens_late_is_closed_and_never_seen() -> None:
     gate = threading.Event()
 

@@ -158,12 +158,19 @@ def run_program(name: str, *arguments: str, timeout: float = 60.0) -> "subproces
     command = [sys.executable, str(PROGRAMS / name), *arguments]
     # A session of its own, so that what it left behind can be found and ended as well.
     process = subprocess.Popen(
-        command, env=program_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        env=program_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         out, err = process.communicate()
-        pytest.fail(f"{name} {' '.join(arguments)} did not end within {timeout:g} s:\n{out}\n{err}", pytrace=False)
+        pytest.fail(
+            f"{name} {' '.join(arguments)} did not end within {timeout:g} s:\n{out}\n{err}", pytrace=False
+        )
     return subprocess.CompletedProcess(command, process.returncode, out, err)

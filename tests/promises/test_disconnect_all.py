@@ -66,12 +66,19 @@ class Notes:
 def test_1000_open_and_200_half_open_connections_end_together() -> None:
     manager, notes = connman.Manager(), Notes()
     before = descriptors()
-    with ws_server() as server, Peers(silent) as tls_silent, hanging_port() as deaf_port, Peers(shut) as refusing:
+    with (
+        ws_server() as server,
+        Peers(silent) as tls_silent,
+        hanging_port() as deaf_port,
+        Peers(shut) as refusing,
+    ):
         unanswered = dialling_sockets(deaf_port)
 
         def connect(target: str, count: int, **options: Any) -> list[connman.Connection]:
             plain = {"proxy": None, "open_timeout": 60.0, "handshake_timeout": 60.0, "wait": lambda _: 60.0}
-            return [manager.connect(target, **{**plain, **notes.callbacks(), **options}) for _ in range(count)]
+            return [
+                manager.connect(target, **{**plain, **notes.callbacks(), **options}) for _ in range(count)
+            ]
 
         began = time.monotonic()
         open_ones = connect(server.url("/silent"), OPEN)
@@ -95,7 +102,9 @@ def test_1000_open_and_200_half_open_connections_end_together() -> None:
         left = connman_threads()
         print(f"disconnect_all of {OPEN} open and {MID_OPEN} half-open connections: {took:.3f} s")
         told = notes.total()
-        assert [conn.name for conn in open_ones + half + waiting if conn.state is not connman.State.CLOSED] == []
+        assert [
+            conn.name for conn in open_ones + half + waiting if conn.state is not connman.State.CLOSED
+        ] == []
         assert [name for name in left if "timers" not in name] == []
         assert sorted(notes.opened) == sorted(notes.resets) == [conn.id for conn in open_ones]
         eventually(lambda: server.stats()["open"] == 0)

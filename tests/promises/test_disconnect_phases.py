@@ -6,7 +6,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -117,7 +117,10 @@ def silent_after_the_first_word(scheme: str, **options: Any) -> Callable[[Make],
             target = server.url(scheme)
             if "proxy" in options:
                 target = f"{scheme}://192.0.2.1:80"
-            told = {name: value.format(server.port) if name == "proxy" else value for name, value in options.items()}
+            told = {
+                name: value.format(server.port) if name == "proxy" else value
+                for name, value in options.items()
+            }
             conn, calls = make(target, **told)
             yield Case(conn, calls, heard.is_set, server.dials)
             eventually(lambda: server.is_deserted, message="the socket to be closed")
@@ -140,11 +143,16 @@ def handshake_silent(make: Make) -> Iterator[Case]:
         eventually(lambda: server.is_deserted)
 
 
-@contextlib.contextmanager
-def backoff(make: Make) -> Iterator[Case]:
-    with Peers(shut) as server:
-        conn, calls = make(server.url())
-        yield Case(conn, calls, lambda: conn.state is connman.State.WAITING and calls, server.dials)
+def backoff(seconds: float) -> Callable[[Make], Any]:
+    """Long, so that only a wake-up ends it; short, so that a further attempt would be seen."""
+
+    @contextlib.contextmanager
+    def phase(make: Make) -> Iterator[Case]:
+        with Peers(shut) as server:
+            conn, calls = make(server.url(), wait=lambda _: seconds)
+            yield Case(conn, calls, lambda: conn.state is connman.State.WAITING and calls, server.dials)
+
+    return phase
 
 
 @contextlib.contextmanager
@@ -158,7 +166,9 @@ def backoff_after_a_loss(make: Make) -> Iterator[Case]:
         yield Case(conn, calls, lambda: conn.state is connman.State.WAITING and len(calls) == 2, server.dials)
 
 
-def opened(serve: Callable[[socket.socket], None], scheme: str = "ws", bound: float = PROMPTLY) -> Callable[[Make], Any]:
+def opened(
+    serve: Callable[[socket.socket], None], scheme: str = "ws", bound: float = PROMPTLY
+) -> Callable[[Make], Any]:
     @contextlib.contextmanager
     def phase(make: Make) -> Iterator[Case]:
         with Peers(serve) as server:
@@ -296,7 +306,8 @@ PHASES: dict[str, Callable[[Make], Any]] = {
     "tls silent, no websocket": silent_after_the_first_word("tls"),
     "upgrade silent": silent_after_the_first_word("ws"),
     "handshake silent": handshake_silent,
-    "backoff": backoff,
+    "long backoff": backoff(60.0),
+    "short backoff": backoff(0.5),
     "backoff after a loss": backoff_after_a_loss,
     "open": opened(answering),
     "open, tcp": opened(read_to_the_end, "tcp"),
@@ -339,7 +350,7 @@ def threads_of(conn: connman.Connection) -> list[str]:
 def what_came_after(case: Case) -> str | None:
     calls, dials = case.seen
     if case.calls != calls:
-        return f"callbacks after the end: {case.calls[len(calls):][:5]}"
+        return f"callbacks after the end: {case.calls[len(calls) :][:5]}"
     if case.dials() > dials:
         return f"{case.dials() - dials} further dials"
     return None
@@ -369,6 +380,7 @@ def test_nothing_comes_back_after_any_phase() -> None:
     assert later == {}
 
 
+@pytest.mark.slow
 def test_a_callback_that_blocks_holds_disconnect_up_for_its_bound_only() -> None:
     go_on = threading.Event()
     entered = threading.Event()
@@ -388,7 +400,11 @@ def test_a_callback_that_blocks_holds_disconnect_up_for_its_bound_only() -> None
         go_on.clear()
         with Peers(serve) as server:
             conn = connman.connect(
-                server.url(), proxy=None, dispatch=dispatch, on_data=block, on_reset=lambda *_: after.append("reset")
+                server.url(),
+                proxy=None,
+                dispatch=dispatch,
+                on_data=block,
+                on_reset=lambda *_: after.append("reset"),
             )
             assert entered.wait(PATIENCE)
             within(0.3 + 1 + PROMPTLY, lambda: conn.disconnect(timeout=0.3))  # noqa: B023
@@ -435,7 +451,16 @@ class Round:
             ping_interval=dice.choice([None, 0.02]),
             handshake=dice.choice([None, None, lambda channel: channel.send("pass")]),
         )
-        acts = [self._ask, self._ask, self._send, self._send, self.conn.disconnect, self._cut, self._reset, self._look]
+        acts = [
+            self._ask,
+            self._ask,
+            self._send,
+            self._send,
+            self.conn.disconnect,
+            self._cut,
+            self._reset,
+            self._look,
+        ]
         self.plans = [
             [(dice.choice(acts), dice.choice([0.0, 0.0, 0.001, 0.003])) for _ in range(dice.randint(1, 4))]
             for _ in range(3)
@@ -489,7 +514,9 @@ class Round:
         return None
 
 
-@pytest.mark.parametrize("rounds", [200, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(240)])])
+@pytest.mark.parametrize(
+    "rounds", [200, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(240)])]
+)
 def test_open_close_and_drop_in_any_order(rounds: int, seed: int) -> None:
     dice = random.Random(seed)
     played: list[Round] = []

@@ -19,12 +19,24 @@ PROGRAM = PROGRAMS / "exiting.py"
 PHASES = [
     element.id
     for node in ast.parse(PROGRAM.read_text(encoding="utf-8")).body
-    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PHASES" and isinstance(node.value, ast.List)
+    if isinstance(node, ast.Assign)
+    and ast.unparse(node.targets[0]) == "PHASES"
+    and isinstance(node.value, ast.List)
     for element in node.value.elts
     if isinstance(element, ast.Name)
 ]
 # Each takes as long as it may, or says the same as another.
-SLOW = {"silently_opened", "in_a_callback", "in_on_open", "pool_silent", "iterated", "waited_for", "dialling_tcp", "pool_hanging"}
+SLOW = {
+    "in_a_busy_callback",
+    "silently_opened",
+    "in_a_callback",
+    "in_on_open",
+    "pool_silent",
+    "iterated",
+    "waited_for",
+    "dialling_tcp",
+    "pool_hanging",
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +49,9 @@ def cases() -> Iterator[object]:
     for phase in PHASES:
         for dispatch in ("reader", "thread"):
             slow = phase in SLOW or dispatch == "thread"
-            yield pytest.param(phase, dispatch, marks=[pytest.mark.slow] if slow else [], id=f"{phase}-{dispatch}")
+            yield pytest.param(
+                phase, dispatch, marks=[pytest.mark.slow] if slow else [], id=f"{phase}-{dispatch}"
+            )
 
 
 def test_the_phases_were_found() -> None:

@@ -15,6 +15,9 @@ from tests.servers import WebSocketProcess, ws_server
 from tests.waiting import eventually
 
 METHODS = ["os", "unhooked", "bare"]
+# "bare" has all that "unhooked" has, and more: it stands for both in a quick run.
+QUICK = ["os", pytest.param("unhooked", marks=pytest.mark.slow), "bare"]
+BARE = [pytest.param("os", marks=pytest.mark.slow), pytest.param("unhooked", marks=pytest.mark.slow), "bare"]
 
 
 # A server, and what the program wants to know to trust it.
@@ -37,7 +40,9 @@ def server(servers: Servers) -> WebSocketProcess:
     return plain
 
 
-def fork(method: str, scenario: str, server: WebSocketProcess, *more: str, timeout: float = 50.0) -> dict[str, Any]:
+def fork(
+    method: str, scenario: str, server: WebSocketProcess, *more: str, timeout: float = 50.0
+) -> dict[str, Any]:
     with refusing_port() as port:
         done = run_program("forking.py", method, scenario, server.url(""), str(port), *more, timeout=timeout)
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -52,12 +57,20 @@ def test_the_methods_are_what_they_say(server: WebSocketProcess, method: str) ->
 
 
 @pytest.mark.parametrize("scheme", ["ws", pytest.param("wss", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("method", METHODS)
-def test_the_child_dials_anew_and_the_parent_never_notices(servers: Servers, method: str, scheme: str) -> None:
+@pytest.mark.parametrize("method", QUICK)
+def test_the_child_dials_anew_and_the_parent_never_notices(
+    servers: Servers, method: str, scheme: str
+) -> None:
     told = fork(method, "states", *servers[scheme])
     idle = dict.fromkeys(("feed", "dialling", "waiting", "idle"), "idle")
     assert told.pop("parent") == {
-        "states": {"feed": "open", "dialling": "connecting", "waiting": "waiting", "idle": "idle", "ended": "closed"},
+        "states": {
+            "feed": "open",
+            "dialling": "connecting",
+            "waiting": "waiting",
+            "idle": "idle",
+            "ended": "closed",
+        },
         "feed": True,
         "resets": [],
         "echo": True,
@@ -83,8 +96,8 @@ def test_the_child_dials_anew_and_the_parent_never_notices(servers: Servers, met
     }
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("scheme", ["ws", "wss"])
+@pytest.mark.parametrize("method", QUICK)
+@pytest.mark.parametrize("scheme", [pytest.param("ws", marks=pytest.mark.slow), "wss"])
 def test_a_child_that_never_uses_it_does_no_harm_either(servers: Servers, method: str, scheme: str) -> None:
     """wss: its end sends no TLS goodbye on the parent's socket."""
     told = fork(method, "untouched", *servers[scheme])
@@ -92,8 +105,10 @@ def test_a_child_that_never_uses_it_does_no_harm_either(servers: Servers, method
     assert told == {"code": 7, "feed": True, "resets": []}
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_server_sees_the_parent_leave_while_the_child_stays(server: WebSocketProcess, method: str) -> None:
+@pytest.mark.parametrize("method", BARE)
+def test_the_server_sees_the_parent_leave_while_the_child_stays(
+    server: WebSocketProcess, method: str
+) -> None:
     before = server.stats()["open"]
     command = [sys.executable, str(PROGRAMS / "forking.py"), method, "outlived", server.url(""), "1"]
     with subprocess.Popen(
@@ -103,7 +118,9 @@ def test_the_server_sees_the_parent_leave_while_the_child_stays(server: WebSocke
             assert program.stdout is not None
             assert program.stdin is not None
             assert json.loads(program.stdout.readline()) == {"parent": "has left"}
-            eventually(lambda: server.stats()["open"] == before + 1, message="the server to see the parent leave")
+            eventually(
+                lambda: server.stats()["open"] == before + 1, message="the server to see the parent leave"
+            )
             program.stdin.write("go on\n")
             program.stdin.flush()
             assert json.loads(program.stdout.readline()) == {"child": "still"}
@@ -112,12 +129,14 @@ def test_the_server_sees_the_parent_leave_while_the_child_stays(server: WebSocke
             program.kill()
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_watcher_of_the_parents_future_may_use_connman_in_the_child(server: WebSocketProcess, method: str) -> None:
+@pytest.mark.parametrize("method", QUICK)
+def test_a_watcher_of_the_parents_future_may_use_connman_in_the_child(
+    server: WebSocketProcess, method: str
+) -> None:
     assert fork(method, "called_back", server) == {"told": [["Forked", "idle", "idle", True]]}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BARE)
 def test_a_child_of_a_child(server: WebSocketProcess, method: str) -> None:
     assert fork(method, "generations", server) == {"told": [True, True, True, True]}
 

@@ -13,11 +13,11 @@ import trustme
 import connman
 from connman.errors import PingTimeout
 from tests.loopback import in_thread
-from tests.promises.peers import PATIENCE, Peers, accept, frame, within
+from tests.promises.peers import PATIENCE, Peers, accept, within
 from tests.servers import WebSocketProcess, ws_server
 from tests.waiting import eventually
 
-DISPATCHES = ["reader", "thread"]
+DISPATCHES = ["reader", pytest.param("thread", marks=pytest.mark.slow)]
 INTERVAL = TIMEOUT = 0.3
 NOTICED = INTERVAL + TIMEOUT + 1.0
 KEEPALIVE = {"ping_interval": INTERVAL, "ping_timeout": TIMEOUT, "proxy": None}
@@ -62,7 +62,9 @@ class Losses:
 @pytest.mark.parametrize("dispatch", DISPATCHES)
 def test_a_frozen_server_process_is_noticed(server: WebSocketProcess, dispatch: str) -> None:
     losses = Losses()
-    conn = connman.Connection(server.url("/silent"), on_reset=losses, dispatch=dispatch, open_timeout=0.5, **KEEPALIVE)
+    conn = connman.Connection(
+        server.url("/silent"), on_reset=losses, dispatch=dispatch, open_timeout=0.5, **KEEPALIVE
+    )
     with conn:
         # It must have been alive over some pings before.
         eventually(lambda: conn.stats.ping_rtt is not None)
@@ -72,6 +74,7 @@ def test_a_frozen_server_process_is_noticed(server: WebSocketProcess, dispatch: 
         eventually(lambda: conn.is_open and conn.generation == 2)
 
 
+@pytest.mark.slow
 def test_a_frozen_server_process_is_noticed_over_tls(secure_server: tuple[WebSocketProcess, Any]) -> None:
     server, context = secure_server
     losses = Losses()
@@ -121,7 +124,9 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "shape", [name if name == "a drip" else pytest.param(name, marks=pytest.mark.slow) for name in SHAPES]
+)
 def test_a_peer_that_stops_in_the_middle_is_noticed(shape: str) -> None:
     losses = Losses()
     with Peers(SHAPES[shape]) as server:
@@ -158,6 +163,7 @@ def test_a_callback_that_blocks_is_no_dead_peer(server: WebSocketProcess, dispat
         losses.wait_noticed(time.monotonic(), "SIGSTOP after a slow callback")
 
 
+@pytest.mark.slow
 def test_a_peer_that_freezes_while_a_callback_blocks_is_noticed_after_it(server: WebSocketProcess) -> None:
     losses = Losses()
     entered, go_on = threading.Event(), threading.Event()
@@ -190,11 +196,14 @@ def test_a_peer_that_does_not_read_never_holds_disconnect_up(server: WebSocketPr
             outcome.result(PATIENCE)
 
 
+@pytest.mark.slow
 def test_a_peer_that_does_not_read_holds_no_other_connection_up(server: WebSocketProcess) -> None:
     """Neither its messages nor its pings, nor the detection of a loss."""
     losses = Losses()
     with ws_server() as other_server:
-        deaf = connman.Connection(server.url("/deaf"), ping_interval=0.05, ping_timeout=60, close_timeout=0.2, proxy=None)
+        deaf = connman.Connection(
+            server.url("/deaf"), ping_interval=0.05, ping_timeout=60, close_timeout=0.2, proxy=None
+        )
         deaf.wait_open(PATIENCE)
         senders = [in_thread(deaf.send, b"\0" * 20_000_000) for _ in range(4)]
         is_stuck(deaf)
@@ -226,6 +235,10 @@ def is_stuck(conn: connman.Connection) -> None:
 def unsent_bytes(conn: connman.Connection) -> int:
     """Return what the system holds for the peer, from the tx_queue column of its table."""
     assert conn.endpoint is not None
-    rows = [row.split() for name in ("tcp", "tcp6") for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    rows = [
+        row.split()
+        for name in ("tcp", "tcp6")
+        for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+    ]
     port = f":{conn.endpoint.port:04X}"
     return sum(int(row[4].split(":")[0], 16) for row in rows if row[2].endswith(port) and row[3] == "01")

@@ -33,7 +33,9 @@ def all_at_once(count: int, ask: Callable[[int], Answer]) -> list[Answer]:
     return answers
 
 
-def outcome(future: "Future[connman.Connection]", timeout: float = PATIENCE) -> connman.Connection | BaseException:
+def outcome(
+    future: "Future[connman.Connection]", timeout: float = PATIENCE
+) -> connman.Connection | BaseException:
     try:
         return future.result(timeout)
     except (TimeoutError, connman.ConnmanError) as error:

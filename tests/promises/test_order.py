@@ -92,9 +92,7 @@ def test_what_was_sent_just_before_the_close_is_delivered_before_the_reset(
             sock.recv(65536)
 
     framing = {"framing": connman.lines()} if scheme in ("tcp", "tls") else {}
-    expected: list[object] = [
-        str(number) if not framing else str(number).encode() for number in range(BURST)
-    ]
+    expected: list[object] = [str(number) if not framing else str(number).encode() for number in range(BURST)]
     for _ in range(5):
         diary = Diary()
         with Peers(serve) as server:
@@ -126,7 +124,12 @@ def test_a_reset_of_the_peer_comes_after_what_had_arrived(dispatch: str) -> None
     diary = Diary()
     with Peers(serve) as server, FaultProxy("127.0.0.1", server.port) as proxy:
         conn = connman.Connection(
-            proxy.url("ws"), **diary.callbacks(), dispatch=dispatch, wait=lambda _: 0.01, stable_after=0, proxy=None
+            proxy.url("ws"),
+            **diary.callbacks(),
+            dispatch=dispatch,
+            wait=lambda _: 0.01,
+            stable_after=0,
+            proxy=None,
         )
         conn.connect()
         for number in range(20):
@@ -212,7 +215,9 @@ def test_the_last_reset_comes_before_disconnect_returns(dispatch: str) -> None:
             conn.wait_open(PATIENCE)
             conn.disconnect(4000, "bye")
             diary.check()
-    assert [(reset.code, reset.reason, reset.retry_in) for reset in diary.all("reset")] == [(4000, "bye", None)] * diary.count("open")
+    assert [(reset.code, reset.reason, reset.retry_in) for reset in diary.all("reset")] == [
+        (4000, "bye", None)
+    ] * diary.count("open")
 
 
 def talk(dice: random.Random) -> Callable[[socket.socket], None]:
@@ -239,7 +244,9 @@ def talk(dice: random.Random) -> Callable[[socket.socket], None]:
     return serve
 
 
-@pytest.mark.parametrize("opens", [60, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(240)])])
+@pytest.mark.parametrize(
+    "opens", [60, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(240)])]
+)
 def test_the_order_holds_under_every_race(opens: int, seed: int) -> None:
     """Eight connections to servers that come and go, users that send and cut; then all of them are ended."""
     dice = random.Random(seed)
@@ -247,9 +254,15 @@ def test_the_order_holds_under_every_race(opens: int, seed: int) -> None:
     with Peers(talk(random.Random(seed))) as server, FaultProxy("127.0.0.1", server.port) as proxy:
         conns = [
             connman.Connection(
-                proxy.url("ws"), **diary.callbacks(), dispatch=DISPATCHES[number % 2], wait=lambda _: 0.0,
-                stable_after=0, proxy=None, close_timeout=0.2, retry_if=lambda _: True,
-            )  # fmt: skip
+                proxy.url("ws"),
+                **diary.callbacks(),
+                dispatch=DISPATCHES[number % 2],
+                wait=lambda _: 0.0,
+                stable_after=0,
+                proxy=None,
+                close_timeout=0.2,
+                retry_if=lambda _: True,
+            )
             for number, diary in enumerate(diaries)
         ]
         for conn in conns:

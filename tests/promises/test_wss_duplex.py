@@ -5,7 +5,6 @@ import ssl
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import trustme

@@ -164,7 +164,9 @@ def test_stress_an_abort_reaches_whoever_is_registered(clock: FakeClock, seed: i
         dial = Dial(ENDPOINT, Options(), clock)
         barrier = threading.Barrier(2)
         woken = threading.Event()
-        aborter = threading.Thread(target=lambda d=dial, b=barrier: (b.wait(PATIENCE), d.abort(ConnectionClosed())))
+        aborter = threading.Thread(
+            target=lambda d=dial, b=barrier: (b.wait(PATIENCE), d.abort(ConnectionClosed()))
+        )
         aborter.start()
         barrier.wait(PATIENCE)
         for _ in range(rng.randrange(40)):

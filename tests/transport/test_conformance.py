@@ -89,7 +89,9 @@ class LengthWire(RawWire):
     def feed(self, chunk: bytes) -> list[Message]:
         self._bytes += chunk
         messages: list[Message] = []
-        while len(self._bytes) >= 4 and len(self._bytes) >= 4 + (size := struct.unpack_from("!I", self._bytes)[0]):
+        while len(self._bytes) >= 4 and len(self._bytes) >= 4 + (
+            size := struct.unpack_from("!I", self._bytes)[0]
+        ):
             messages.append(bytes(self._bytes[4 : 4 + size]))
             del self._bytes[: 4 + size]
         return messages
@@ -240,7 +242,13 @@ class SocketServer:
 
 class SocketSubject(Subject):
     def __init__(
-        self, traits: Traits, wire: Callable[[], Wire], scheme: str, *, is_secure: bool = False, **options: Any
+        self,
+        traits: Traits,
+        wire: Callable[[], Wire],
+        scheme: str,
+        *,
+        is_secure: bool = False,
+        **options: Any,
     ) -> None:
         self.traits = traits
         self._wire = wire
@@ -263,7 +271,9 @@ class SocketSubject(Subject):
             else:
                 listener = socket.create_server(("127.0.0.1", 0))
                 target = f"{self._scheme}://127.0.0.1:{listener.getsockname()[1]}"
-            server = SocketServer(listener, target, self._wire, tls_contexts()[0] if self._is_secure else None)
+            server = SocketServer(
+                listener, target, self._wire, tls_contexts()[0] if self._is_secure else None
+            )
             stack.callback(server.stop)
             yield server
 

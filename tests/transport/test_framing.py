@@ -112,7 +112,9 @@ def test_what_cannot_be_carried_is_a_value_error(framing: Framing, message: Mess
         framing.codec(MIB).encode(message)
 
 
-@pytest.mark.parametrize("codec", [RawCodec(9), lines().codec(9), length_prefixed().codec(9)], ids=repr)
+@pytest.mark.parametrize(
+    "codec", [RawCodec(9), lines().codec(9), length_prefixed().codec(9)], ids=["raw", "lines", "length"]
+)
 def test_what_every_codec_does(codec: RawCodec) -> None:
     assert codec.encode_ping(b"") is None
     assert codec.encode_close(1000, "bye") is None

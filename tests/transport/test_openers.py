@@ -24,7 +24,14 @@ def test_nobody_at_a_local_name_is_a_connect_error(tmp_path: object) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["tcp://127.0.0.1:1", "tls://127.0.0.1:1", "ws://127.0.0.1:1", "wss://127.0.0.1:1", "unix:///none", "memory://none"],
+    [
+        "tcp://127.0.0.1:1",
+        "tls://127.0.0.1:1",
+        "ws://127.0.0.1:1",
+        "wss://127.0.0.1:1",
+        "unix:///none",
+        "memory://none",
+    ],
 )
 def test_an_aborted_dial_raises_what_it_was_aborted_with(target: str) -> None:
     dial = make_dial(target)

@@ -45,7 +45,9 @@ def late() -> Deadline:
     return Deadline.after(CLOCK, PATIENCE)
 
 
-def test_shutdown_wakes_a_blocked_reader_and_keeps_the_descriptor(pair: tuple[SocketGuard, socket.socket]) -> None:
+def test_shutdown_wakes_a_blocked_reader_and_keeps_the_descriptor(
+    pair: tuple[SocketGuard, socket.socket],
+) -> None:
     guard, _ = pair
     reader = in_thread(guard.sock.recv, 1)
     number = guard.sock.fileno()
@@ -135,7 +137,9 @@ def test_waiting_for_what_is_ready_returns(pair: tuple[SocketGuard, socket.socke
     assert wait_ready(guard.sock.fileno(), READABLE, late())
 
 
-def test_waiting_for_what_is_not_ready_ends_with_the_deadline(pair: tuple[SocketGuard, socket.socket]) -> None:
+def test_waiting_for_what_is_not_ready_ends_with_the_deadline(
+    pair: tuple[SocketGuard, socket.socket],
+) -> None:
     guard, _ = pair
     assert not wait_ready(guard.sock.fileno(), READABLE, soon())
     assert not poll_ready(guard.sock.fileno(), READABLE, 0)
@@ -169,7 +173,8 @@ def test_a_descriptor_above_1023_can_be_waited_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "expected"), [(None, None), (0, 1), (0.0001, 1), (1, 1001), (1e9, 2**31 - 1), (1e300, 2**31 - 1)]
+    ("seconds", "expected"),
+    [(None, None), (0, 1), (0.0001, 1), (1, 1001), (1e9, 2**31 - 1), (1e300, 2**31 - 1)],
 )
 def test_seconds_as_poll_takes_them(seconds: float | None, expected: int | None) -> None:
     assert milliseconds(seconds) == expected
@@ -221,7 +226,9 @@ def test_bytes_that_drip_do_not_outlast_the_deadline(pair: tuple[SocketGuard, so
         wire.recv(1)
 
 
-def test_a_dial_socket_leaves_closing_and_timeouts_to_the_dial(pair: tuple[SocketGuard, socket.socket]) -> None:
+def test_a_dial_socket_leaves_closing_and_timeouts_to_the_dial(
+    pair: tuple[SocketGuard, socket.socket],
+) -> None:
     guard, theirs = pair
     wire = DialSocket(guard, Deadline.after(FakeClock(), 5))
     wire.settimeout(1)

@@ -102,7 +102,10 @@ class Feed:
         self.resets: list[str] = []
         FEEDS.append(self)
         self.conn = connman.connect(
-            f"{URL}/feed?interval=0.05", on_data=self._hear, on_reset=lambda _, r: self.resets.append(str(r.error)), **PLAIN
+            f"{URL}/feed?interval=0.05",
+            on_data=self._hear,
+            on_reset=lambda _, r: self.resets.append(str(r.error)),
+            **PLAIN,
         )
 
     def _hear(self, *_: object) -> None:
@@ -165,7 +168,9 @@ def states() -> dict[str, Any]:
         connman.disconnect_all()
         idle.disconnect()  # the manager does not know it
         eventually(lambda: threading.active_count() == 1 or METHOD == "bare", "the child's threads to end")
-        told["left"] = [t.name for t in threading.enumerate() if t.name.startswith("connman") and METHOD != "bare"]
+        told["left"] = [
+            t.name for t in threading.enumerate() if t.name.startswith("connman") and METHOD != "bare"
+        ]
         told["open"] = [name for name, conn in everyone.items() if conn.state is not connman.State.CLOSED]
         return told
 
@@ -237,7 +242,9 @@ def called_back() -> dict[str, Any]:
     other.wait_open(PATIENCE)
 
     def done(future: Any) -> None:
-        told.append([type(future.exception(0)).__name__, conn.state.value, other.state.value, echo(other, "back")])
+        told.append(
+            [type(future.exception(0)).__name__, conn.state.value, other.state.value, echo(other, "back")]
+        )
 
     conn.get_connected().add_done_callback(done)
 
@@ -319,7 +326,12 @@ def hammered() -> dict[str, Any]:
         stop.set()
         for thread in threads:
             thread.join(PATIENCE)
-    told = {"children": sum(children), "failures": failures, "feed": feed.hear_more(), "resets": list(feed.resets)}
+    told = {
+        "children": sum(children),
+        "failures": failures,
+        "feed": feed.hear_more(),
+        "resets": list(feed.resets),
+    }
     connman.disconnect_all()
     return told
 
