@@ -25,7 +25,7 @@ class Guest:
         while b"\r\n\r\n" not in data:
             chunk = self.sock.recv(65536)
             if not chunk:
-                break
+                raise ConnectionAbortedError("the client left without a request")
             data += chunk
         self.request = data.decode("latin-1")
         return self.request

@@ -3,6 +3,7 @@
 import gc
 import logging
 import random
+import sys
 import threading
 import time
 import weakref
@@ -130,6 +131,8 @@ def test_timers_run_in_order_of_time_on_one_thread_that_ends(timers: TimerThread
 def test_an_earlier_timer_overtakes_the_one_that_is_waited_for(timers: TimerThread) -> None:
     ran = threading.Event()
     late = timers.call_at(time.monotonic() + NEVER, ran.set)
+    (thread,) = timer_threads()
+    eventually(lambda: sys._current_frames()[thread.ident or 0].f_code.co_name == "wait")
     timers.call_at(time.monotonic() + 0.01, ran.set)
     assert ran.wait(PATIENCE)
     late.cancel()

@@ -115,13 +115,13 @@ def test_managers_know_nothing_of_each_other(manager: Manager) -> None:
 def test_what_has_ended_is_forgotten(manager: Manager) -> None:
     kept = manager.connect(opening(), **QUIET)
     ghosts = []
-    for _ in range(300):
+    for _ in range(200):
         conn = manager.connect(opening(), **QUIET)
         conn.disconnect()
         ghosts.append(weakref.ref(conn))
     del conn
     gc.collect()
-    assert sum(ghost() is not None for ghost in ghosts) < 150
+    assert sum(ghost() is not None for ghost in ghosts) < 140
     assert manager.get_connection(kept.target) is kept
 
 
@@ -202,9 +202,14 @@ def test_a_manager_can_be_used_again_afterwards(manager: Manager) -> None:
         assert not manager.create_pool("devices").is_closed
 
 
-def test_peers_that_never_answer_are_waited_for_together(manager: Manager) -> None:
+@pytest.mark.parametrize("among", ["connections", "pool"])
+def test_peers_that_never_answer_are_waited_for_together(manager: Manager, among: str) -> None:
     dialer = ScriptedDialer(lambda _: DEAF)
-    conns = [manager.connect(dialer, **QUIET).wait_open(PATIENCE) for _ in range(20)]
+    if among == "pool":
+        pool = manager.create_pool("deaf", url=dialer, size=20, **QUIET).wait_open(PATIENCE)
+        conns = pool.get_connections()
+    else:
+        conns = [manager.connect(dialer, **QUIET).wait_open(PATIENCE) for _ in range(20)]
     manager.disconnect_all(timeout=0.05)
     assert all(conn.wait_gone(0) for conn in conns)
     for _ in conns:

@@ -550,6 +550,24 @@ def test_a_closed_pool_takes_no_further_use(make: Callable[..., Pool]) -> None:
     assert pool.broadcast("x") == 0
 
 
+def test_nothing_is_lent_once_the_end_began(make: Callable[..., Pool]) -> None:
+    # The members end one after the other: what was still open was lent.
+    answers: list[object] = []
+
+    def borrow(_: object) -> None:
+        try:
+            with pool.connection(timeout=0) as conn:
+                answers.append(conn)
+        except PoolClosed as error:
+            answers.append(error)
+
+    pool = make()
+    pool.add_connection(ScriptedDialer([HANG])).get_connected().add_done_callback(borrow)
+    pool.add_connection(opening()).wait_open(PATIENCE)
+    pool.disconnect()
+    assert [type(answer) for answer in answers] == [PoolClosed]
+
+
 def test_disconnect_wakes_who_waits_for_a_lease(make: Callable[..., Pool]) -> None:
     pool = make(url=ScriptedDialer([HANG]), size=1)
 

@@ -98,8 +98,9 @@ class Connection(Core):
 
         ``wait``: seconds to wait for the connection to be open (starts it if idle); 0 raises at once.
 
-        Raises: NotConnected when it is not open (nothing was sent); SendTimeout after ``send_timeout`` and
-        ConnectionLost, both of which end the present transport; TypeError or ValueError for data that cannot be sent;
+        Raises: NotConnected when it is not open (nothing was sent); ConnectionLost when it broke, and SendTimeout when
+        the system has not taken all of it within ``send_timeout``, both of which end the present transport, unless the
+        message only waited for others and was not begun; TypeError or ValueError for data that cannot be sent;
         WouldDeadlock for a ``wait`` on the reader thread.
         Threads: any; messages are never mixed, and those of one thread keep their order.
         """

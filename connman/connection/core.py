@@ -147,12 +147,13 @@ class Core:
     def end_soon(self, code: int = 1001, reason: str = "", timeout: float = 1.0) -> None:
         """Begin what `disconnect` does and return at once; `has_ended` waits for it.
 
-        Raises: ValueError for a code that may not be sent.
+        Raises: ValueError for a code or a reason that may not be sent.
         Threads: any; never blocks.
         """
         fork.check_process()
         if code not in _CLOSE_CODES:
             raise ValueError(f"{code} is no close code that may be sent (RFC 6455 7.4)")
+        reason.encode()  # raises for a lone surrogate, while nothing has been done yet
         self._life.disconnect(ConnectionClosed(code, reason), timeout)
 
     def has_ended(self, within: float) -> bool:

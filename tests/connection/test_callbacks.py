@@ -34,7 +34,7 @@ class Gate:
 
     def __call__(self, *_: object) -> None:
         self._inside.set()
-        assert self._open.wait(PATIENCE)
+        assert self._open.wait(3 * PATIENCE)  # longer than the test waits for anything
 
     def wait_inside(self) -> None:
         assert self._inside.wait(PATIENCE)

@@ -264,7 +264,7 @@ class Subject:
                 assert event.opened == is_open
                 if event.code == 4200 and speaker:
                     is_cut = heard != self.says[int(speaker)]
-                is_open = False
+                is_open, speaker = False, ""
             else:
                 assert is_open
                 name, number = str(event).split(":")
@@ -291,8 +291,12 @@ def test_all_at_once(seed: int, caplog: pytest.LogCaptureFixture) -> None:
                 ended.append(subject)
 
     actors = [in_thread(act, random.Random(chance.random())) for _ in range(5)]
-    for actor in actors:
-        actor.result(5 * PATIENCE)
+    try:
+        for actor in actors:
+            actor.result(5 * PATIENCE)
+    finally:
+        for subject in subjects:
+            subject.conn.end_soon()
     for subject in subjects:
         subject.end_and_check()
     everything = ended + subjects

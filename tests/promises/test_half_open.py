@@ -91,7 +91,7 @@ def test_a_frozen_peer_is_noticed_while_it_is_sent_to(server: WebSocketProcess) 
     with connman.Connection(server.url("/silent"), on_reset=losses, **KEEPALIVE) as conn:
         server.stop()
         since = time.monotonic()
-        sender = in_thread(conn.send, b"\0" * 50_000_000)
+        sender = in_thread(conn.send, b"\0" * 16_000_000)
         losses.wait_noticed(since, "SIGSTOP under a send")
         with pytest.raises(connman.errors.ConnectionLost):
             sender.result(PATIENCE)

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -147,3 +148,15 @@ class Reader:
 def wait_until_full(sock: socket.socket) -> None:
     """Wait until a sender has filled the socket."""
     eventually(lambda: not poll_ready(sock.fileno(), WRITABLE, 0))
+
+
+def wait_until_stuck(thread: threading.Thread) -> None:
+    """Wait until a thread has not moved for some looks in a row: it waits for a lock, which nothing tells."""
+    places: list[object] = []
+
+    def is_stuck() -> bool:
+        frame = sys._current_frames().get(thread.ident or 0)
+        places.append(frame and (frame.f_code, frame.f_lasti))
+        return len(places) >= 4 and places[-1] is not None and len(set(places[-4:])) == 1
+
+    eventually(is_stuck)
