@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -14,6 +15,9 @@ from typing import Protocol
 from connman.threads import spawn
 
 logger = logging.getLogger("connman.clock")
+
+LONGEST_WAIT = 100 * 365 * 86400.0
+"""Seconds that stand for ever where the system cannot count to infinity."""
 
 
 class Timer(Protocol):
@@ -112,8 +116,10 @@ class TimerThread:
     """
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()
-        # Guarded by _condition: _heap, _live, _thread.
+        # Entered itself, not through the condition, whose own `with` is Python code: a Ctrl-C there would leave it locked.
+        self._lock = threading.RLock()
+        self._condition = threading.Condition(self._lock)
+        # Guarded by _lock: _heap, _live, _thread.
         self._heap: list[tuple[float, int, _Scheduled]] = []
         self._live = 0
         self._thread: threading.Thread | None = None
@@ -126,7 +132,7 @@ class TimerThread:
         Threads: any.
         """
         entry = _Scheduled(self, callback)
-        with self._condition:
+        with self._lock:
             item = (when, next(self._order), entry)
             heapq.heappush(self._heap, item)
             self._live += 1
@@ -141,7 +147,7 @@ class TimerThread:
 
         Threads: any.
         """
-        with self._condition:
+        with self._lock:
             if entry.callback is None:
                 return
             entry.callback = None
@@ -171,7 +177,7 @@ class TimerThread:
 
     def _next(self) -> Callable[[], None] | None:
         """Wait for the next due callback and take it; None when nothing is left and the thread has to end."""
-        with self._condition:
+        with self._lock:
             while self._live:
                 when, _, entry = self._heap[0]
                 if entry.callback is None:
@@ -220,6 +226,18 @@ class SystemClock:
         """
         timers = _timers.get("timers") or _timers.setdefault("timers", TimerThread())
         return timers.call_at(time.monotonic() + delay, callback)
+
+
+def maybe_call_later(clock: Clock, delay: float, callback: Callable[[], None]) -> Timer | None:
+    """Have ``callback`` called later, or not at all (None) when no timer thread can be started.
+
+    An ending interpreter grants none; then the exit hook bounds what the timer would have ended.
+
+    Threads: any.
+    """
+    with contextlib.suppress(RuntimeError):
+        return clock.call_later(delay, callback)
+    return None
 
 
 def forget_timers_after_fork() -> None:

@@ -116,8 +116,11 @@ class Manager:
         try:
             while fresh := self._tell(told, timeout):
                 told |= fresh
-                if not is_own():
-                    end_all(list(fresh.values()), deadline)
+                if is_own():
+                    continue
+                end_all(list(fresh.values()), deadline)
+                if deadline.expired:
+                    break  # what still comes is ended by `connect` as long as anybody is in here
         finally:
             with self._lock:
                 self._enders -= 1
@@ -134,19 +137,6 @@ class Manager:
         for conn in fresh.values():
             conn.end_soon(1000, "", timeout)
         return fresh
-
-    def end_soon(self) -> None:
-        """Do nothing at the interpreter's end: each connection is told itself.
-
-        Threads: any.
-        """
-
-    def has_ended(self, within: float) -> bool:
-        """Return True: see `end_soon`.
-
-        Threads: any.
-        """
-        return True
 
     def after_fork(self) -> None:
         """Become fresh in a child process: a new lock; the connections are idle there.

@@ -13,7 +13,7 @@ from connman.connection import fork
 from connman.connection.connection import Connection
 from connman.connection.core import ConnectionArguments, SharedArguments
 from connman.errors import ConnmanError, InvalidOption, PoolClosed, PoolTimeout, WouldDeadlock
-from connman.records import Message, PoolStats, State, Stats
+from connman.records import Data, PoolStats, State, Stats
 from connman.threads import is_own
 
 LEASE_TIMEOUT = 30.0
@@ -218,7 +218,7 @@ class Pool:
 
     # All of them.
 
-    def broadcast(self, data: Message) -> int:
+    def broadcast(self, data: Data) -> int:
         """Send one message on every connection that is open now, one after the other; return on how many.
 
         One that fails is skipped; one whose peer does not read holds the rest up for at most its ``send_timeout``.
@@ -237,6 +237,7 @@ class Pool:
     @property
     def is_closed(self) -> bool:
         """Whether `disconnect` was called."""
+        fork.check_process()
         return self._is_closed
 
     @property
@@ -263,7 +264,7 @@ class Pool:
 
         Threads: any.
         """
-        deadline = Deadline.after(self._clock, timeout)
+        deadline = Deadline.after(SystemClock(), timeout)  # threads end in real time
         self.end_soon(timeout=timeout, code=1000)
         if not is_own():
             end_all(self._ending, deadline)
@@ -293,13 +294,6 @@ class Pool:
         Threads: any.
         """
         return self._ending
-
-    def has_ended(self, within: float) -> bool:
-        """Wait up to ``within`` seconds for the connections that `end_soon` told.
-
-        Threads: any but connman's own.
-        """
-        return end_all(self._ending, Deadline.after(self._clock, within))
 
     def after_fork(self) -> None:
         """Become fresh in a child process: nothing is leased, nobody waits.

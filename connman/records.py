@@ -6,7 +6,9 @@ import enum
 from dataclasses import dataclass
 
 Message = str | bytes
-"""One application message: str is text, bytes is binary."""
+"""One application message as it is received: str is text, bytes is binary."""
+Data = str | bytes | bytearray | memoryview
+"""One application message as it may be sent."""
 
 
 class State(enum.StrEnum):

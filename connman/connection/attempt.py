@@ -18,7 +18,7 @@ from connman.errors import (
     WaitTimeout,
 )
 from connman.options import Options, checked_headers
-from connman.records import Message
+from connman.records import Data, Message
 from connman.transport.base import Dial, Dialer, Transport, describe
 
 logger = logging.getLogger("connman.attempt")
@@ -36,7 +36,7 @@ class Channel:
         self._clock = clock
         self._waiting: list[Message] = []
 
-    def send(self, data: Message) -> None:
+    def send(self, data: Data) -> None:
         """Send one message.
 
         Raises: NotConnected, ConnectionLost, SendTimeout; NotConnected after the handshake has ended.

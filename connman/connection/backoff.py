@@ -14,7 +14,7 @@ import tenacity
 from tenacity import RetryCallState
 
 from connman.clock import Clock
-from connman.errors import ConnmanError, GaveUp, Retry, UpgradeRefused, retry_verdict
+from connman.errors import ConnectError, ConnmanError, GaveUp, Retry, UpgradeRefused, retry_verdict
 from connman.options import Options
 
 logger = logging.getLogger("connman.backoff")
@@ -82,7 +82,9 @@ class Backoff:
         try:
             step = self._retrying.iter(state)
         except tenacity.RetryError:
-            gave_up = GaveUp("", (), f"gave up after {state.attempt_number} tries: {error}")
+            endpoint, log = (error.endpoint, error.attempts) if isinstance(error, ConnectError) else ("", ())
+            cause = error.message if isinstance(error, ConnectError) else error
+            gave_up = GaveUp(endpoint, log, f"gave up after {state.attempt_number} tries: {cause}")
             gave_up.__cause__ = error
             return gave_up
         except ConnmanError as fatal:

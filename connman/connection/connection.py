@@ -18,7 +18,7 @@ from connman.errors import (
     WaitTimeout,
     WouldDeadlock,
 )
-from connman.records import Message, State, Stats
+from connman.records import Data, Message, State, Stats
 from connman.threads import is_own
 from connman.transport.base import Transport
 
@@ -51,9 +51,15 @@ class Connection(Core):
         Threads: any; never blocks.
         """
         fork.check_process()
-        future, must_start = self._life.ask()
-        if must_start:
-            self._start_reader()
+        try:
+            future, must_start = self._life.ask()
+            if must_start:
+                self._start_reader()
+        except (
+            BaseException
+        ):  # user code, a signal handler that raised: nobody else would start what was claimed here
+            self._life.start_interrupted()
+            raise
         return future
 
     def connect(self) -> Self:
@@ -93,7 +99,7 @@ class Connection(Core):
 
     # Messages.
 
-    def send(self, data: Message, *, wait: float = 0.0) -> None:
+    def send(self, data: Data, *, wait: float = 0.0) -> None:
         """Send one message: str as text, bytes-like as binary. On return the system has taken all of it.
 
         ``wait``: seconds to wait for the connection to be open (starts it if idle); 0 raises at once.
@@ -106,7 +112,7 @@ class Connection(Core):
         """
         self._transport(wait).send((data,), self._options.send_timeout)
 
-    def send_many(self, messages: Iterable[Message]) -> None:
+    def send_many(self, messages: Iterable[Data]) -> None:
         """Send messages in order, with one system call where the network takes them at once.
 
         Raises: as `send`; ``sent`` of a SendTimeout or ConnectionLost tells how many went out whole. TypeError or
@@ -235,12 +241,14 @@ class Connection(Core):
     @property
     def transport_name(self) -> str | None:
         """What carries it now ("ws", "tcp", …), None when not open."""
+        fork.check_process()
         transport = self._life.transport
         return None if transport is None else transport.name
 
     @property
     def subprotocol(self) -> str | None:
         """The WebSocket subprotocol the server chose, None without one."""
+        fork.check_process()
         transport = self._life.transport
         return None if transport is None else transport.subprotocol
 
@@ -250,4 +258,5 @@ class Connection(Core):
 
         Threads: any.
         """
+        fork.check_process()
         return self._life.stats(self._messages_in, self._callbacks.errors)

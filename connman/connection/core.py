@@ -80,15 +80,16 @@ class Core:
         self._options = make_options(options)
         is_dialer = hasattr(target, "dial")
         self.endpoint = None if is_dialer else Endpoint.parse(target)
-        self._check_options()
-        self.id = next(_ids)
-        self.name = name or f"{self.endpoint or type(target).__name__}#{self.id}"
         self._on = (on_open, on_data, on_reset)
         self._handshake = handshake
+        self._check_options()
+        if not isinstance(name, str | None):
+            raise InvalidOption("name is a text or None")
+        self.id = next(_ids)
+        self.name = name or f"{self.endpoint or type(target).__name__}#{self.id}"
         self._dialer = cast(Dialer, target) if is_dialer else EndpointDialer()
         self._clock = clock or SystemClock()
         self._watchers: tuple[Callable[[Connection, State], None], ...] = ()
-        self._messages_in = 0
         self._build()
         fork.register(self)
         fork.end_at_exit(self)
@@ -97,11 +98,17 @@ class Core:
         is_stream = self.endpoint is None or self.endpoint.scheme in ("tcp", "tls", "unix")
         if self._options.framing is not None and not is_stream:
             raise InvalidOption("framing is for byte streams: tcp, tls and unix")
+        for what, value in zip(
+            ("on_open", "on_data", "on_reset", "handshake"), (*self._on, self._handshake), strict=True
+        ):
+            if value is not None and not callable(value):
+                raise InvalidOption(f"{what} is a callable or None")
         if isinstance(self._options.proxy, str):
             usable_proxy(self._options.proxy)
 
     def _build(self, closing: ConnectionClosed | None = None) -> None:
         """Make everything that holds a lock; a forked child does it again."""
+        self._messages_in = 0
         on_open, on_data, on_reset = self._on
         options, clock = self._options, self._clock
         self._life = Life(clock, self._state_changed, closing)
@@ -137,11 +144,13 @@ class Core:
     @property
     def generation(self) -> int:
         """Successful opens so far."""
+        fork.check_process()
         return self._life.generation
 
     @property
     def last_error(self) -> Exception | None:
         """The newest failure or loss, None before the first."""
+        fork.check_process()
         return self._life.last_error
 
     def end_soon(self, code: int = 1001, reason: str = "", timeout: float = 1.0) -> None:
@@ -153,7 +162,7 @@ class Core:
         fork.check_process()
         if code not in _CLOSE_CODES:
             raise ValueError(f"{code} is no close code that may be sent (RFC 6455 7.4)")
-        reason.encode()  # raises for a lone surrogate, while nothing has been done yet
+        str.encode(reason)  # raises for no text and for a lone surrogate, while nothing has been done yet
         self._life.disconnect(ConnectionClosed(code, reason), timeout)
 
     def has_ended(self, within: float) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING
 
+from connman.clock import LONGEST_WAIT
 from connman.errors import Forked, WouldDeadlock
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class ConnectedFuture(Future["Connection"]):
         Threads: any.
         """
         self._check()
-        return super().result(timeout)
+        return super().result(_countable(timeout))
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the error, None when it opened, waiting up to ``timeout`` seconds.
@@ -46,7 +47,7 @@ class ConnectedFuture(Future["Connection"]):
         Threads: any.
         """
         self._check()
-        return super().exception(timeout)
+        return super().exception(_countable(timeout))
 
     def fail_forked(self) -> None:
         """Fail it in a child process. The lock inside may have been held by a thread that does not exist here.
@@ -64,3 +65,7 @@ class ConnectedFuture(Future["Connection"]):
             self.fail_forked()
         elif self._is_reader() and not self.done():
             raise WouldDeadlock("the reader thread cannot wait for the connection that only it can open")
+
+
+def _countable(timeout: float | None) -> float | None:
+    return None if timeout is None else min(timeout, LONGEST_WAIT)

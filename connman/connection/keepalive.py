@@ -25,6 +25,7 @@ class Keepalive:
 
     def __init__(self, transport: Transport, clock: Clock, interval: float, timeout: float) -> None:
         self._transport = transport
+        transport.progress.window = timeout
         self._clock = clock
         self._interval = interval
         self._timeout = timeout

@@ -11,7 +11,7 @@ from concurrent.futures import InvalidStateError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from connman.clock import Clock, Deadline
+from connman.clock import LONGEST_WAIT, Clock, Deadline
 from connman.connection.future import ConnectedFuture
 from connman.errors import ConnectionClosed, ConnmanError, NotConnected, WaitTimeout
 from connman.records import State, Stats
@@ -67,8 +67,10 @@ class Life:
     ) -> None:
         self._clock = clock
         self._watch = watch
-        self._condition = threading.Condition()
-        # Guarded by _condition: everything below; `state`, `closing` and `transport` may be read without it.
+        # Entered itself, not through the condition, whose own `with` is Python code: a Ctrl-C there would leave it locked.
+        self._lock = threading.RLock()
+        self._condition = threading.Condition(self._lock)
+        # Guarded by _lock: everything below; `state`, `closing` and `transport` may be read without it.
         self.state = State.IDLE if closing is None else State.CLOSED
         self.closing = closing
         self.transport: Transport | None = None
@@ -82,12 +84,13 @@ class Life:
         self._threads: set[threading.Thread] = set()
         self._has_reader = False
         self._reader_id: int | None = None
+        self._starter: int | None = None
 
     # Asking for a connection.
 
     def ask(self) -> tuple[ConnectedFuture, bool]:
         """Return the Future to share, and whether the caller now has to start a reader thread."""
-        with self._condition:
+        with self._lock:
             # There is none in two states only: idle, and closed (its Future went with `disconnect`).
             if self._future is None:
                 self._future = self._new_future()
@@ -99,13 +102,22 @@ class Life:
             if is_begun:
                 self.state = State.CONNECTING
                 self._has_reader = True
+            if must_start:
+                self._starter = threading.get_ident()
         if is_begun:
             self._watch(State.CONNECTING)
         return future, must_start
 
+    def start_interrupted(self) -> None:
+        """Be idle again if the calling thread was to start the reader, and none has begun: Ctrl-C came between."""
+        with self._lock:
+            is_ours = self._has_reader and self._reader_id is None and self._starter == threading.get_ident()
+        if is_ours:
+            self.reader_failed(NotConnected("the start was interrupted"))
+
     def reader_failed(self, error: ConnmanError) -> None:
         """Be idle again: no reader thread was granted, or it failed."""
-        with self._condition:
+        with self._lock:
             self._forget_reader_locked()
             self._dial = self.transport = None
             if self.closing is not None:
@@ -119,7 +131,7 @@ class Life:
 
     def _forget_reader_locked(self) -> None:
         # The system gives a thread's number to the next one that starts, which must not be taken for the reader.
-        self._has_reader, self._reader_id = False, None
+        self._has_reader, self._reader_id, self._starter = False, None, None
         self._condition.notify_all()
 
     def _new_future(self) -> ConnectedFuture:
@@ -129,7 +141,7 @@ class Life:
 
     def take_dial(self, dial: Dial) -> bool:
         """Begin an attempt with ``dial``; False when there is nothing to do and the reader thread has to end."""
-        with self._condition:
+        with self._lock:
             if self.state is State.CONNECTING:
                 self._dial = dial
                 return True
@@ -139,7 +151,7 @@ class Life:
     def opened(self, transport: Transport) -> bool:
         """Count ``transport`` as open; False when the connection was ended meanwhile and nobody may see it."""
         now = self._clock.now()
-        with self._condition:
+        with self._lock:
             self._dial = None
             if self.closing is not None:
                 return False
@@ -167,7 +179,7 @@ class Life:
     def ended(self, error: ConnmanError, decide: float | ConnmanError) -> Ended:
         """Leave an attempt or an open transport for what was decided: a delay, or the error that ends retrying."""
         failed: ConnectedFuture | None = None
-        with self._condition:
+        with self._lock:
             transport, self.transport, self._dial = self.transport, None, None
             was_open, is_closing = transport is not None, self.closing is not None
             if transport is not None:
@@ -199,7 +211,7 @@ class Life:
 
     def wait_retry(self, delay: float) -> None:
         """Wait between two attempts, until the time, `hurry` or `disconnect` ends it."""
-        with self._condition:
+        with self._lock:
             Deadline.after(self._clock, delay).wait_for(
                 self._condition, lambda: self._is_hurried or self.closing is not None
             )
@@ -213,14 +225,14 @@ class Life:
 
     def hurry(self) -> None:
         """Cut the wait between two attempts short; nothing in any other state."""
-        with self._condition:
+        with self._lock:
             if self.state is State.WAITING:
                 self._is_hurried = True
                 self._condition.notify_all()
 
     def disconnect(self, closing: ConnectionClosed, timeout: float) -> None:
         """End it for good, in whatever phase it is, without blocking. Idempotent: the first call's code counts."""
-        with self._condition:
+        with self._lock:
             if self.closing is not None:
                 return
             self.closing = closing
@@ -229,14 +241,16 @@ class Life:
             future, self._future = self._future, None
             dial, transport = self._dial, self.transport
             self._condition.notify_all()
-        # Outside the lock: each of these takes locks of its own, and Futures call back.
-        if dial is not None:
-            dial.abort(closing)
-        if transport is not None:
-            transport.close(closing.code or 1000, closing.reason, timeout)
-        if future is not None:
-            _fail(future, closing)
-        self._watch(State.CLOSED)
+        # Outside the lock: each of these takes locks of its own, and Futures call back. All are told, whatever one of
+        # them raises (a Ctrl-C, a Future's callback): nobody tells them a second time.
+        with contextlib.ExitStack() as everyone:
+            everyone.callback(self._watch, State.CLOSED)
+            if future is not None:
+                everyone.callback(_fail, future, closing)
+            if transport is not None:
+                everyone.callback(transport.close, closing.code or 1000, closing.reason, timeout)
+            if dial is not None:
+                everyone.callback(dial.abort, closing)
 
     def abort(self) -> None:
         """Break what `disconnect` left to end in order."""
@@ -248,13 +262,17 @@ class Life:
 
     def note_thread(self, thread: threading.Thread) -> None:
         """Count ``thread`` among those that `wait_gone` waits for."""
-        with self._condition:
+        with self._lock:
             self._threads = {known for known in self._threads if known.is_alive()} | {thread}
 
-    def note_reader(self) -> None:
-        """Note the calling thread as the reader."""
-        self._reader_id = threading.get_ident()
+    def claim_reader(self) -> bool:
+        """Make the calling thread the reader; False when none is wanted: its start was interrupted and given up."""
+        with self._lock:
+            if not self._has_reader or self._reader_id is not None:
+                return False
+            self._reader_id = threading.get_ident()
         self.note_thread(threading.current_thread())
+        return True
 
     def is_reader(self) -> bool:
         """Return whether the calling thread is the one that dials and reads."""
@@ -265,8 +283,9 @@ class Life:
 
         Real seconds, whatever the clock: threads end in real time.
         """
+        timeout = min(timeout, LONGEST_WAIT)
         until = time.monotonic() + timeout
-        with self._condition:
+        with self._lock:
             if not self._condition.wait_for(lambda: not self._has_reader, timeout):
                 return False
             threads = list(self._threads)
@@ -280,7 +299,7 @@ class Life:
         Raises: WaitTimeout at the deadline.
         """
         over = (State.CLOSED, State.IDLE)
-        with self._condition:
+        with self._lock:
             if not deadline.wait_for(self._condition, lambda: self.state in over and not self._has_reader):
                 raise WaitTimeout(f"not ended in time but {self.state.value}")
             if self.state is State.CLOSED:
@@ -294,14 +313,15 @@ class Life:
 
         Threads: the first one of the child that uses connman.
         """
-        self._condition = threading.Condition()
+        self._lock = threading.RLock()
+        self._condition = threading.Condition(self._lock)
         self.closing = self.closing or ConnectionClosed()
         self.state = State.CLOSED
         return None if self._future is None else self._future.fail_forked
 
     def stats(self, messages_in: int, callback_errors: int) -> Stats:
         """Return the counters together with those of the present transport."""
-        with self._condition:
+        with self._lock:
             counters = dataclasses.replace(self.counters)
             transport, opened_at, error = self.transport, self.opened_at, self.last_error
         if transport is not None:

@@ -24,8 +24,10 @@ class BoundedQueue(Generic[_T]):
     def __init__(self, clock: Clock, max_size: int) -> None:
         self._clock = clock
         self._max_size = max_size
-        self._condition = threading.Condition()
-        # Guarded by _condition: _items, _size, _is_closed, _is_bounded.
+        # Entered itself, not through the condition, whose own `with` is Python code: a Ctrl-C there would leave it locked.
+        self._lock = threading.RLock()
+        self._condition = threading.Condition(self._lock)
+        # Guarded by _lock: _items, _size, _is_closed, _is_bounded.
         self._items: deque[tuple[_T, int]] = deque()
         self._size = 0
         self._is_closed = False
@@ -36,7 +38,7 @@ class BoundedQueue(Generic[_T]):
 
         Only `get` and `close` end the wait: it is the backpressure. Threads: any.
         """
-        with self._condition:
+        with self._lock:
             while not self._is_closed and self._is_full_locked(size):
                 self._clock.wait(self._condition, None)
             if self._is_closed:
@@ -57,7 +59,7 @@ class BoundedQueue(Generic[_T]):
         Raises: WaitTimeout; what ``why_no_more()`` returns while the queue is empty, unless that is None.
         Threads: any.
         """
-        with self._condition:
+        with self._lock:
             error: Exception | None = None
 
             def is_ready() -> bool:
@@ -79,7 +81,7 @@ class BoundedQueue(Generic[_T]):
 
         Threads: any.
         """
-        with self._condition:
+        with self._lock:
             self._condition.notify_all()
 
     def lift_bound(self) -> None:
@@ -87,7 +89,7 @@ class BoundedQueue(Generic[_T]):
 
         Threads: any.
         """
-        with self._condition:
+        with self._lock:
             self._is_bounded = False
             self._condition.notify_all()
 
@@ -96,7 +98,7 @@ class BoundedQueue(Generic[_T]):
 
         Threads: any.
         """
-        with self._condition:
+        with self._lock:
             self._is_closed = True
             self._items.clear()
             self._size = 0

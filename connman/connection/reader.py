@@ -56,7 +56,8 @@ class Reader:
 
     def run_loop(self) -> None:
         """Dial, read and come back until the connection is closed or idle."""
-        self._life.note_reader()
+        if not self._life.claim_reader():
+            return
         try:
             self._loop()
         except BaseException as bug:  # top of a thread: it must not end in silence
@@ -106,6 +107,8 @@ class Reader:
                 keepalive.stop()
 
     def _deliver(self, messages: list[Message]) -> None:
+        if self._life.closing is not None:
+            return  # nobody would get them, and behind a callback that blocks they would pile up without a bound
         self._conn.note_received(len(messages))
         if self._callbacks.takes_data:
             self._dispatcher.run(lambda: self._callbacks.data(self._conn, messages), sum(map(len, messages)))
@@ -118,7 +121,11 @@ class Reader:
         if interval is None or not transport.can_ping:
             return None
         keepalive = Keepalive(transport, self._clock, interval, self._options.ping_timeout)
-        keepalive.start()
+        try:
+            keepalive.start()
+        except RuntimeError as error:
+            # The system, or an ending interpreter, grants no timer thread: better a connection without than none.
+            self._log(logging.WARNING, f"no pings: {error}")
         return keepalive
 
     def _after(self, error: ConnmanError) -> None:

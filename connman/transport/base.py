@@ -11,7 +11,8 @@ from connman.clock import Clock, Deadline
 from connman.endpoint import Endpoint
 from connman.errors import ConnectError, ConnectTimeout, ConnmanError
 from connman.options import Options
-from connman.records import Message, Step
+from connman.records import Data, Message, Step
+from connman.transport.progress import Progress
 
 
 class Transport(Protocol):
@@ -24,6 +25,8 @@ class Transport(Protocol):
     """What was dialled: "ws", "wss", "tcp" and so on."""
     life: float
     """Clock time of the last sign of life; the reader's return to `receive` counts as one."""
+    progress: Progress
+    """What of a frame that arrives in parts counts as life."""
     reading: bool
     """Whether the reader is inside `receive` (False: it is busy with what it got)."""
     bytes_in: int
@@ -43,7 +46,7 @@ class Transport(Protocol):
         Threads: the reader only.
         """
 
-    def send(self, messages: Sequence[Message], timeout: float) -> None:
+    def send(self, messages: Sequence[Data], timeout: float) -> None:
         """Hand messages to the network in order; on return all have been taken by the system.
 
         Raises: NotConnected when it is closing or ended (nothing sent); SendTimeout or ConnectionLost, which end it
@@ -143,7 +146,7 @@ class Codec(Protocol):
     def eof(self) -> ConnmanError:
         """Return the error for the peer's end of file at this point of the stream."""
 
-    def encode(self, message: Message) -> bytes:
+    def encode(self, message: Data) -> bytes:
         """Return the bytes that carry ``message``.
 
         Raises: ValueError or TypeError for a message that the protocol cannot carry.
@@ -279,6 +282,16 @@ class Dial:
             return self.timeout()
         kind = ConnectTimeout if isinstance(error, TimeoutError) else ConnectError
         return kind(self.name, self.log, f"{phase}: {describe(error)}")
+
+
+def drain(stream: Stream, deadline: Deadline) -> None:
+    """Throw away what arrives, up to the end of file or the deadline.
+
+    Threads: the reader only.
+    """
+    with contextlib.suppress(OSError):
+        while not deadline.expired and stream.recv(deadline):
+            pass
 
 
 def describe(error: BaseException) -> str:

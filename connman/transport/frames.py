@@ -6,7 +6,7 @@ import codecs
 import struct
 
 from connman.errors import ConnectionClosed, ConnectionLost, ConnmanError, MessageTooBig, ProtocolError
-from connman.records import Message
+from connman.records import Data, Message
 from connman.transport.masking import masked, new_key
 
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x1, 0x2, 0x8, 0x9, 0xA
@@ -79,7 +79,7 @@ class FrameCodec:
             return ConnectionLost("the stream ended in the middle of a fragmented message")
         return ConnectionLost("the stream ended without a close frame")
 
-    def encode(self, message: Message) -> bytes:
+    def encode(self, message: Data) -> bytes:
         """Return the frame for a message: str as text, anything bytes-like as binary.
 
         Raises: ValueError for a text with lone surrogates; TypeError for what is neither str nor bytes-like.

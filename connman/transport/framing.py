@@ -15,7 +15,7 @@ from connman.errors import (
     ProtocolError,
 )
 from connman.options import Framing
-from connman.records import Message
+from connman.records import Data, Message
 
 
 class _StreamCodec(ABC):
@@ -76,7 +76,7 @@ class _StreamCodec(ABC):
         return None
 
     @abstractmethod
-    def encode(self, message: Message) -> bytes:
+    def encode(self, message: Data) -> bytes:
         """Return the bytes that carry ``message``; see ``base.Codec``.
 
         Threads: any.
@@ -101,7 +101,7 @@ class RawCodec(_StreamCodec):
     Threads: `feed`, `eof` and the attributes from the reader only; the encoders from any thread.
     """
 
-    def encode(self, message: Message) -> bytes:
+    def encode(self, message: Data) -> bytes:
         """Return the bytes themselves; a str as UTF-8.
 
         Raises: ValueError for a str with lone surrogates; TypeError for what is neither str nor bytes-like.
@@ -152,7 +152,7 @@ class LineCodec(_StreamCodec):
         # What an unfinished message may hold above the limit: the beginning of its delimiter, or a return.
         self._slack = len(framing.delimiter) - 1 + self._strips_return
 
-    def encode(self, message: Message) -> bytes:
+    def encode(self, message: Data) -> bytes:
         """Return the message with the delimiter behind it.
 
         Raises: ValueError for a message that holds the delimiter, or ends so that the delimiter would be found too
@@ -224,7 +224,7 @@ class LengthCodec(_StreamCodec):
         self._byteorder = framing.byteorder
         self._needed = 0
 
-    def encode(self, message: Message) -> bytes:
+    def encode(self, message: Data) -> bytes:
         """Return the message with its length before it; a str as UTF-8.
 
         Raises: ValueError for a message whose length does not fit, or a str with lone surrogates; TypeError for what
@@ -287,7 +287,7 @@ def length_prefixed(size: int = 4, byteorder: Literal["big", "little"] = "big") 
     return LengthPrefixed(size, byteorder)
 
 
-def _payload(message: Message, encoding: str = "utf-8") -> bytes:
+def _payload(message: Data, encoding: str = "utf-8") -> bytes:
     if isinstance(message, str):
         return message.encode(encoding)
     if type(message) is bytes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from connman.clock import Clock, Deadline, Timer
+from connman.clock import Clock, Deadline, Timer, maybe_call_later
 from connman.errors import (
     ConnectionClosed,
     ConnectionLost,
@@ -17,15 +17,16 @@ from connman.errors import (
     SendTimeout,
     WaitTimeout,
 )
-from connman.records import Message
-from connman.transport.base import Codec, Stream, describe
+from connman.records import Data, Message
+from connman.transport.base import Codec, Stream, describe, drain
+from connman.transport.progress import Progress, whole_frames
 
-# A frame that arrives in parts is a sign of life only while it grows by this much each ping_timeout (DESIGN 5).
-_PROGRESS = 1024
 # How often control frames that the network did not take yet are tried again.
 _RETRY = 0.05
 # How long the peer may go on sending after we refused what it sent, so that our close frame is not lost to a reset.
 _LINGER = 0.5
+# How long senders have to leave once the stream is shut down, before its descriptor is given back.
+_LEAVE = 1.0
 # In the queue of control frames: end the stream's sending side.
 _END_WRITING = b""
 
@@ -51,7 +52,8 @@ class Pipe:
         self._codec = codec
         self._clock = clock
         self._leftover = leftover
-        self._partial = 0
+        self._pid = os.getpid()
+        self.progress = Progress()
         self._ping: tuple[bytes, float] = (b"", 0.0)
         self._lock = threading.Lock()
         # Guarded by _lock: _accepted, _close_request, _is_close_queued (ours, or the answer to the peer's), _error,
@@ -74,12 +76,20 @@ class Pipe:
 
         Threads: the reader only.
         """
+        if os.getpid() != self._pid:
+            raise ConnectionLost("this transport belongs to the parent process")
         codec = self._codec
         self.life = self._clock.now()
         self.reading = True
         try:
             while codec.end is None:
-                messages = codec.feed(self._next_chunk(deadline))
+                chunk, self._leftover = self._leftover or self._recv(deadline), b""
+                self.bytes_in += len(chunk)
+                messages = codec.feed(chunk)
+                now = self._clock.now()
+                if self.progress.is_life(len(chunk), codec.frames, now):
+                    self.life = now
+                codec.frames = 0
                 if codec.pong is not None:
                     self._take_pong(codec.pong)
                 if codec.replies:
@@ -90,15 +100,6 @@ class Pipe:
             self._finish(codec.end)
         finally:
             self.reading = False
-
-    def _next_chunk(self, deadline: Deadline | None) -> bytes:
-        chunk, self._leftover = self._leftover, b""
-        if not chunk:
-            self._note_progress()
-            chunk = self._recv(deadline)
-        self.bytes_in += len(chunk)
-        self._partial += len(chunk)
-        return chunk
 
     def _recv(self, deadline: Deadline | None) -> bytes:
         try:
@@ -112,12 +113,6 @@ class Pipe:
             own = self._close_request
             raise self._ended(self._codec.eof() if own is None else ConnectionClosed(*own))
         return chunk
-
-    def _note_progress(self) -> None:
-        """Take what the last chunk brought as a sign of life, if it was one."""
-        if self._codec.frames or self._partial >= _PROGRESS:
-            self._codec.frames = self._partial = 0
-            self.life = self._clock.now()
 
     def _take_pong(self, payload: bytes) -> None:
         self._codec.pong = None
@@ -139,30 +134,35 @@ class Pipe:
             self._control.append(_END_WRITING)
         self._flush_control()
         if not isinstance(end, ConnectionClosed):
-            self._linger()
+            # Closing with unread data makes the system send a reset, which may overtake our close frame.
+            drain(self._stream, Deadline.after(self._clock, _LINGER))
         raise end
-
-    def _linger(self) -> None:
-        # Closing with unread data makes the system send a reset, which may overtake our close frame.
-        deadline = Deadline.after(self._clock, _LINGER)
-        with contextlib.suppress(OSError):
-            while not deadline.expired and self._stream.recv(deadline):
-                pass
 
     # Sending: any thread.
 
-    def send(self, messages: Sequence[Message], timeout: float) -> None:
+    def send(self, messages: Sequence[Data], timeout: float) -> None:
         """Hand messages to the network in order; see ``base.Transport``.
 
         Threads: any.
         """
         encode = self._codec.encode
         frames = [encode(message) for message in messages]
+        try:
+            self._send(frames, timeout)
+        except ConnmanError:
+            raise
+        except BaseException:  # user code
+            # A signal handler raised, perhaps just when a lock was taken or let go: nobody can trust this pipe any more.
+            self.abort(ConnectionLost("sending was interrupted"))
+            raise
+
+    def _send(self, frames: list[bytes], timeout: float) -> None:
         with self._lock:
             if self._error is not None or self._close_request is not None or self._is_close_queued:
                 raise NotConnected("the connection is ending")
             self._accepted += 1
         try:
+            deadline = Deadline.after(self._clock, timeout)
             if not self._send_lock.acquire(timeout=timeout):
                 raise SendTimeout(f"not begun: other messages held the connection for {timeout:g} s")
             try:
@@ -170,7 +170,7 @@ class Pipe:
                     self._flush_control_locked()
                 if self._is_close_queued:  # in answer to the peer's: nothing may follow it (RFC 6455 5.5.1)
                     raise NotConnected("the peer has closed the connection")
-                self._write_locked(frames, timeout)
+                self._write_locked(frames, deadline)
             finally:
                 self._send_lock.release()
         finally:
@@ -181,7 +181,7 @@ class Pipe:
             if self._control:
                 self._flush_control()
 
-    def _write_locked(self, frames: list[bytes], timeout: float) -> None:
+    def _write_locked(self, frames: list[bytes], deadline: Deadline) -> None:
         data = frames[0] if len(frames) == 1 else b"".join(frames)
         if self._unsent:
             data, self._unsent = self._unsent + data, b""
@@ -191,14 +191,14 @@ class Pipe:
         try:
             taken = self._stream.send_some(view)
             if taken < len(data):
-                for count in self._write_rest_locked(view[taken:], timeout):
+                for count in self._write_rest_locked(view[taken:], deadline):
                     taken += count
         except OSError as broken:
             error = ConnectionLost(describe(broken))
             error.__cause__ = broken
         else:
             if taken < len(data):
-                error = SendTimeout(f"the peer had not taken all of it after {timeout:g} s")
+                error = SendTimeout("the peer had not taken all of it within the time for sending")
         finally:
             missing = len(data) - taken
             self.bytes_out += taken
@@ -209,9 +209,8 @@ class Pipe:
         if error is not None:
             raise error
 
-    def _write_rest_locked(self, view: memoryview, timeout: float) -> Iterator[int]:
+    def _write_rest_locked(self, view: memoryview, deadline: Deadline) -> Iterator[int]:
         """Write on until all is taken or time runs out, telling how many bytes were taken each time."""
-        deadline = Deadline.after(self._clock, timeout)
         while view and not deadline.expired:
             self._stream.wait_writable(deadline.remaining())
             count = self._stream.send_some(view)
@@ -226,10 +225,7 @@ class Pipe:
         first = self._error
         if first is not None:
             error = ConnectionLost(str(first))
-        error.sent = len(frames)
-        while missing > 0 and error.sent:  # a control frame may lie before them
-            error.sent -= 1
-            missing -= len(frames[error.sent])
+        error.sent = whole_frames(frames, missing)
         self.messages_out += error.sent
         self.abort(error)
         return error
@@ -290,18 +286,12 @@ class Pipe:
             is_due = self._error is None and not self._is_retrying
             self._is_retrying = self._is_retrying or is_due
         if is_due:
-            self._call_later(_RETRY, self._retry)
+            maybe_call_later(self._clock, _RETRY, self._retry)
 
     def _retry(self) -> None:
         with self._lock:
             self._is_retrying = False
         self._flush_control()
-
-    def _call_later(self, delay: float, callback: Callable[[], None]) -> Timer | None:
-        # An ending interpreter grants no timer thread; then the exit hook bounds the close.
-        with contextlib.suppress(RuntimeError):
-            return self._clock.call_later(delay, callback)
-        return None
 
     # Ending.
 
@@ -310,7 +300,7 @@ class Pipe:
 
         Threads: any.
         """
-        timer = self._call_later(timeout, lambda: self.abort(ConnectionClosed(code, reason)))
+        timer = maybe_call_later(self._clock, timeout, lambda: self.abort(ConnectionClosed(code, reason)))
         with self._lock:
             is_first = self._error is None and self._close_request is None
             if is_first:
@@ -344,7 +334,14 @@ class Pipe:
 
         Threads: the reader only.
         """
+        if os.getpid() != self._pid:
+            return  # forked inside a callback: the descriptor is dropped, and a lock may be held by a thread left behind
         self.abort(ConnectionLost("the connection has ended"))
-        # Senders that were inside woke up at the shutdown; none comes in any more.
-        with self._send_lock:
+        # Senders that were inside woke up at the shutdown; none comes in any more. One that a signal handler threw out
+        # may have left the lock taken, hence the limit.
+        is_free = self._send_lock.acquire(timeout=_LEAVE)
+        try:
             self._stream.close()
+        finally:
+            if is_free:
+                self._send_lock.release()

@@ -122,7 +122,3 @@ class TcpStream:
     def close(self) -> None:
         """Give the descriptor back; see ``base.Stream``."""
         self._guard.close()
-
-    def drop(self) -> None:
-        """Close an inherited descriptor; see ``base.Stream``."""
-        self._guard.drop()

@@ -242,7 +242,3 @@ class TlsStream:
     def close(self) -> None:
         """Give the descriptor back; see ``base.Stream``."""
         self._guard.close()
-
-    def drop(self) -> None:
-        """Close an inherited descriptor, without close_notify; see ``base.Stream``."""
-        self._guard.drop()

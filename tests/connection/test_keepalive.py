@@ -10,6 +10,7 @@ from connman import Connection
 from connman.connection.keepalive import Keepalive
 from connman.errors import ConnmanError, PingTimeout
 from connman.testing import FakeClock
+from connman.transport.progress import Progress
 from tests.connection.rig import DEAF, OPEN, PATIENCE, Rig
 from tests.waiting import eventually
 
@@ -26,6 +27,7 @@ class Line:
         self.clock = clock
         self.life = clock.now()
         self.reading = True
+        self.progress = Progress()
         self.answers = False
         self.pings: list[float] = []
         self.error: ConnmanError | None = None

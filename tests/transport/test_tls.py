@@ -16,7 +16,7 @@ from connman.clock import Deadline, SystemClock
 from connman.errors import CertificateError, ConnectError, ConnectTimeout
 from connman.transport.base import Dial
 from connman.transport.dial import discard_on_error, open_socket
-from connman.transport.sockets import READABLE, poll_ready
+from connman.transport.sockets import READABLE, drop_sockets_after_fork, poll_ready
 from connman.transport.tls import TlsStream, start_tls, wrap_or_close
 from tests.loopback import (
     PATIENCE,
@@ -431,8 +431,8 @@ def test_drop_says_no_goodbye() -> None:
         except OSError as error:
             errors.append(error)
 
-    with TlsServer(serve) as server, opened(server) as stream:
-        stream.drop()
+    with TlsServer(serve) as server, opened(server):
+        drop_sockets_after_fork()
         eventually(lambda: errors)
     # A reset, when session tickets lie unread.
     assert isinstance(errors[0], ssl.SSLEOFError | ConnectionResetError)
