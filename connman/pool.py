@@ -12,6 +12,7 @@ from connman.clock import Deadline, SystemClock
 from connman.connection import fork
 from connman.connection.connection import Connection
 from connman.connection.core import ConnectionArguments, SharedArguments
+from connman.connection.future import ConnectedFuture
 from connman.errors import ConnmanError, InvalidOption, PoolClosed, PoolTimeout, WouldDeadlock
 from connman.records import Data, PoolStats, State, Stats
 from connman.threads import is_own
@@ -33,8 +34,10 @@ class Pool:
     """A set of connections with common defaults; a with-block that starts them and ends them.
 
     ``url`` and ``size``: make ``size`` connections to ``url``, inert until the with-block, `connect` or a lease starts
-    them. ``defaults``: options and callbacks of every connection that is added. ``readers`` is reserved for shared
-    reader threads: only None, a thread for each connection, is there so far.
+    them. One of them that is disconnected, as by a borrower whose answer did not come in time, is replaced by a fresh
+    one, which is started as well; only when a callback ended it, the next use does that, lest the two take turns without
+    a pause. What `add_connection` made is not replaced. ``defaults``: options and callbacks of every connection.
+    ``readers`` is reserved for shared reader threads: only None, a thread for each connection, is there so far.
 
     Raises: InvalidOption; InvalidTarget; TypeError for an unknown option.
     Threads: every method from any thread.
@@ -64,10 +67,13 @@ class Pool:
         self._waiters: deque[_Waiter] = deque()
         self._leases = 0
         self._newest_error: Exception | None = None
+        self._is_started = False
         self._is_closed = False
         self._ending: list[Connection] = []
+        self._url = url
+        fork.end_at_exit(self)  # before its members: what the interpreter's end ends is not replaced
         for _ in range(size):
-            self._add(self._make(url, {}))
+            self._add_own()
         fork.register(self)
 
     # Members.
@@ -96,6 +102,19 @@ class Pool:
             self._connections.append(conn)
             self._order.append(conn)
 
+    def _add_own(self) -> Connection:
+        conn = self._make(self._url, {})
+        conn.watch(self._maybe_replace)
+        self._add(conn)
+        return conn
+
+    def _maybe_replace(self, _: Connection, state: State) -> None:
+        if state is State.CLOSED and not self._is_closed:
+            with contextlib.suppress(PoolClosed):
+                fresh = self._add_own()
+                if self._is_started and not is_own():
+                    fresh.connect()
+
     def get_connections(self) -> list[Connection]:
         """Return the connections in the order they were added; those that were disconnected are gone.
 
@@ -110,9 +129,12 @@ class Pool:
 
         Threads: any; never blocks.
         """
-        for conn in self.get_connections():
-            conn.connect()
+        self._start()
         return self
+
+    def _start(self) -> list[tuple[Connection, ConnectedFuture]]:
+        self._is_started = True
+        return [(conn, conn.get_connected()) for conn in self.get_connections()]
 
     def wait_open(self, timeout: float | None = None) -> Self:
         """Wait until every connection has opened, starting those that are idle; ``timeout`` in seconds for all together.
@@ -122,7 +144,7 @@ class Pool:
         """
         deadline = Deadline.after(self._clock, timeout)
         # All Futures first: one that fails while another is waited for must tell its error, not be dialled anew.
-        for conn, future in [(conn, conn.get_connected()) for conn in self.get_connections()]:
+        for conn, future in self._start():
             try:
                 future.result(deadline.remaining())
             except TimeoutError as error:
@@ -139,6 +161,7 @@ class Pool:
             if state is State.CLOSED and conn in self._connections:
                 self._connections.remove(conn)
                 self._order.remove(conn)
+                self._leased.discard(conn)
             elif state is State.OPEN:
                 self._hand_over_locked()
             elif state in (State.WAITING, State.IDLE):
@@ -295,12 +318,21 @@ class Pool:
         """
         return self._ending
 
+    def wait_gone(self, within: float) -> bool:
+        """Wait up to ``within`` seconds for the threads of the connections that `end_soon` told.
+
+        Threads: any but connman's own.
+        """
+        deadline = Deadline.after(SystemClock(), within)
+        return all(conn.wait_gone(deadline.remaining() or 0.0) for conn in self._ending)
+
     def after_fork(self) -> None:
         """Become fresh in a child process: nothing is leased, nobody waits.
 
         Threads: the first one of the child that uses connman.
         """
         self._lock = threading.Lock()
+        self._is_started = False
         self._leased = set()
         self._waiters = deque()
 
@@ -327,17 +359,15 @@ def end_all(connections: list[Connection], deadline: Deadline) -> bool:
     return all(conn.wait_gone(grace.remaining() or 0.0) for conn in late)
 
 
+_SUMS = (
+    "messages_in", "messages_out", "bytes_in", "bytes_out", "opens", "losses", "failed_attempts", "callback_errors",
+)  # fmt: skip
+
+
 def _total(every: list[Stats]) -> Stats:
     errors = [stats.last_error for stats in every if stats.last_error is not None]
     return Stats(
-        messages_in=sum(stats.messages_in for stats in every),
-        messages_out=sum(stats.messages_out for stats in every),
-        bytes_in=sum(stats.bytes_in for stats in every),
-        bytes_out=sum(stats.bytes_out for stats in every),
-        opens=sum(stats.opens for stats in every),
-        losses=sum(stats.losses for stats in every),
-        failed_attempts=sum(stats.failed_attempts for stats in every),
-        callback_errors=sum(stats.callback_errors for stats in every),
+        **{name: sum(getattr(stats, name) for stats in every) for name in _SUMS},
         last_error=errors[-1] if errors else None,
         ping_rtt=max((stats.ping_rtt for stats in every if stats.ping_rtt is not None), default=None),
         uptime=max((stats.uptime for stats in every), default=0.0),

@@ -55,9 +55,7 @@ class Connection(Core):
             future, must_start = self._life.ask()
             if must_start:
                 self._start_reader()
-        except (
-            BaseException
-        ):  # user code, a signal handler that raised: nobody else would start what was claimed here
+        except BaseException:  # user code (a signal handler) raised: nobody else would start the reader
             self._life.start_interrupted()
             raise
         return future
