@@ -9,8 +9,9 @@ from connman.clock import Deadline, SystemClock
 from connman.connection import fork
 from connman.connection.connection import Connection
 from connman.connection.core import ConnectionArguments
+from connman.connection.group import end_all
 from connman.endpoint import Endpoint
-from connman.pool import Pool, end_all
+from connman.pool import Pool
 from connman.records import State
 from connman.threads import is_own
 
@@ -117,7 +118,7 @@ class Manager:
             while fresh := self._tell(told, timeout):
                 told |= fresh
                 if is_own():
-                    continue
+                    break  # all are told; the same holds for what still comes
                 end_all(list(fresh.values()), deadline)
                 if deadline.expired:
                     break  # what still comes is ended by `connect` as long as anybody is in here

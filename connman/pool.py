@@ -13,8 +13,9 @@ from connman.connection import fork
 from connman.connection.connection import Connection
 from connman.connection.core import ConnectionArguments, SharedArguments
 from connman.connection.future import ConnectedFuture
+from connman.connection.group import all_gone, end_all, total
 from connman.errors import ConnmanError, InvalidOption, PoolClosed, PoolTimeout, WouldDeadlock
-from connman.records import Data, PoolStats, State, Stats
+from connman.records import Data, PoolStats, State
 from connman.threads import is_own
 
 LEASE_TIMEOUT = 30.0
@@ -276,7 +277,7 @@ class Pool:
             leased=leased,
             waiters=waiters,
             leases=leases,
-            total=_total(every),
+            total=total(every),
         )
 
     def disconnect(self, timeout: float = 5.0) -> None:
@@ -323,8 +324,7 @@ class Pool:
 
         Threads: any but connman's own.
         """
-        deadline = Deadline.after(SystemClock(), within)
-        return all(conn.wait_gone(deadline.remaining() or 0.0) for conn in self._ending)
+        return all_gone(self._ending, Deadline.after(SystemClock(), within))
 
     def after_fork(self) -> None:
         """Become fresh in a child process: nothing is leased, nobody waits.
@@ -345,30 +345,3 @@ class Pool:
 
     def __repr__(self) -> str:
         return f"<Pool {self.name or 'unnamed'} of {len(self._connections)}>"
-
-
-def end_all(connections: list[Connection], deadline: Deadline) -> bool:
-    """Wait for connections that were told to end, all under one deadline; what has not ended by then is broken.
-
-    Threads: any but connman's own.
-    """
-    late = [conn for conn in connections if not conn.wait_gone(deadline.remaining() or 0.0)]
-    for conn in late:
-        conn.abort()
-    grace = Deadline.after(deadline.clock, 1.0)
-    return all(conn.wait_gone(grace.remaining() or 0.0) for conn in late)
-
-
-_SUMS = (
-    "messages_in", "messages_out", "bytes_in", "bytes_out", "opens", "losses", "failed_attempts", "callback_errors",
-)  # fmt: skip
-
-
-def _total(every: list[Stats]) -> Stats:
-    errors = [stats.last_error for stats in every if stats.last_error is not None]
-    return Stats(
-        **{name: sum(getattr(stats, name) for stats in every) for name in _SUMS},
-        last_error=errors[-1] if errors else None,
-        ping_rtt=max((stats.ping_rtt for stats in every if stats.ping_rtt is not None), default=None),
-        uptime=max((stats.uptime for stats in every), default=0.0),
-    )

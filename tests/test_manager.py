@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import random
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -235,12 +236,80 @@ def test_what_a_callback_adds_meanwhile_is_ended_too(manager: Manager) -> None:
     assert isinstance(conn.get_connected().exception(PATIENCE), connman.errors.ConnectionClosed)
 
 
+@pytest.mark.parametrize("among", ["connections", "pool"])
+def test_what_another_thread_adds_while_it_waits_is_ended_too(manager: Manager, among: str) -> None:
+    dialer, late, gate = opening(), opening(), threading.Event()
+
+    def on_reset(*_: object) -> None:
+        gate.wait(PATIENCE)
+
+    if among == "pool":
+        manager.create_pool("holds it up", url=dialer, size=1, on_reset=on_reset, **QUIET).wait_open(PATIENCE)
+    else:
+        manager.connect(dialer, on_reset=on_reset, **QUIET).wait_open(PATIENCE)
+    ender = in_thread(manager.disconnect_all, PATIENCE)
+    dialer.next_peer().wait_closed()
+    conn = manager.connect(late, **QUIET)
+    pool = manager.create_pool("late", url=late, size=1, **QUIET)
+    assert conn.state is State.CLOSED
+    assert pool.is_closed
+    assert not ender.done()
+    gate.set()
+    ender.result(PATIENCE)
+    assert late.dials == []
+    assert manager.connect(late, **QUIET).wait_open(PATIENCE).is_open
+
+
+def test_it_returns_though_a_callback_blocks(manager: Manager) -> None:
+    dialer, other, gate = opening(), opening(), threading.Event()
+    manager.connect(dialer, on_reset=lambda *_: gate.wait(PATIENCE), **QUIET).wait_open(PATIENCE)
+    free = manager.connect(other, **QUIET).wait_open(PATIENCE)
+    try:
+        in_thread(manager.disconnect_all, 0.01).result(PATIENCE / 2)
+        assert not gate.is_set()
+        assert free.wait_gone(0)
+        assert manager.connect(other, **QUIET).wait_open(PATIENCE).is_open
+    finally:
+        gate.set()
+
+
+@pytest.mark.parametrize("on", ["a thread of the user", "the reader"])
+def test_it_returns_though_others_never_cease_to_add(manager: Manager, on: str) -> None:
+    # It went on for as long as there was something that it had not told yet.
+    is_over = threading.Event()
+
+    def add() -> None:
+        while not is_over.is_set():
+            manager.connect(opening(), **QUIET)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # what is added comes between any two looks
+    adders = [in_thread(add) for _ in range(6)]
+    returned = threading.Event()
+
+    def end(*_: object) -> None:
+        manager.disconnect_all(timeout=0.1)
+        returned.set()
+
+    try:
+        if on == "the reader":
+            Manager().connect(opening(), on_open=end, reconnect=False).wait_open(PATIENCE).disconnect()
+        else:
+            in_thread(end)
+        assert returned.wait(PATIENCE)
+    finally:
+        is_over.set()
+        sys.setswitchinterval(interval)
+    for adder in adders:
+        adder.result(PATIENCE)
+
+
 def test_disconnect_all_in_a_callback_returns_at_once_and_ends_all(manager: Manager) -> None:
     dialer = opening()
     returned = threading.Event()
 
     def on_data(conn: Connection, _: object) -> None:
-        manager.disconnect_all()
+        manager.disconnect_all(timeout=1000)
         assert conn.state is State.CLOSED
         returned.set()
 

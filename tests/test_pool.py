@@ -3,6 +3,8 @@
 import contextlib
 import random
 import signal
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from connman.errors import (
     ConnectionClosed,
     ConnectionLost,
     ConnectTimeout,
+    ConnmanError,
     InvalidOption,
     InvalidTarget,
     PoolClosed,
@@ -144,12 +147,153 @@ def test_added_connections_start_with_the_defaults_under_their_own_options(make:
     assert pool.get_connections() == conns
 
 
-def test_a_connection_that_was_disconnected_leaves(make: Callable[..., Pool]) -> None:
-    pool = make(url=opening(), size=3).connect().wait_open(PATIENCE)
-    first, second, third = pool.get_connections()
+def test_a_connection_that_was_added_and_disconnected_leaves(make: Callable[..., Pool]) -> None:
+    pool = make()
+    first, second, third = (pool.add_connection(opening()) for _ in range(3))
+    pool.wait_open(PATIENCE)
     second.disconnect()
     assert pool.get_connections() == [first, third]
     assert pool.stats.size == 2
+
+
+# Members of the url that were disconnected are replaced
+
+
+def test_a_borrower_may_disconnect_and_the_pool_keeps_its_size(make: Callable[..., Pool]) -> None:
+    # The pool shrank for good: with a size of 1 every later lease ended in PoolTimeout.
+    dialer = opening()
+    pool = make(url=dialer, size=1, headers={"X": "default"})
+    with pool.connection() as conn, borrowed(pool) as get:
+        dialer.next_peer()
+        conn.disconnect()
+        fresh = get()
+        assert fresh is not conn
+        assert pool.get_connections() == [fresh]
+        dialer.next_peer().send("for the fresh one")
+        assert fresh.recv(PATIENCE) == "for the fresh one"
+        assert (pool.stats.size, pool.stats.leased) == (1, 1)
+    assert [list(dial.headers) for dial in dialer.dials] == [[("X", "default")]] * 2
+    assert conn.state is State.CLOSED
+    for _ in range(10):
+        with pool.connection() as conn:
+            conn.disconnect()
+    assert (pool.stats.size, pool.stats.leased) == (1, 0)
+    with pool.connection() as conn:
+        assert conn.is_open
+
+
+def test_what_replaces_a_member_is_started_with_the_pool_and_not_before(make: Callable[..., Pool]) -> None:
+    dialer = opening()
+    pool = make(url=dialer, size=2)
+    for conn in pool.get_connections():
+        conn.disconnect()
+    idle = pool.get_connections()
+    assert [conn.state for conn in idle] == [State.IDLE] * 2
+    assert dialer.dials == []
+    pool.connect().wait_open(PATIENCE)
+    idle[0].disconnect()
+    left, fresh = pool.get_connections()
+    assert left is idle[1]
+    eventually(lambda: fresh.is_open)
+
+
+def test_a_member_disconnected_while_it_opens_is_replaced(make: Callable[..., Pool]) -> None:
+    dialer = ScriptedDialer([HANG, OPEN])
+    pool = make(url=dialer, size=1).connect()
+    dialer.wait_until_dialled()
+    with borrowed(pool) as get:
+        (conn,) = pool.get_connections()
+        conn.disconnect()
+        assert get() is not conn
+
+
+def test_one_that_a_callback_disconnects_every_time_is_not_dialled_without_a_pause(
+    make: Callable[..., Pool],
+) -> None:
+    dialer = ScriptedDialer(lambda _: ConnectError("", (), "refused"))
+    ended: list[Connection] = []
+
+    def on_reset(conn: Connection, _: object) -> None:
+        conn.disconnect()
+        ended.append(conn)
+
+    pool = make(url=dialer, size=1, on_reset=on_reset)
+    for dials in (1, 2, 3):
+        with pytest.raises(PoolTimeout), pool.connection(timeout=0):
+            pass
+        eventually(lambda dials=dials: len(ended) == dials)
+        assert ended[-1].wait_gone(PATIENCE)
+        assert [conn.state for conn in pool.get_connections()] == [State.IDLE]
+        assert len(dialer.dials) == dials
+
+
+class Meeting(list[tuple[str, str]]):
+    """Headers that call ``hook`` whenever a connection is made with them."""
+
+    hook: Callable[[], object] = staticmethod(lambda: None)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        self.hook()
+        return super().__iter__()
+
+
+def test_nothing_replaces_a_member_when_the_pool_ends_meanwhile(make: Callable[..., Pool]) -> None:
+    dialer, headers = opening(), Meeting()
+    pool = make(url=dialer, size=1, headers=headers).wait_open(PATIENCE)
+    (conn,) = pool.get_connections()
+    headers.hook = lambda: in_thread(pool.disconnect).result(PATIENCE)
+    conn.disconnect()
+    assert pool.is_closed
+    assert pool.get_connections() == []
+    assert len(dialer.dials) == 1
+
+
+def test_stress_disconnecting_members_while_the_pool_ends(clock: FakeClock, seed: int) -> None:
+    """What replaces a member while the pool ends is ended with it, or never starts."""
+    rng = random.Random(seed)
+    for _ in range(20):
+        dialer = opening()
+        pool = Pool(url=dialer, size=3, clock=clock, ping_interval=None).wait_open(PATIENCE)
+        go, seen = threading.Barrier(3), set(pool.get_connections())
+
+        def replace(pool: Pool = pool, go: threading.Barrier = go, seen: set[Connection] = seen) -> None:
+            go.wait(PATIENCE)
+            while not pool.is_closed:
+                for conn in pool.get_connections():
+                    seen.add(conn)
+                    conn.disconnect(timeout=0)
+
+        replacers = [in_thread(replace) for _ in range(2)]
+        go.wait(PATIENCE)
+        for _ in range(rng.randrange(2000)):
+            pass
+        pool.disconnect()
+        dials = len(dialer.dials)
+        for replacer in replacers:
+            replacer.result(PATIENCE)
+        assert pool.get_connections() == []
+        assert {conn.state for conn in seen} == {State.CLOSED}
+        assert all(conn.has_ended(PATIENCE) for conn in seen)
+        assert len(dialer.dials) == dials
+
+
+AT_EXIT = """
+import atexit
+from connman import Pool
+from connman.testing import ScriptedDialer
+
+dialer = ScriptedDialer(lambda _: ScriptedDialer.OPEN)
+atexit.register(lambda: print(len(dialer.dials), *(conn.state for conn in connections)))  # behind connman's own hook
+pool = Pool(url=dialer, size=3).wait_open(10)
+connections = pool.get_connections()
+"""
+
+
+def test_what_the_end_of_the_interpreter_ends_is_not_replaced() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AT_EXIT], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert (done.stdout, done.stderr) == ("3 closed closed closed\n", "")
 
 
 # Waiting until open
@@ -304,11 +448,13 @@ def test_a_connection_given_back_while_it_is_down_is_lent_when_it_is_up(
 
 
 def test_a_connection_disconnected_by_its_borrower_is_not_lent_again(make: Callable[..., Pool]) -> None:
-    pool = make(url=opening(), size=1)
+    pool = make()
+    pool.add_connection(opening())
     with pool.connection() as conn:
         conn.disconnect()
+        assert pool.stats.leased == 0
     assert pool.stats.size == pool.stats.leased == 0
-    with pytest.raises(PoolTimeout), pool.connection(timeout=0):
+    with pytest.raises(PoolTimeout, match="it has none"), pool.connection(timeout=0):
         pass
 
 
@@ -413,7 +559,7 @@ def test_stress_leases(seed: int) -> None:
     dialer = opening()
     holders: Counter[Connection] = Counter()
     lock = threading.Lock()
-    is_over = threading.Event()
+    is_over, held = threading.Event(), threading.Event()
 
     def borrow(seed: int) -> None:
         own = random.Random(seed)
@@ -422,10 +568,14 @@ def test_stress_leases(seed: int) -> None:
                 with lock:
                     holders[conn] += 1
                     assert holders[conn] == 1
+                if own.random() < 0.3:
+                    held.wait(own.random() / 500)
+                with contextlib.suppress(ConnmanError):
+                    conn.send("mine")
                 with lock:
                     holders[conn] -= 1
-                    if own.random() < 0.01 and pool.stats.size > 2:
-                        conn.disconnect(timeout=0)
+                if own.random() < 0.01:
+                    conn.disconnect(timeout=0)
 
     def disturb() -> None:
         while not is_over.wait(0.002):
@@ -433,13 +583,14 @@ def test_stress_leases(seed: int) -> None:
 
     options: dict[str, Any] = {"wait": lambda _: 0.01, "ping_interval": None, "stable_after": 0}
     with Pool(url=dialer, size=4, **options) as pool:
-        borrowers = [in_thread(borrow, rng.random()) for _ in range(8)]
+        borrowers = [in_thread(borrow, rng.random()) for _ in range(16)]
         disturber = in_thread(disturb)
         for borrower in borrowers:
             borrower.result(30)
         is_over.set()
         disturber.result(PATIENCE)
-        assert (pool.stats.leases, pool.stats.leased, pool.stats.waiters) == (320, 0, 0)
+        assert (pool.stats.leases, pool.stats.leased, pool.stats.waiters) == (640, 0, 0)
+        assert pool.stats.size == 4
 
 
 # All of them
@@ -596,6 +747,7 @@ def test_peers_that_never_answer_are_waited_for_together() -> None:
     conns = pool.get_connections()
     pool.disconnect(timeout=0.05)
     assert {conn.state for conn in conns} == {State.CLOSED}
+    assert all(conn.wait_gone(0) for conn in conns)
     for _ in range(20):
         dialer.next_peer().drop()
 
@@ -605,7 +757,7 @@ def test_disconnect_in_a_callback_returns_at_once_and_ends_all(make: Callable[..
     returned = threading.Event()
 
     def on_data(conn: Connection, _: object) -> None:
-        pool.disconnect()
+        pool.disconnect(timeout=1000)
         assert conn.state is State.CLOSED
         returned.set()
 

@@ -90,6 +90,7 @@ class Life:
 
     def ask(self) -> tuple[ConnectedFuture, bool]:
         """Return the Future to share, and whether the caller now has to start a reader thread."""
+        me = threading.get_ident()
         with self._lock:
             # There is none in two states only: idle, and closed (its Future went with `disconnect`).
             if self._future is None:
@@ -99,11 +100,11 @@ class Life:
             future = self._future
             is_begun = self.state is State.IDLE
             must_start = is_begun and not self._has_reader
+            if must_start:
+                self._starter = me
             if is_begun:
                 self.state = State.CONNECTING
                 self._has_reader = True
-            if must_start:
-                self._starter = threading.get_ident()
         if is_begun:
             self._watch(State.CONNECTING)
         return future, must_start

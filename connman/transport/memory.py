@@ -20,14 +20,16 @@ class _Lane:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._condition = threading.Condition()
-        # Guarded by _condition: _bytes, _is_ended, _is_broken.
+        # Entered itself, not through the condition, whose own `with` is Python code: a Ctrl-C there would leave it locked.
+        self._lock = threading.RLock()
+        self._condition = threading.Condition(self._lock)
+        # Guarded by _lock: _bytes, _is_ended, _is_broken.
         self._bytes = bytearray()
         self._is_ended = False
         self._is_broken = False
 
     def put(self, data: memoryview) -> int:
-        with self._condition:
+        with self._lock:
             if self._is_broken or self._is_ended:
                 raise BrokenPipeError("the memory transport has ended")
             taken = min(len(data), _CAPACITY - len(self._bytes))
@@ -36,7 +38,7 @@ class _Lane:
             return taken
 
     def take(self, deadline: Deadline) -> bytes:
-        with self._condition:
+        with self._lock:
             if not deadline.wait_for(
                 self._condition, lambda: bool(self._bytes) or self._is_ended or self._is_broken
             ):
@@ -47,18 +49,18 @@ class _Lane:
             return chunk
 
     def wait_room(self, deadline: Deadline) -> None:
-        with self._condition:
+        with self._lock:
             deadline.wait_for(
                 self._condition, lambda: len(self._bytes) < _CAPACITY or self._is_ended or self._is_broken
             )
 
     def end(self) -> None:
-        with self._condition:
+        with self._lock:
             self._is_ended = True
             self._condition.notify_all()
 
     def break_(self, *, empty: bool) -> None:
-        with self._condition:
+        with self._lock:
             self._is_broken = True
             if empty:
                 self._bytes.clear()
