@@ -29,7 +29,7 @@ from connman.records import Message, State
 from connman.threads import spawn
 from connman.transport.base import Dialer
 from connman.transport.openers import EndpointDialer
-from connman.transport.proxy import usable_proxy
+from connman.transport.proxy import import_lazy_parts, usable_proxy
 
 if TYPE_CHECKING:
     from connman.connection.connection import Connection
@@ -105,6 +105,8 @@ class Core:
                 raise InvalidOption(f"{what} is a callable or None")
         if isinstance(self._options.proxy, str):
             usable_proxy(self._options.proxy)
+        if self.endpoint is not None and self.endpoint.port:
+            import_lazy_parts()
 
     def _build(self, closing: ConnectionClosed | None = None) -> None:
         """Make everything that holds a lock; a forked child does it again."""

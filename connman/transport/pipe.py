@@ -26,7 +26,7 @@ _RETRY = 0.05
 # How long the peer may go on sending after we refused what it sent, so that our close frame is not lost to a reset.
 _LINGER = 0.5
 # How long senders have to leave once the stream is shut down, before its descriptor is given back.
-_LEAVE = 1.0
+_LEAVE = 0.5
 # In the queue of control frames: end the stream's sending side.
 _END_WRITING = b""
 

@@ -38,6 +38,17 @@ class Proxy:
         return f"{self.scheme}://{host}:{self.port}"
 
 
+def import_lazy_parts() -> None:
+    """Import what the first dial would: on the caller's thread, while no thread of connman's does anything yet.
+
+    A process that forks while a reader thread imports leaves a child whose dials wait for ever for the module's lock.
+
+    Threads: any.
+    """
+    import encodings.idna  # lazy: getaddrinfo() wants it  # noqa: F401
+    import urllib.request  # lazy: costs a quarter of the time of `import connman`  # noqa: F401
+
+
 def choose_proxy(dial: Dial) -> Proxy | None:
     """Return the proxy that ``options.proxy`` or, when that was left out, the environment names; None for none.
 
