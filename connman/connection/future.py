@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -11,9 +12,12 @@ from typing import TYPE_CHECKING
 
 from connman.clock import LONGEST_WAIT
 from connman.errors import Forked, WouldDeadlock
+from connman.threads import is_own
 
 if TYPE_CHECKING:
     from connman.connection.connection import Connection
+
+logger = logging.getLogger("connman.connection")
 
 
 class ConnectedFuture(Future["Connection"]):
@@ -49,6 +53,15 @@ class ConnectedFuture(Future["Connection"]):
         self._check()
         return super().exception(_countable(timeout))
 
+    def add_done_callback(self, fn: Callable[[Future[Connection]], object]) -> None:
+        """Have ``fn`` called with this Future when it is done, at once if it is.
+
+        What it raises on the reader thread, SystemExit included, is logged and ends nothing.
+
+        Threads: any; ``fn`` runs on the one that opens or ends the connection.
+        """
+        super().add_done_callback(lambda future: _guarded(fn, future))
+
     def fail_forked(self) -> None:
         """Fail it in a child process. The lock inside may have been held by a thread that does not exist here.
 
@@ -65,6 +78,15 @@ class ConnectedFuture(Future["Connection"]):
             self.fail_forked()
         elif self._is_reader() and not self.done():
             raise WouldDeadlock("the reader thread cannot wait for the connection that only it can open")
+
+
+def _guarded(callback: Callable[[Future[Connection]], object], future: Future[Connection]) -> None:
+    try:
+        callback(future)
+    except BaseException:  # user callback: it must not end the connection
+        if not is_own():
+            raise
+        logger.exception("a callback of the Future raised")
 
 
 def _countable(timeout: float | None) -> float | None:

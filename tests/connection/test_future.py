@@ -347,3 +347,47 @@ def test_one_that_is_done_stays_so_in_a_child() -> None:
     future = ConnectedFuture(lambda: False)
     future.set_exception(NotConnected())
     assert forked_copy(future) == NotConnected.__name__
+
+
+def test_a_callback_that_exits_ends_nothing() -> None:
+    # SystemExit came through to the reader: the open connection was dropped, and the failed attempt never told.
+    def leave(_: object) -> None:
+        raise SystemExit(3)
+
+    opening = threading.Event()
+
+    def open_later(*_: object) -> Any:
+        opening.wait(PATIENCE)
+        return OPEN
+
+    with Rig(open_later) as rig:
+        rig.conn.get_connected().add_done_callback(leave)
+        opening.set()
+        rig.open()
+        rig.told.wait(1)
+        assert (rig.conn.state, rig.told.kinds) == (State.OPEN, ["open"])
+    gate = threading.Event()
+
+    def refuse_later(*_: object) -> Exception:
+        gate.wait(PATIENCE)
+        return REFUSED()
+
+    with Rig(refuse_later, reconnect=False) as rig:
+        rig.conn.get_connected().add_done_callback(leave)
+        gate.set()
+        rig.told.wait(1)
+        assert rig.told.kinds == ["failed"]
+
+
+def test_a_callback_that_exits_inside_disconnect_leaves_nobody_waiting() -> None:
+    # Whoever was told after the Future was never told: `recv` waited for ever.
+    def leave(_: object) -> None:
+        raise SystemExit(3)
+
+    with Rig([HANG], on_data=None) as rig:
+        rig.conn.get_connected().add_done_callback(leave)
+        receiving = in_thread(rig.conn.recv)
+        with pytest.raises(SystemExit):
+            rig.conn.disconnect()
+        with pytest.raises(ConnectionClosed):
+            receiving.result(PATIENCE)

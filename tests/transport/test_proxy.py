@@ -1,5 +1,6 @@
 import base64
 import socket
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -309,3 +310,22 @@ def test_socks_without_its_package_says_what_to_install(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "python_socks", None)
     with SocksProxy() as proxy, pytest.raises(InvalidOption, match=r"pip install connman\[proxy\]"):
         open_socket(dial_through(f"socks5h://127.0.0.1:{proxy.port}", 1))
+
+
+IMPORTS = """
+import sys, threading, connman
+closed = threading.Event()
+conn = connman.Connection("ws://localhost:1/", reconnect=False, on_reset=lambda *_: closed.set())
+before = set(sys.modules)
+conn.connect()
+assert closed.wait(10)
+print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_a_dial_imports_nothing() -> None:
+    # A child that was forked while a reader thread imported waited for the module's lock in every dial, for ever.
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == "[]\n"
