@@ -542,3 +542,13 @@ def test_last_error_and_generation() -> None:
         rig.wait_delay(2)
         assert isinstance(rig.conn.last_error, ConnectionLost | ConnectionClosed)
         assert (rig.conn.generation, rig.conn.transport_name) == (1, None)
+
+
+@pytest.mark.parametrize("forever", [float("inf"), 1e300])
+def test_an_endless_timeout_is_no_overflow(forever: float) -> None:
+    # "timestamp out of range for platform time_t", and from disconnect() with the connection half ended.
+    with Rig() as rig:
+        assert rig.conn.wait_open(forever) is rig.conn
+        rig.conn.send("x", wait=forever)
+        rig.conn.disconnect(timeout=forever)
+        rig.conn.wait_closed(forever)

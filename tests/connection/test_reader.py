@@ -357,3 +357,19 @@ def test_no_secret_is_logged_or_shown(has_proxy: bool, caplog: pytest.LogCapture
     text = "".join([caplog.text, *map(repr, shown), *map(str, shown), *traceback.format_exception(error)])
     assert "refused" in text
     assert [secret for secret in SECRETS if secret in text] == []
+
+
+def test_what_arrives_after_disconnect_does_not_pile_up_behind_a_callback_that_blocks() -> None:
+    # A peer that sent on until `close_timeout` filled the memory: 200 MiB a second.
+    gate = threading.Event()
+    with Rig([DEAF], dispatch="thread") as rig:
+        rig.told.hooks["data"] = lambda *_: gate.wait(PATIENCE)
+        peer = rig.open()
+        peer.send("first")
+        eventually(lambda: rig.told.inside, PATIENCE)
+        rig.conn.end_soon(timeout=60.0)
+        before = rig.conn.stats
+        say(peer, *["flood" * 100] * 3000)
+        eventually(lambda: rig.conn.stats.bytes_in > before.bytes_in + 1_000_000, PATIENCE)
+        assert rig.conn.stats.messages_in == before.messages_in
+        gate.set()
