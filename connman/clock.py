@@ -6,6 +6,7 @@ import contextlib
 import heapq
 import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -66,10 +67,13 @@ class Deadline:
 
     @classmethod
     def after(cls, clock: Clock, seconds: float | None) -> Deadline:
-        """Return the deadline ``seconds`` from now; None for none.
+        """Return the deadline ``seconds`` from now, which 0 and less have passed already; None for none.
 
+        Raises: ValueError for NaN, which no clock would ever reach.
         Threads: any.
         """
+        if seconds is not None and math.isnan(seconds):
+            raise ValueError("a timeout is a number of seconds, not NaN")
         return cls(clock, None if seconds is None else clock.now() + seconds)
 
     def remaining(self) -> float | None:

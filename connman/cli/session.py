@@ -89,6 +89,10 @@ def chosen_eof_wait(settings: Settings, kind: SourceKind) -> float:
 _Item = Message | Change | Note | InputNews | Reset
 
 
+def _size(item: _Item) -> int:
+    return len(item) if isinstance(item, str | bytes) else 0
+
+
 class Session:
     """Run one connection until something ends it. Everything is printed by the thread that calls `run`.
 
@@ -101,7 +105,7 @@ class Session:
         self._renderer = renderer
         self._clock = SystemClock()
         # Everything that happens goes through here, so that it is printed in the order in which it happened.
-        self._inbox: BoundedQueue[_Item] = BoundedQueue(self._clock, _MOST_WAITING)
+        self._inbox: BoundedQueue[_Item] = BoundedQueue(self._clock, _MOST_WAITING, _size)
         self._messages = Writer(_STDOUT)
         self._events = Writer(_STDERR)
         self._received = 0
@@ -142,7 +146,7 @@ class Session:
     # On the threads of the connection and of the input: each puts what happened into the inbox.
 
     def _tell(self, item: _Item) -> None:
-        self._inbox.put(item, len(item) if isinstance(item, str | bytes) else 0)
+        self._inbox.put(item)
 
     def _on_open(self, conn: Connection) -> None:
         chosen = conn.subprotocol

@@ -117,6 +117,8 @@ class Connection(Core):
         ValueError before anything is sent.
         Threads: any; no other message comes between these.
         """
+        if isinstance(messages, str | bytes | bytearray | memoryview):
+            raise TypeError("send_many() takes several messages: use send() for one")
         batch = tuple(messages)
         transport = self._transport(0.0)
         if batch:
@@ -140,8 +142,9 @@ class Connection(Core):
     def recv(self, timeout: float | None = None) -> Message:
         """Return the next message; for connections without ``on_data``. Survives reconnects.
 
-        ``timeout`` in seconds, None for no limit. At most 1,024 messages or ``max_message_size`` wait to be taken;
-        then reading stops, which holds the peer back.
+        ``timeout`` in seconds, None for no limit, 0 or less for what is there. While 1,024 messages or
+        ``max_message_size`` wait to be taken nothing is read, which holds the peer back; a loss is then only noticed by
+        sending.
 
         Raises: WaitTimeout; ConnectionClosed after `disconnect`, at once; the error with which retrying ended, after
         the messages that came before it; NotConnected when it was never started; TypeError with ``on_data``;

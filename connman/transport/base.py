@@ -37,6 +37,10 @@ class Transport(Protocol):
     """Whether the protocol has pings."""
     subprotocol: str | None
     """The WebSocket subprotocol that was agreed on, None without one."""
+    error: ConnmanError | None
+    """Why it has ended, None while it has not."""
+    on_abort: Callable[[], None] | None
+    """Called by `abort`, on its thread: what waits for anything but `receive` then looks at `error`. Must not block."""
 
     def receive(self, deadline: Deadline | None = None) -> list[Message]:
         """Block until messages are there and return all of them, at least one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from connman.clock import Clock, Deadline, Timer, maybe_call_later
@@ -54,14 +54,15 @@ class Pipe:
         self._leftover = leftover
         self._pid = os.getpid()
         self.progress = Progress()
+        self.on_abort: Callable[[], None] | None = None
         self._ping: tuple[bytes, float] = (b"", 0.0)
         self._lock = threading.Lock()
-        # Guarded by _lock: _accepted, _close_request, _is_close_queued (ours, or the answer to the peer's), _error,
+        # Guarded by _lock: _accepted, _close_request, _is_close_queued (ours, or the answer to the peer's), error,
         # _close_timer, _is_retrying, and appending to _control, which is taken from under _send_lock.
         self._accepted = 0
         self._close_request: tuple[int, str] | None = None
         self._is_close_queued = False
-        self._error: ConnmanError | None = None
+        self.error: ConnmanError | None = None
         self._close_timer: Timer | None = None
         self._is_retrying = False
         self._control: deque[bytes] = deque(maxlen=128)
@@ -123,14 +124,14 @@ class Pipe:
     def _ended(self, error: ConnmanError) -> ConnmanError:
         """Return why it ended: what `abort` said first, else ``error``."""
         with self._lock:
-            if self._error is None:
-                self._error = error
-            return self._error
+            if self.error is None:
+                self.error = error
+            return self.error
 
     def _finish(self, end: ConnmanError) -> NoReturn:
         """End as the peer's bytes demand. What the peer said counts more than what broke here meanwhile."""
         with self._lock:
-            self._error = end
+            self.error = end
             self._control.append(_END_WRITING)
         self._flush_control()
         if not isinstance(end, ConnectionClosed):
@@ -158,7 +159,7 @@ class Pipe:
 
     def _send(self, frames: list[bytes], timeout: float) -> None:
         with self._lock:
-            if self._error is not None or self._close_request is not None or self._is_close_queued:
+            if self.error is not None or self._close_request is not None or self._is_close_queued:
                 raise NotConnected("the connection is ending")
             self._accepted += 1
         try:
@@ -222,7 +223,7 @@ class Pipe:
 
     def _lost(self, error: ConnectionLost, frames: list[bytes], missing: int) -> ConnectionLost:
         """End the connection, since half a frame may be on the wire; return the error for the sender."""
-        first = self._error
+        first = self.error
         if first is not None:
             error = ConnectionLost(str(first))
         error.sent = whole_frames(frames, missing)
@@ -283,7 +284,7 @@ class Pipe:
 
     def _maybe_retry(self) -> None:
         with self._lock:
-            is_due = self._error is None and not self._is_retrying
+            is_due = self.error is None and not self._is_retrying
             self._is_retrying = self._is_retrying or is_due
         if is_due:
             maybe_call_later(self._clock, _RETRY, self._retry)
@@ -302,7 +303,7 @@ class Pipe:
         """
         timer = maybe_call_later(self._clock, timeout, lambda: self.abort(ConnectionClosed(code, reason)))
         with self._lock:
-            is_first = self._error is None and self._close_request is None
+            is_first = self.error is None and self._close_request is None
             if is_first:
                 self._close_request, self._close_timer = (code, reason), timer
         if is_first:
@@ -322,12 +323,14 @@ class Pipe:
         Threads: any; never blocks.
         """
         with self._lock:
-            if self._error is None:
-                self._error = error
+            if self.error is None:
+                self.error = error
             timer, self._close_timer = self._close_timer, None
         if timer is not None:
             timer.cancel()
         self._stream.shutdown()
+        if self.on_abort is not None:
+            self.on_abort()
 
     def dispose(self) -> None:
         """Give the descriptor back; see ``base.Transport``.
