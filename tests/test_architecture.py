@@ -29,6 +29,7 @@ FLOORS = [
     {"transport"},
     {"strategy"},
     {"connection"},
+    {"leases"},
     {"pool"},
     {"manager"},
     {"rpc", "relay"},
