@@ -50,6 +50,29 @@ class Transport(Protocol):
         Threads: the reader only.
         """
 
+    def receive_ready(self) -> tuple[list[Message], ConnmanError | None]:
+        """Return what one read brings without blocking, and why it has ended once it has; with an end nothing follows.
+
+        Threads: the reader only.
+        """
+
+    def fileno(self) -> int:
+        """Return the descriptor to watch for something to receive; -1 without one: `watch` then.
+
+        Threads: the reader only.
+        """
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called, on any thread, each time there may be something to receive, at once if there is.
+
+        It must not block. Only for transports without a descriptor.
+        Threads: the reader only.
+        """
+
+    @property
+    def reads_when(self) -> int:
+        """What the descriptor has to be for `receive_ready` to go on: READABLE, or WRITABLE where TLS must write first."""
+
     def send(self, messages: Sequence[Data], timeout: float) -> None:
         """Hand messages to the network in order; on return all have been taken by the system.
 
@@ -80,10 +103,14 @@ class Transport(Protocol):
         Threads: any; never blocks.
         """
 
+    @property
+    def is_slow_to_dispose(self) -> bool:
+        """Whether `dispose` may block for a moment (up to about 1 s): the peer must read our close, a sender must leave."""
+
     def dispose(self) -> None:
         """Give the descriptor back. Idempotent.
 
-        Threads: the reader only, after its last `receive`.
+        Threads: the reader, or one that it charged with it, after the last `receive`.
         """
 
 
@@ -95,6 +122,29 @@ class Stream(Protocol):
 
         Raises: OSError; TimeoutError when ``deadline`` passes.
         Threads: the reader only.
+        """
+
+    def recv_some(self) -> bytes | None:
+        """Return what is there without blocking: b"" at the end of file or after `shutdown`, None for nothing yet.
+
+        Raises: OSError.
+        Threads: the reader only.
+        """
+
+    @property
+    def reads_when(self) -> int:
+        """What the descriptor has to be after `recv_some` returned None: READABLE, or WRITABLE where TLS must write."""
+
+    def fileno(self) -> int:
+        """Return the descriptor; -1 without one.
+
+        Threads: the reader only.
+        """
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called when `recv_some` may return something, at once if it may now; without a descriptor.
+
+        Threads: the reader only; ``callback`` runs on any thread and must not block.
         """
 
     def send_some(self, data: memoryview) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from connman.clock import Clock, Deadline, SystemClock
 from connman.errors import ConnectError, NotConnected, WaitTimeout
 from connman.transport.base import Dial
 from connman.transport.frames import FrameCodec
 from connman.transport.pipe import Pipe
+from connman.transport.sockets import READABLE
 
 _CHUNK = 65536
 _CAPACITY = 4 * _CHUNK
@@ -27,6 +29,17 @@ class _Lane:
         self._bytes = bytearray()
         self._is_ended = False
         self._is_broken = False
+        self._watcher: Callable[[], None] | None = None
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        with self._lock:
+            self._watcher = watcher
+        watcher()
+
+    def _tell(self) -> None:
+        # Outside the lock: the reader that is told takes locks of its own.
+        if self._watcher is not None:
+            self._watcher()
 
     def put(self, data: memoryview) -> int:
         with self._lock:
@@ -35,18 +48,21 @@ class _Lane:
             taken = min(len(data), _CAPACITY - len(self._bytes))
             self._bytes += data[:taken]
             self._condition.notify_all()
-            return taken
+        self._tell()
+        return taken
 
     def take(self, deadline: Deadline) -> bytes:
         with self._lock:
-            if not deadline.wait_for(
-                self._condition, lambda: bool(self._bytes) or self._is_ended or self._is_broken
-            ):
+            if not deadline.wait_for(self._condition, lambda: self.is_ready):
                 raise TimeoutError("timed out")
             chunk = bytes(self._bytes[:_CHUNK])
             del self._bytes[:_CHUNK]
             self._condition.notify_all()
             return chunk
+
+    @property
+    def is_ready(self) -> bool:
+        return bool(self._bytes) or self._is_ended or self._is_broken
 
     def wait_room(self, deadline: Deadline) -> None:
         with self._lock:
@@ -58,6 +74,7 @@ class _Lane:
         with self._lock:
             self._is_ended = True
             self._condition.notify_all()
+        self._tell()
 
     def break_(self, *, empty: bool) -> None:
         with self._lock:
@@ -65,6 +82,7 @@ class _Lane:
             if empty:
                 self._bytes.clear()
             self._condition.notify_all()
+        self._tell()
 
 
 class MemoryStream:
@@ -85,6 +103,32 @@ class MemoryStream:
         Threads: the reader only.
         """
         return self._incoming.take(deadline or Deadline(self._clock, None))
+
+    def recv_some(self) -> bytes | None:
+        """Return what is there; see ``base.Stream``.
+
+        Threads: the reader only.
+        """
+        return self._incoming.take(Deadline(self._clock, None)) if self._incoming.is_ready else None
+
+    @property
+    def reads_when(self) -> int:
+        """READABLE: there is no descriptor that could have to be anything."""
+        return READABLE
+
+    def fileno(self) -> int:
+        """Return -1: there is no descriptor.
+
+        Threads: the reader only.
+        """
+        return -1
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called when there may be something to receive; see ``base.Stream``.
+
+        Threads: the reader only.
+        """
+        self._incoming.watch(callback)
 
     def send_some(self, data: memoryview) -> int:
         """Hand over what there is room for.

@@ -6,7 +6,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
 
 from connman.clock import Clock, Deadline, Timer, maybe_call_later
 from connman.errors import (
@@ -55,6 +54,7 @@ class Pipe:
         self._pid = os.getpid()
         self.progress = Progress()
         self.on_abort: Callable[[], None] | None = None
+        self._must_linger = False
         self._ping: tuple[bytes, float] = (b"", 0.0)
         self._lock = threading.Lock()
         # Guarded by _lock: _accepted, _close_request, _is_close_queued (ours, or the answer to the peer's), error,
@@ -85,22 +85,63 @@ class Pipe:
         try:
             while codec.end is None:
                 chunk, self._leftover = self._leftover or self._recv(deadline), b""
-                self.bytes_in += len(chunk)
-                messages = codec.feed(chunk)
-                now = self._clock.now()
-                if self.progress.is_life(len(chunk), codec.frames, now):
-                    self.life = now
-                codec.frames = 0
-                if codec.pong is not None:
-                    self._take_pong(codec.pong)
-                if codec.replies:
-                    replies, codec.replies = codec.replies, []
-                    self._queue(replies, is_close=codec.end is not None)
-                if messages:
+                if messages := self._take(chunk):
                     return messages
-            self._finish(codec.end)
+            raise self._finish(codec.end)
         finally:
             self.reading = False
+
+    def receive_ready(self) -> tuple[list[Message], ConnmanError | None]:
+        """Return what one read brings without blocking; see ``base.Transport``.
+
+        Threads: the reader only.
+        """
+        codec = self._codec
+        if codec.end is not None:
+            return [], self._finish(codec.end)
+        try:
+            chunk, self._leftover = self._leftover or self._stream.recv_some(), b""
+        except OSError as error:
+            return [], self._broken(error)
+        if not chunk:
+            return [], None if chunk is None else self._eof()
+        messages = self._take(chunk)
+        end = self._codec.end
+        return messages, None if end is None else self._finish(end)
+
+    def _take(self, chunk: bytes) -> list[Message]:
+        codec = self._codec
+        self.bytes_in += len(chunk)
+        messages = codec.feed(chunk)
+        now = self._clock.now()
+        if self.progress.is_life(len(chunk), codec.frames, now):
+            self.life = now
+        codec.frames = 0
+        if codec.pong is not None:
+            self._take_pong(codec.pong)
+        if codec.replies:
+            replies, codec.replies = codec.replies, []
+            self._queue(replies, is_close=codec.end is not None)
+        return messages
+
+    def fileno(self) -> int:
+        """Return the descriptor to watch; see ``base.Transport``.
+
+        Threads: the reader only.
+        """
+        return self._stream.fileno()
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called when there may be something to receive; see ``base.Transport``.
+
+        Threads: the reader only.
+        """
+        self._stream.watch(callback)
+
+    @property
+    def reads_when(self) -> int:
+        """What the descriptor has to be; see ``base.Transport``."""
+        return self._stream.reads_when
 
     def _recv(self, deadline: Deadline | None) -> bytes:
         try:
@@ -109,11 +150,19 @@ class Pipe:
             # A dead link's ETIMEDOUT is a TimeoutError too: only the clock tells the two apart.
             if deadline is not None and deadline.expired and isinstance(error, TimeoutError):
                 raise WaitTimeout("nothing arrived in time") from error
-            raise self._ended(ConnectionLost(describe(error))) from error
+            raise self._broken(error) from error
         if not chunk:
-            own = self._close_request
-            raise self._ended(self._codec.eof() if own is None else ConnectionClosed(*own))
+            raise self._eof()
         return chunk
+
+    def _broken(self, error: OSError) -> ConnmanError:
+        lost = ConnectionLost(describe(error))
+        lost.__cause__ = error
+        return self._ended(lost)
+
+    def _eof(self) -> ConnmanError:
+        own = self._close_request
+        return self._ended(self._codec.eof() if own is None else ConnectionClosed(*own))
 
     def _take_pong(self, payload: bytes) -> None:
         self._codec.pong = None
@@ -128,16 +177,14 @@ class Pipe:
                 self.error = error
             return self.error
 
-    def _finish(self, end: ConnmanError) -> NoReturn:
+    def _finish(self, end: ConnmanError) -> ConnmanError:
         """End as the peer's bytes demand. What the peer said counts more than what broke here meanwhile."""
         with self._lock:
             self.error = end
             self._control.append(_END_WRITING)
         self._flush_control()
-        if not isinstance(end, ConnectionClosed):
-            # Closing with unread data makes the system send a reset, which may overtake our close frame.
-            drain(self._stream, Deadline.after(self._clock, _LINGER))
-        raise end
+        self._must_linger = not isinstance(end, ConnectionClosed)
+        return end
 
     # Sending: any thread.
 
@@ -332,6 +379,11 @@ class Pipe:
         if self.on_abort is not None:
             self.on_abort()
 
+    @property
+    def is_slow_to_dispose(self) -> bool:
+        """Whether `dispose` may block; see ``base.Transport``."""
+        return self._must_linger or self._send_lock.locked()
+
     def dispose(self) -> None:
         """Give the descriptor back; see ``base.Transport``.
 
@@ -339,6 +391,10 @@ class Pipe:
         """
         if os.getpid() != self._pid:
             return  # forked inside a callback: the descriptor is dropped, and a lock may be held by a thread left behind
+        if self._must_linger:
+            self._must_linger = False
+            # Closing with unread data makes the system send a reset, which may overtake our close frame.
+            drain(self._stream, Deadline.after(self._clock, _LINGER))
         self.abort(ConnectionLost("the connection has ended"))
         # Senders that were inside woke up at the shutdown; none comes in any more. One that a signal handler threw out
         # may have left the lock taken, hence the limit.

@@ -99,6 +99,38 @@ class TcpStream:
                 return b""
             raise
 
+    def recv_some(self) -> bytes | None:
+        """Return what is there; see ``base.Stream``.
+
+        Threads: the reader only.
+        """
+        try:
+            return self._sock.recv(_CHUNK, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:
+            if self._guard.is_shut:
+                return b""
+            raise
+
+    @property
+    def reads_when(self) -> int:
+        """READABLE, always."""
+        return READABLE
+
+    def fileno(self) -> int:
+        """Return the descriptor; see ``base.Stream``.
+
+        Threads: the reader only.
+        """
+        return self._sock.fileno()
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Do nothing: there is a descriptor to watch.
+
+        Threads: the reader only.
+        """
+
     def send_some(self, data: memoryview) -> int:
         """Hand over what is taken at once; see ``base.Stream``."""
         try:

@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from connman.clock import Deadline
@@ -131,6 +132,9 @@ class TlsStream:
         # Guarded by _lock: every use of the TLS object in _sock, _is_ended, _is_unwrapped.
         self._is_ended = False
         self._is_unwrapped = False
+        # The reader's own.
+        self._is_draining = False
+        self.reads_when = READABLE
         # Guarded by the send lock of the caller.
         self._write_wants = WRITABLE
 
@@ -140,44 +144,63 @@ class TlsStream:
         Raises: ssl.SSLEOFError when the peer's stream ends without a goodbye (it may have been cut short).
         Threads: the reader only.
         """
-        while not self._guard.is_shut:
-            try:
-                with self._lock:
-                    # An unwrapped SSLSocket reads in clear text.
-                    return b"" if self._is_unwrapped else self._sock.recv(_RECORD)
-            except ssl.SSLWantReadError:
-                wants = READABLE
-            except ssl.SSLWantWriteError:
-                wants = WRITABLE
-            except ssl.SSLZeroReturnError:
-                return b""
-            except OSError:
-                if self._guard.is_shut:
-                    break
-                if not self._is_ended:
-                    raise
-                # Our goodbye met bytes that were still under way, see end_writing().
-                return self._drain(deadline)
-            self._wait(wants, deadline)
-        return b""
+        while (chunk := self.recv_some()) is None:
+            if not wait_ready(self._sock.fileno(), self.reads_when, deadline):
+                raise TimeoutError("timed out")
+        return chunk
 
-    def _drain(self, deadline: Deadline | None) -> bytes:
-        """Throw away what arrives up to the peer's end of file; return b"".
+    def recv_some(self) -> bytes | None:
+        """Return what is there; see ``base.Stream``.
+
+        Raises: ssl.SSLEOFError when the peer's stream ends without a goodbye (it may have been cut short).
+        Threads: the reader only.
+        """
+        if self._guard.is_shut:
+            return b""
+        try:
+            if self._is_draining:
+                return self._drain_some()
+            with self._lock:
+                # An unwrapped SSLSocket reads in clear text.
+                return b"" if self._is_unwrapped else self._sock.recv(_RECORD)
+        except (ssl.SSLWantReadError, BlockingIOError):
+            self.reads_when = READABLE
+        except ssl.SSLWantWriteError:
+            self.reads_when = WRITABLE
+        except ssl.SSLZeroReturnError:
+            return b""
+        except OSError:
+            if self._guard.is_shut:
+                return b""
+            if not self._is_ended:
+                raise
+            # Our goodbye met bytes that were still under way, see end_writing().
+            self._is_draining = True
+            return self.recv_some()
+        return None
+
+    def _drain_some(self) -> bytes | None:
+        """Throw away what is there; b"" at the peer's end of file, None before it.
 
         Closing over unread bytes would reset the connection, and what is still on its way out would be lost.
         """
         with contextlib.suppress(ConnectionError):
-            while not self._guard.is_shut:
-                try:
-                    if not socket.socket.recv(self._sock, _CHUNK):
-                        break
-                except BlockingIOError:
-                    self._wait(READABLE, deadline)
+            while socket.socket.recv(self._sock, _CHUNK):
+                pass
         return b""
 
-    def _wait(self, wants: int, deadline: Deadline | None) -> None:
-        if not wait_ready(self._sock.fileno(), wants, deadline):
-            raise TimeoutError("timed out")
+    def fileno(self) -> int:
+        """Return the descriptor; see ``base.Stream``.
+
+        Threads: the reader only.
+        """
+        return self._sock.fileno()
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Do nothing: there is a descriptor to watch.
+
+        Threads: the reader only.
+        """
 
     def send_some(self, data: memoryview) -> int:
         """Hand over what is taken at once; see ``base.Stream``.

@@ -379,7 +379,9 @@ def test_a_peer_that_broke_the_rules_and_never_finishes_is_left() -> None:
         reader = Reader(pipe)
         far.send(b"\xff\xff")
         assert isinstance(reader.ended(), ProtocolError)
+        disposing = in_thread(pipe.dispose)
         assert far.rest() == [(CLOSE, b"\x03\xea")]
+        disposing.result(PATIENCE)
 
 
 def test_a_pipe_without_close_frames_ends_by_the_end_of_file() -> None:
