@@ -11,6 +11,43 @@ from typing import Any, Self, TypeVar
 
 from connman.records import Step
 
+__all__ = [
+    "BadUpgrade",
+    "CallTimeout",
+    "CertificateError",
+    "ConnectError",
+    "ConnectTimeout",
+    "ConnectionClosed",
+    "ConnectionLost",
+    "ConnmanError",
+    "Fatal",
+    "Forked",
+    "GaveUp",
+    "HandshakeFailed",
+    "HandshakeTimeout",
+    "InvalidOption",
+    "InvalidTarget",
+    "MessageTooBig",
+    "NoSuchPeer",
+    "NoSuchService",
+    "NotConnected",
+    "PeerGone",
+    "PingTimeout",
+    "PoolClosed",
+    "PoolError",
+    "PoolTimeout",
+    "ProtocolError",
+    "ProxyRefused",
+    "RemoteError",
+    "Retry",
+    "RpcError",
+    "SendTimeout",
+    "UpgradeRefused",
+    "WaitTimeout",
+    "WouldDeadlock",
+    "retry_verdict",
+]
+
 _E = TypeVar("_E", bound="ConnmanError")
 
 

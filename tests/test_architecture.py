@@ -20,6 +20,9 @@ from typing import Any
 import pytest
 
 import connman
+import connman.cli
+import connman.testing
+from connman import errors
 
 ROOT = Path(__file__).parent.parent
 
@@ -390,8 +393,8 @@ def test_no_file_names_a_path_of_a_machine() -> None:
 
 
 def public() -> Iterator[tuple[str, Any]]:
-    """Walk `connman.__all__`, and that of every public module in it."""
-    modules = [connman]
+    """Walk `connman.__all__`, that of every public module in it, and what is imported by a name of its own."""
+    modules = [connman, connman.testing, connman.cli]
     for module in modules:  # grows
         for name in getattr(module, "__all__", ()):
             thing = getattr(module, name)
@@ -459,3 +462,12 @@ def test_the_public_surface_is_named() -> None:
     missing = [name for name in connman.__all__ if not hasattr(connman, name)]
     assert len(connman.__all__) == len(set(connman.__all__))
     assert not missing
+
+
+def test_every_error_is_named() -> None:
+    kinds = {
+        name
+        for name, thing in vars(errors).items()
+        if inspect.isclass(thing) and thing.__module__ == errors.__name__
+    }
+    assert {name for name in kinds if not name.startswith("_")} <= set(errors.__all__)
