@@ -42,13 +42,16 @@ class Clock(Protocol):
     def wait(self, condition: threading.Condition, timeout: float | None) -> None:
         """Wait on ``condition``, which the caller holds, until notified or ``timeout`` seconds have passed.
 
-        May return early: callers test their condition and their deadline in a loop. None waits without a limit.
+        May return early: callers test their condition and their deadline in a loop. None waits without a limit, 0 and
+        less do not wait.
 
         Threads: any.
         """
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         """Have ``callback`` called once after ``delay`` seconds, on the timer thread; it must not block.
+
+        0 and less: as soon as that thread comes to it, never within this call.
 
         Threads: any.
         """
@@ -66,7 +69,7 @@ class Deadline:
 
     @classmethod
     def after(cls, clock: Clock, seconds: float | None) -> Deadline:
-        """Return the deadline ``seconds`` from now; None for none.
+        """Return the deadline ``seconds`` from now; None for none, 0 and less for one that has passed.
 
         Threads: any.
         """

@@ -105,7 +105,8 @@ class Manager:
         """End every connection and pool, in whatever phase: all are told first, then waited for under one deadline.
 
         What is added meanwhile is ended as well. Idempotent; the manager can be used again afterwards. Returns at the
-        latest after ``timeout`` + 1 s, on one of connman's own threads at once.
+        latest after ``timeout`` + 1 s, on one of connman's own threads at once; with 0 or less no peer gets time to
+        answer the close.
 
         Threads: any.
         """
@@ -210,7 +211,7 @@ def get_pool(name: str) -> Pool | None:
 
 
 def disconnect_all(timeout: float = 5.0) -> None:
-    """End every connection and pool of the default manager: see `Manager.disconnect_all`.
+    """End every connection and pool of the default manager within ``timeout`` + 1 s: see `Manager.disconnect_all`.
 
     Threads: any.
     """

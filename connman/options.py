@@ -41,7 +41,8 @@ class Framing(Protocol):
 class Options:
     """What a connection is told at construction; docs/options.md tells the same in a table.
 
-    Durations are float seconds, more than 0 where nothing else is said.
+    Durations are float seconds, more than 0 where nothing else is said; 0, a negative number, NaN and more than ten
+    years, infinity included, are an InvalidOption then.
 
     ``reconnect``: False makes a loss or a failed attempt the end until somebody asks anew. ``wait``, ``stop``: tenacity
     strategies for the delays and for giving up; None for 0.1 s doubling to 128 s, half of it random, and for never.

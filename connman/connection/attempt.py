@@ -45,7 +45,9 @@ class Channel:
         self._open_transport().send([data], self._deadline.remaining() or 0.001)
 
     def recv(self, timeout: float | None = None) -> Message:
-        """Return the next message, waiting for it at most ``timeout`` seconds (None: as long as the handshake may).
+        """Return the next message, waiting for it at most ``timeout`` seconds.
+
+        None: as long as the handshake may take; 0 and less: only what is there already.
 
         Raises: WaitTimeout after ``timeout`` or at the end of ``handshake_timeout``; ConnectionClosed,
         ConnectionLost or ProtocolError when the connection ends; NotConnected after the handshake has ended.

@@ -48,7 +48,7 @@ class Ending(Protocol):
         """
 
     def wait_gone(self, within: float) -> bool:
-        """Wait up to ``within`` seconds for the end that `end_soon` began, and return whether it came.
+        """Wait up to ``within`` seconds (0: look only) for the end that `end_soon` began; return whether it came.
 
         Threads: the one that runs the exit hooks.
         """

@@ -31,7 +31,8 @@ Outcome = Act | BaseException | type[BaseException] | Callable[["Peer"], object]
 class Peer:
     """The far end of a connection that a `ScriptedDialer` has opened: what a server would hold.
 
-    It answers pings and closes by itself, as a server does, unless it is deaf. Every ``timeout`` is in real seconds.
+    It answers pings and closes by itself, as a server does, unless it is deaf. Every ``timeout`` is in real seconds;
+    with 0 or less it only looks.
 
     ::
 
@@ -77,7 +78,7 @@ class Peer:
         Threads: any.
         """
         try:
-            message = self._inbox.get(timeout=timeout)
+            message = self._inbox.get(timeout=max(0.0, timeout))
         except queue.Empty:
             raise WaitTimeout(f"the connection sent nothing for {timeout:g} s") from None
         if message is not None:
@@ -197,7 +198,7 @@ class ScriptedDialer:
     def wait_until_dialled(self, count: int = 1, timeout: float = _PATIENCE) -> None:
         """Block until at least ``count`` dials have begun.
 
-        Raises: AssertionError after ``timeout`` real seconds.
+        Raises: AssertionError after ``timeout`` real seconds; 0 and less: unless they have already.
         Threads: any.
         """
         with self._changed:
@@ -207,11 +208,11 @@ class ScriptedDialer:
     def next_peer(self, timeout: float = _PATIENCE) -> Peer:
         """Return the other end of the next connection that was opened: each is returned once, in order.
 
-        Raises: AssertionError after ``timeout`` real seconds.
+        Raises: AssertionError after ``timeout`` real seconds; 0 and less: unless there is one already.
         Threads: any.
         """
         try:
-            return self._peers.get(timeout=timeout)
+            return self._peers.get(timeout=max(0.0, timeout))
         except queue.Empty:
             raise AssertionError(f"nothing was opened within {timeout:g} s") from None
 

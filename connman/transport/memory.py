@@ -162,8 +162,8 @@ class MemoryListener:
     def accept(self, timeout: float | None = None) -> Pipe:
         """Return our end of the next connection; its reader is the caller.
 
-        Raises: WaitTimeout when none comes within ``timeout`` seconds (None: waits for ever); NotConnected when the
-        listener is closed.
+        Raises: WaitTimeout when none comes within ``timeout`` seconds (None: waits for ever; 0 and less: only looks);
+        NotConnected when the listener is closed.
         Threads: any.
         """
         with self._condition:

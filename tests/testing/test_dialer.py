@@ -237,6 +237,23 @@ def test_the_limit_of_the_connection_holds_for_its_own_side() -> None:
     abort_of(transport)
 
 
+@pytest.mark.parametrize("timeout", [0, -1])
+def test_a_timeout_of_nothing_only_looks(timeout: float) -> None:
+    # A negative one came out as the ValueError of a queue.
+    dialer = ScriptedDialer([ScriptedDialer.OPEN])
+    with pytest.raises(AssertionError):
+        dialer.next_peer(timeout)
+    with pytest.raises(AssertionError):
+        dialer.wait_until_dialled(1, timeout)
+    transport = dialer.dial(make_dial())
+    dialer.wait_until_dialled(1, timeout)
+    peer = dialer.next_peer(timeout)
+    for look in (peer.recv, peer.wait_closed):
+        with pytest.raises(WaitTimeout):
+            look(timeout)
+    abort_of(transport)
+
+
 def test_a_callable_plays_the_server() -> None:
     def server(peer: Peer) -> None:
         peer.send(f"you said {peer.recv()!r}")
