@@ -8,7 +8,15 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from connman.errors import ConnectError, ConnectionLost, ConnmanError, WaitTimeout
+from connman.errors import (
+    ConnectError,
+    ConnectionClosed,
+    ConnectionLost,
+    ConnmanError,
+    NotConnected,
+    ProtocolError,
+    WaitTimeout,
+)
 from connman.records import Message
 from connman.threads import spawn
 from connman.transport.base import Dial, Transport
@@ -263,11 +271,19 @@ def _serve(peer: Peer, script: Callable[[Peer], object]) -> None:
     try:
         script(peer)
     except BaseException as error:  # user code: a server that crashes leaves its client
-        # The end of the connection is a common end of a script; anything else is for the thread's excepthook.
-        is_over = peer.is_closed and isinstance(error, ConnmanError)
         peer.drop()
-        if not is_over:
-            raise
+        if not _tells_of_an_end(error):
+            raise  # for the thread's excepthook
+
+
+def _tells_of_an_end(error: BaseException) -> bool:
+    """Whether a script may end with it: the connection ended first, which is a common end of a script.
+
+    Told by the error alone: `Peer.is_closed` may not say so yet, since `Peer.send` fails before the peer's reader, a
+    thread of its own, has seen the end. A timeout is none: the test has waited for what never came.
+    """
+    is_end = isinstance(error, NotConnected | ConnectionClosed | ConnectionLost | ProtocolError)
+    return is_end and not isinstance(error, TimeoutError)
 
 
 __all__ = ["Act", "Dialled", "Outcome", "Peer", "ScriptedDialer"]
