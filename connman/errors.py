@@ -284,6 +284,8 @@ _STATUS_BANDS = ((300, 499, Retry.NEVER),)
 # again, 3000 is "unauthorized", 3003 "forbidden". 4000-4099 and from 4300 are "refused", 4100-4299 "come back" (pusher's bands).
 _CODES = {1008: Retry.NEVER, 1010: Retry.NEVER, 3000: Retry.ONCE, 3003: Retry.ONCE}
 _CODE_BANDS = ((4000, 4099, Retry.NEVER), (4300, 4999, Retry.NEVER))
+ORDERLY_CODES = (None, 1000, 1001, 1005)
+"""Closes that end a conversation in order (RFC 6455 7.4.1): done, going away, no code given; None: no close frame."""
 _NEVER = (Fatal, CertificateError, InvalidTarget, InvalidOption, GaveUp)
 
 
