@@ -82,6 +82,14 @@ class Deadline:
         """
         return None if self.at is None else max(0.0, self.at - self.clock.now())
 
+    def sooner(self, seconds: float | None) -> Deadline:
+        """Return the earlier of this deadline and the one ``seconds`` from now; None for this one as it is.
+
+        Threads: any.
+        """
+        other = Deadline.after(self.clock, seconds)
+        return self if other.at is None or (self.at is not None and self.at < other.at) else other
+
     @property
     def expired(self) -> bool:
         """Whether it has passed."""

@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from connman.clock import Clock, Deadline
+from connman.clock import Deadline
 from connman.errors import (
     ConnectError,
     ConnmanError,
@@ -30,10 +30,9 @@ class Channel:
     Threads: the one that runs the handshake. Of no use after the handshake has returned.
     """
 
-    def __init__(self, transport: Transport, deadline: Deadline, clock: Clock) -> None:
+    def __init__(self, transport: Transport, deadline: Deadline) -> None:
         self._transport: Transport | None = transport
         self._deadline = deadline
-        self._clock = clock
         self._waiting: list[Message] = []
 
     def send(self, data: Data) -> None:
@@ -55,7 +54,7 @@ class Channel:
         """
         transport = self._open_transport()
         if not self._waiting:
-            self._waiting = transport.receive(self._sooner(timeout))
+            self._waiting = transport.receive(self._deadline.sooner(timeout))
         return self._waiting.pop(0)
 
     def finish(self) -> list[Message]:
@@ -70,12 +69,6 @@ class Channel:
         if self._transport is None:
             raise NotConnected("the handshake is over: use the connection")
         return self._transport
-
-    def _sooner(self, timeout: float | None) -> Deadline:
-        own = Deadline.after(self._clock, timeout)
-        if own.at is None or (self._deadline.at is not None and self._deadline.at < own.at):
-            return self._deadline
-        return own
 
 
 def open_once(
@@ -135,7 +128,7 @@ def _log_in(
         dial.check_aborted()
         return []
     deadline = Deadline.after(dial.clock, options.handshake_timeout)
-    channel = Channel(transport, deadline, dial.clock)
+    channel = Channel(transport, deadline)
 
     def wake() -> None:
         transport.abort(NotConnected("the connection was ended during the handshake"))

@@ -238,7 +238,7 @@ class ScriptedDialer:
         if isinstance(outcome, type):
             raise outcome
         if outcome is Act.HANG:
-            _hang(dial)
+            dial.wait_for(threading.Condition(), lambda: False)
         return self._open(outcome, dial)
 
     def _open(self, outcome: Outcome, dial: Dial) -> Transport:
@@ -250,21 +250,6 @@ class ScriptedDialer:
             spawn("peer-script", lambda: _serve(peer, outcome))
         self._peers.put(peer)
         return near
-
-
-def _hang(dial: Dial) -> None:
-    """Wait for the end of the dial, and raise it."""
-    condition = threading.Condition()
-    aborted = threading.Event()
-
-    def wake() -> None:
-        with condition:
-            aborted.set()
-            condition.notify_all()
-
-    with dial.abortable(wake), condition:
-        dial.deadline.wait_for(condition, aborted.is_set)
-    dial.check()
 
 
 def _serve(peer: Peer, script: Callable[[Peer], object]) -> None:

@@ -230,6 +230,24 @@ class Dial:
         with self._lock, contextlib.suppress(ValueError):
             self._abortables.remove(wake)
 
+    def wait_for(
+        self, condition: threading.Condition, predicate: Callable[[], bool], seconds: float | None = None
+    ) -> None:
+        """Wait on ``condition`` until ``predicate()`` is true or ``seconds`` have passed (None: no limit of its own).
+
+        Raises: the abort's error; ConnectTimeout when the dial's deadline has passed.
+        """
+
+        def wake() -> None:
+            with condition:
+                condition.notify_all()
+
+        # An abort sets its error first and wakes then, for which it wants the condition: no wake-up is lost.
+        with self.abortable(wake), condition:
+            deadline = self.deadline.sooner(seconds)
+            deadline.wait_for(condition, lambda: self._aborted is not None or predicate())
+        self.check()
+
     def begin(self, headers: Sequence[tuple[str, str]]) -> None:
         """Take this attempt's headers and start its deadline: what user code took before does not count."""
         self.headers = headers

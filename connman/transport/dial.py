@@ -74,7 +74,7 @@ def connect_unix(dial: Dial, path: str) -> SocketGuard:
         with discard_on_error(dial, guard):
             # A full backlog is EAGAIN here, and no poll tells when there is room again.
             while (error := guard.sock.connect_ex(path)) == errno.EAGAIN:
-                _pause(dial, _UNIX_RETRY)
+                dial.wait_for(threading.Condition(), lambda: False, _UNIX_RETRY)
             if error:
                 raise OSError(error, os.strerror(error))
             dial.check()
@@ -278,18 +278,3 @@ def _tune(sock: socket.socket, options: Options) -> None:
 
 def _whole_seconds(seconds: float) -> int:
     return max(1, min(math.ceil(seconds), _MAX_KEEPALIVE))
-
-
-def _pause(dial: Dial, seconds: float) -> None:
-    """Wait a moment; raise when the dial is aborted or out of time."""
-    condition = threading.Condition()
-    aborted = threading.Event()
-
-    def wake() -> None:
-        aborted.set()
-        with condition:
-            condition.notify_all()
-
-    with dial.abortable(wake), condition:
-        Deadline.after(dial.clock, seconds).wait_for(condition, aborted.is_set)
-    dial.check()
