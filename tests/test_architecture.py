@@ -464,6 +464,22 @@ def test_the_public_surface_is_named() -> None:
     assert not missing
 
 
+def test_every_public_name_is_used_where_types_are_checked() -> None:
+    tree = ast.parse((ROOT / "tests" / "typed" / "public_surface.py").read_text(encoding="utf-8"))
+    used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    wanted = {
+        f"{module}.{name}"
+        for module, names in (
+            ("connman", connman.__all__),
+            ("errors", errors.__all__),
+            ("testing", connman.testing.__all__),
+        )
+        for name in names
+        if name != "errors"
+    }
+    complain(sorted(wanted - used), "names that tests/typed/public_surface.py does not use")
+
+
 def test_every_error_is_named() -> None:
     kinds = {
         name
