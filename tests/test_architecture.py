@@ -1,4 +1,4 @@
-"""The rules of STYLE and DESIGN that a machine can check, over the sources and over the public surface."""
+"""The house rules that a machine can check, over the sources and over the public surface."""
 
 import ast
 import dataclasses
@@ -455,7 +455,7 @@ def test_every_public_callable_is_documented() -> None:
             elif inspect.isfunction(thing):
                 yield from (f"{name}: {f}" for f in docstring_faults(thing, imperative=True, threads=True))
 
-    complain(offences(), "docstrings that do not say what STYLE asks")
+    complain(offences(), "docstrings that do not say what they owe")
 
 
 def test_the_public_surface_is_named() -> None:
