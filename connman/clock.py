@@ -149,6 +149,7 @@ class TimerThread:
             self._live += 1
             if self._thread is None:
                 self._start_locked()
+            # Only what has become the first entry changes how long the thread has to wait.
             elif self._heap[0] is item:
                 self._condition.notify()
         return entry
@@ -163,9 +164,11 @@ class TimerThread:
                 return
             entry.callback = None
             self._live -= 1
+            # A cancelled entry stays in the heap until it is due: timers that are set anew all the time would fill it.
             if self._live * 2 < len(self._heap) - 64:
                 self._heap = [item for item in self._heap if item[2].callback is not None]
                 heapq.heapify(self._heap)
+            # The thread ends when nothing is due; it would wait for the time of the last cancelled entry otherwise.
             if self._live == 0:
                 self._condition.notify()
 
@@ -173,6 +176,7 @@ class TimerThread:
         try:
             self._thread = spawn("timers", self._loop)
         except RuntimeError:
+            # The caller is told that nothing comes of it: it must not run all the same when a later call gets a thread.
             self._heap.clear()
             self._live = 0
             raise
@@ -199,9 +203,11 @@ class TimerThread:
                     self._condition.wait(min(delay, threading.TIMEOUT_MAX))
                     continue
                 heapq.heappop(self._heap)
+                # Taken under the lock: a cancel() from now on comes too late and must not count it down again.
                 callback, entry.callback = entry.callback, None
                 self._live -= 1
                 return callback
+            # Under the same lock as the look at the heap: whatever is added from now on starts a thread of its own.
             self._heap.clear()
             self._thread = None
             return None
@@ -219,6 +225,7 @@ class SystemClock:
 
         Threads: any.
         """
+        # A wall clock that somebody sets must neither drop a connection nor keep a dead one.
         return time.monotonic()
 
     def wait(self, condition: threading.Condition, timeout: float | None) -> None:

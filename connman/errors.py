@@ -278,6 +278,7 @@ class Retry(enum.Enum):
 
 # The table. HTTP statuses and close codes that are not named here fall to the bands below them.
 # 3xx: following a redirect would hand our headers to another origin, and asking again gets the same answer.
+# 401 and 403: once more, because the headers may be a callable that gets a fresh token.
 _STATUS = {401: Retry.ONCE, 403: Retry.ONCE, 408: Retry.AGAIN, 425: Retry.AGAIN, 429: Retry.AGAIN}
 _STATUS_BANDS = ((300, 499, Retry.NEVER),)
 # RFC 6455 7.4.1 and the IANA registry: 1008 policy violation and 1010 missing extension do not get better by asking
@@ -307,6 +308,7 @@ def retry_verdict(error: BaseException) -> Retry:
     if isinstance(error, UpgradeRefused):
         return _look_up(error.status, _STATUS, _STATUS_BANDS)
     if isinstance(error, ProxyRefused) and error.status is not None:
+        # Only 407 is about our credentials; what a proxy says of the target (500, 502 and so on) may pass.
         return Retry.NEVER if error.status == 407 else Retry.AGAIN
     if isinstance(error, ConnectionClosed) and error.code is not None:
         return _look_up(error.code, _CODES, _CODE_BANDS)

@@ -47,6 +47,7 @@ class Manager:
             self._connections[conn.id] = conn
             self._maybe_prune_locked()
             is_ending = self._enders > 0
+        # Outside the lock: both take locks of the connection's, and call those who watch it.
         if is_ending:
             conn.end_soon(1000)
             return conn
@@ -79,6 +80,7 @@ class Manager:
         Threads: any.
         """
         fork.check_process()
+        # Made before the name is looked up, because making it takes other locks; one that is refused is inert.
         pool = Pool(name, **options)
         with self._lock:
             known = self._pools.get(name)
@@ -113,6 +115,7 @@ class Manager:
         fork.check_process()
         deadline = Deadline.after(SystemClock(), timeout)
         with self._lock:
+            # From now on `connect` ends what it makes: nobody can outrun the loop below for ever.
             self._enders += 1
         told: dict[int, Connection] = {}
         try:
@@ -132,6 +135,7 @@ class Manager:
         with self._lock:
             everything = dict(self._connections)
             pools = list(self._pools.values())
+        # Pools first: one that was told replaces no member that ends.
         for pool in pools:
             pool.end_soon(1000, "", timeout)
             everything |= {conn.id: conn for conn in pool.get_ending()}
@@ -172,6 +176,7 @@ def default_manager() -> Manager:
 
     Threads: any.
     """
+    # Of two that are made at once setdefault() keeps one; the other was never used.
     return _default.get("manager") or _default.setdefault("manager", Manager())
 
 

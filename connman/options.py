@@ -191,6 +191,7 @@ def _check_header(name: object, value: object) -> None:
 
 
 def _checked_subprotocols(subprotocols: object) -> tuple[str, ...]:
+    # A text is iterable too: it would be taken for its characters.
     if isinstance(subprotocols, str) or not isinstance(subprotocols, Iterable):
         raise InvalidOption("subprotocols is a sequence of texts")
     names = tuple(subprotocols)
@@ -202,6 +203,7 @@ def _checked_subprotocols(subprotocols: object) -> tuple[str, ...]:
 
 
 def _check_seconds(name: str, value: object, *, zero: bool = False) -> None:
+    # True is an int, and would pass for one second.
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidOption(f"{name} is a number of seconds")
     if not (value > 0 or (zero and value == 0)):

@@ -98,6 +98,7 @@ def _dialled(dial: Dial, dialer: Dialer) -> Transport:
     except ConnmanError:
         raise
     except BaseException as error:  # user code: what a target of the user's own raises is a failed attempt
+        # An abort looks like whatever the target makes of it: it is the cause all the same.
         dial.check_aborted()
         logger.exception("the dial raised", extra={"conn": dial.name})
         raise ConnectError(dial.name, dial.log, f"the dial raised {type(error).__name__}") from error
@@ -143,8 +144,10 @@ def _log_in(
             raise _failure(dial, deadline, options, error) from error
         finally:
             first = channel.finish()
+        # Nothing interrupts a handshake that sleeps, or catches its timeouts: it is judged afterwards.
         if deadline.expired:
             raise _failure(dial, deadline, options, WaitTimeout("the handshake took too long"))
+        # An abort behind its last message has broken the transport without the handshake's noticing.
         dial.check_aborted()
         return first
 

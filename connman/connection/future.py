@@ -86,6 +86,7 @@ def _guarded(callback: Callable[[Future[Connection]], object], future: Future[Co
     try:
         callback(future)
     except BaseException:  # user callback: it must not end the connection
+        # concurrent.futures holds back Exception only: a SystemExit would end our reader.
         if not is_own():
             raise
         logger.exception("a callback of the Future raised")

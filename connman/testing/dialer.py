@@ -65,6 +65,7 @@ class Peer:
 
         Threads: any.
         """
+        # Never released: it is the mark that this was done.
         if self._is_listening.acquire(blocking=False):
             spawn("peer", self._read_loop)
 
@@ -125,6 +126,7 @@ class Peer:
 
     def _how_it_ended(self) -> ConnmanError:
         assert self._error is not None
+        # The same error for everyone who asks: its traceback would grow with each.
         return self._error.with_traceback(None)
 
     def _read_loop(self) -> None:
@@ -136,6 +138,7 @@ class Peer:
             self._error = error
         finally:
             self._pipe.dispose()
+            # Behind the error: whoever waits for the one reads the other next.
             self._ended.set()
             self._inbox.put(None)
 

@@ -219,6 +219,7 @@ class Dial:
 
         Raises: the abort's error when it came before (``wake`` is not registered then).
         """
+        # Under the lock under which abort() takes its list: whoever comes too late for the list finds the error.
         with self._lock:
             if self._aborted is None:
                 self._abortables.append(wake)
@@ -285,6 +286,7 @@ class Dial:
         try:
             yield
         except (OSError, ConnmanError) as error:
+            # A call whose socket is shut down under it fails with anything: EPIPE, ENOTCONN, an end of file.
             if self._aborted is not None and error is not self._aborted:
                 raise self._aborted from error
             self.log.append(Step(phase, address, self.clock.now() - began, describe(error)))
