@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 
 from connman.clock import Deadline, SystemClock
 from connman.connection import fork
@@ -11,7 +11,7 @@ from connman.connection.connection import Connection
 from connman.connection.core import ConnectionArguments
 from connman.connection.group import end_all
 from connman.endpoint import Endpoint
-from connman.pool import Pool
+from connman.pool import Pool, PoolArguments
 from connman.records import State
 from connman.threads import is_own
 
@@ -73,7 +73,7 @@ class Manager:
         live = (conn for conn in newest_first if conn.state is not State.CLOSED)
         return next((c for c in live if (c.target is target if is_dialer else c.endpoint == wanted)), None)
 
-    def create_pool(self, name: str, **options: Any) -> Pool:
+    def create_pool(self, name: str, **options: Unpack[PoolArguments]) -> Pool:
         """Make and register a pool; `Pool` has the options. While `disconnect_all` runs it comes back disconnected.
 
         Raises: ValueError when a live pool has that name; what `Pool` raises.
@@ -198,7 +198,7 @@ def get_connection(target: object) -> Connection | None:
     return default_manager().get_connection(target)
 
 
-def create_pool(name: str, **options: Any) -> Pool:
+def create_pool(name: str, **options: Unpack[PoolArguments]) -> Pool:
     """Make a pool in the default manager: see `Manager.create_pool`.
 
     Raises: ValueError when a live pool has that name; what `Pool` raises.
