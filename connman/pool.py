@@ -22,6 +22,14 @@ LEASE_TIMEOUT = 30.0
 """Seconds that `Pool.connection` waits when it is not told otherwise."""
 
 
+class PoolArguments(SharedArguments, total=False):
+    """The keyword arguments of `Pool`, for those who only pass them on."""
+
+    url: object
+    size: int
+    readers: int | None
+
+
 class Pool:
     """A set of connections with common defaults; a with-block that starts them and ends them.
 
@@ -136,7 +144,9 @@ class Pool:
         return [(conn, conn.get_connected()) for conn in self.get_connections()]
 
     def wait_open(self, timeout: float | None = None) -> Self:
-        """Wait until every connection has opened, starting those that are idle; ``timeout`` in seconds for all together.
+        """Wait until every connection has opened, starting those that are idle.
+
+        ``timeout``: seconds for all together; None for no limit, 0 and less: only if all are open already.
 
         Raises: PoolTimeout; the error with which connecting one of them ended; PoolClosed after `disconnect`.
         Threads: any but connman's own.
@@ -161,7 +171,7 @@ class Pool:
     def connection(self, timeout: float | None = LEASE_TIMEOUT) -> Iterator[Connection]:
         """Lend an open connection to the block, to nobody else meanwhile; first come, first served.
 
-        ``timeout``: seconds to wait for one, None for no limit. Idle connections are started. A connection that is
+        ``timeout``: seconds to wait for one; None for no limit, 0 and less: only one that is free already. Idle connections are started. A connection that is
         lost inside the block comes back by itself, also into the pool.
 
         Raises: PoolTimeout, whose text holds the newest connect error; PoolError, caused by that error, as soon as no
@@ -214,8 +224,8 @@ class Pool:
     def disconnect(self, timeout: float = 5.0) -> None:
         """End every connection, those in the middle of opening included, under one common deadline. Idempotent; final.
 
-        Callers that wait for a lease get PoolClosed. Returns at the latest after ``timeout`` + 1 s, on one of
-        connman's own threads at once.
+        Callers that wait for a lease get PoolClosed. Returns at the latest after ``timeout`` + 1 s (0 and less give
+        no peer time to answer the close), on one of connman's own threads at once.
 
         Threads: any.
         """

@@ -26,13 +26,11 @@ from connman.clock import Deadline, SystemClock
 from connman.connection.connection import Connection
 from connman.connection.queue import BoundedQueue
 from connman.endpoint import Endpoint
-from connman.errors import ConnectionClosed, WaitTimeout
+from connman.errors import ORDERLY_CODES, ConnectionClosed, WaitTimeout
 from connman.records import Message, Reset, State
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _MOST_WAITING = 16 * 1024 * 1024  # bytes received and not printed yet; then the peer is held back
-# RFC 6455 7.4.1: done, going away, no code given; None: the end of a byte stream.
-_ORDERLY = (None, 1000, 1001, 1005)
 _PIPE_PATIENCE = 1.0
 # Somebody waits for the prompt: an unresponsive peer gets less time for its goodbye.
 _HURRIED_CLOSE = 1.0
@@ -248,7 +246,7 @@ class Session:
             return None
         error = reset.error
         cause = str(error) if self._settings.is_verbose else short_cause(error)
-        is_orderly = isinstance(error, ConnectionClosed) and error.code in _ORDERLY
+        is_orderly = isinstance(error, ConnectionClosed) and error.code in ORDERLY_CODES
         if reset.opened and is_orderly and not self._settings.options.get("reconnect", True):
             return Outcome(self._code_by_count(), f"the peer: {cause}", needs_input=True)
         return Outcome(1, f"{'lost' if reset.opened else 'failed'}: {cause}; no retry")

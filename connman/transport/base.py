@@ -273,6 +273,7 @@ class Dial:
 
         Raises: the abort's error when it came before (``wake`` is not registered then).
         """
+        # Under the lock under which abort() takes its list: whoever comes too late for the list finds the error.
         with self._lock:
             if self._aborted is None:
                 self._abortables.append(wake)
@@ -283,6 +284,24 @@ class Dial:
         """Forget ``wake``. Idempotent."""
         with self._lock, contextlib.suppress(ValueError):
             self._abortables.remove(wake)
+
+    def wait_for(
+        self, condition: threading.Condition, predicate: Callable[[], bool], seconds: float | None = None
+    ) -> None:
+        """Wait on ``condition`` until ``predicate()`` is true or ``seconds`` have passed (None: no limit of its own).
+
+        Raises: the abort's error; ConnectTimeout when the dial's deadline has passed.
+        """
+
+        def wake() -> None:
+            with condition:
+                condition.notify_all()
+
+        # An abort sets its error first and wakes then, for which it wants the condition: no wake-up is lost.
+        with self.abortable(wake), condition:
+            deadline = self.deadline.sooner(seconds)
+            deadline.wait_for(condition, lambda: self._aborted is not None or predicate())
+        self.check()
 
     def begin(self, headers: Sequence[tuple[str, str]]) -> None:
         """Take this attempt's headers and start its deadline: what user code took before does not count."""
@@ -321,6 +340,7 @@ class Dial:
         try:
             yield
         except (OSError, ConnmanError) as error:
+            # A call whose socket is shut down under it fails with anything: EPIPE, ENOTCONN, an end of file.
             if self._aborted is not None and error is not self._aborted:
                 raise self._aborted from error
             self.log.append(Step(phase, address, self.clock.now() - began, describe(error)))
