@@ -13,7 +13,8 @@ from connman.connection.connection import Connection
 from connman.connection.core import ConnectionArguments, SharedArguments
 from connman.connection.future import ConnectedFuture
 from connman.connection.group import all_gone, end_all, total
-from connman.errors import ConnmanError, InvalidOption, PoolClosed, PoolTimeout
+from connman.connection.shared import SharedReaders
+from connman.errors import ConnmanError, InvalidOption, PoolClosed, PoolTimeout, printable
 from connman.leases import CLOSED, Leases
 from connman.records import Data, PoolStats, State
 from connman.threads import is_own
@@ -37,7 +38,8 @@ class Pool:
     them. One of them that is disconnected, as by a borrower whose answer did not come in time, is replaced by a fresh
     one, which is started as well; only when a callback ended it, the next use does that, lest the two take turns without
     a pause. What `add_connection` made is not replaced. ``defaults``: options and callbacks of every connection.
-    ``readers`` is reserved for shared reader threads: only None, a thread for each connection, is there so far.
+    ``readers``: how many threads read all of them, for pools of hundreds; None for a thread for each connection. The
+    callbacks of connections that share a thread wait for each other: none of them may block.
 
     Raises: InvalidOption; InvalidTarget; TypeError for an unknown option.
     Threads: every method from any thread.
@@ -52,8 +54,10 @@ class Pool:
         readers: int | None = None,
         **defaults: Unpack[SharedArguments],
     ) -> None:
-        if readers is not None:
-            raise InvalidOption("readers: only None (a thread for each connection) so far")
+        if readers is not None and (type(readers) is not int or readers < 1):
+            raise InvalidOption(
+                "readers is a number of threads from 1, or None for a thread for each connection"
+            )
         if size < 0 or (size > 0) != (url is not None):
             raise InvalidOption("url and size go together: size is the number of connections to url, from 1")
         self.name = name
@@ -61,6 +65,9 @@ class Pool:
         self._defaults = defaults
         self._url = url
         self._leases = Leases(self._clock)
+        self._readers = (
+            None if readers is None else SharedReaders(readers, printable(name or "pool"), self._clock)
+        )
         self._lock = threading.Lock()
         # Guarded by _lock: everything below. _own: those made for url, which are replaced.
         self._connections: list[Connection] = []
@@ -90,6 +97,8 @@ class Pool:
         arguments: ConnectionArguments = {**self._defaults, **options}
         conn = Connection(target, **arguments)
         conn.watch(self._member_changed)
+        if self._readers is not None:
+            conn.read_by(self._readers)
         return conn
 
     def _add(self, conn: Connection) -> None:

@@ -48,8 +48,9 @@ class Backoff:
     Threads: one at a time, the connection's reader.
     """
 
-    def __init__(self, options: Options, clock: Clock) -> None:
+    def __init__(self, options: Options, clock: Clock, name: str = "") -> None:
         self._options = options
+        self._name = name
         self._clock = clock
         self._default_wait = _HalfJitter()
         self._retrying = tenacity.Retrying(
@@ -128,7 +129,9 @@ class Backoff:
         try:
             return function()
         except BaseException:  # user callback: its failure must not end the connection
-            logger.exception("retry_if=, wait= or stop= raised; the default rule applies")
+            logger.exception(
+                "retry_if=, wait= or stop= raised; the default rule applies", extra={"conn": self._name}
+            )
             return None
 
 

@@ -75,6 +75,15 @@ class Callbacks:
         """Wait while as many messages as may wait for ``recv`` do; False when ``is_over()`` came first."""
         return self._on_data is not None or self._inbox.wait_room(is_over)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether more messages may wait for ``recv``."""
+        return self._on_data is not None or self._inbox.has_room
+
+    def on_room(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called when there is room again."""
+        self._inbox.on_room(callback)
+
     def wake(self) -> None:
         """Have a blocked `wait_room` look again. Any thread."""
         self._inbox.wake()
@@ -111,6 +120,9 @@ class Callbacks:
 class Dispatcher(Protocol):
     """Where the callbacks run."""
 
+    is_immediate: bool
+    """Whether `run` is a plain call."""
+
     def run(self, event: Callable[[], None], size: int) -> None:
         """Have ``event`` run after all earlier ones; ``size``: the bytes it holds.
 
@@ -121,6 +133,16 @@ class Dispatcher(Protocol):
         """Wait until not too many events wait; False when ``is_over()`` came first (`wake` has it asked again).
 
         Threads: the reader only.
+        """
+
+    @property
+    def has_room(self) -> bool:
+        """Whether not too many events wait."""
+
+    def on_room(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called when there is room again; it must not block.
+
+        Threads: before the first event.
         """
 
     def wake(self) -> None:
@@ -145,6 +167,9 @@ class Dispatcher(Protocol):
 class ReaderDispatcher:
     """Run events on the reader thread, at once: the lowest latency. A `Dispatcher`."""
 
+    is_immediate = True
+    has_room = True
+
     def run(self, event: Callable[[], None], size: int) -> None:
         """Run ``event``.
 
@@ -158,6 +183,12 @@ class ReaderDispatcher:
         Threads: the reader only.
         """
         return True
+
+    def on_room(self, callback: Callable[[], None]) -> None:
+        """Do nothing.
+
+        Threads: any.
+        """
 
     def wake(self) -> None:
         """Do nothing.
@@ -196,6 +227,8 @@ class ThreadDispatcher:
     callbacks never overlap.
     """
 
+    is_immediate = False
+
     def __init__(self, life: Life, clock: Clock, name: str, max_size: int) -> None:
         self._life = life
         self._forever = Deadline(clock, None)
@@ -226,6 +259,18 @@ class ThreadDispatcher:
         Threads: the reader only.
         """
         return self._queue.wait_room(is_over)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the queue has room."""
+        return self._queue.has_room
+
+    def on_room(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called when the queue has room again.
+
+        Threads: before the first event.
+        """
+        self._queue.on_room(callback)
 
     def wake(self) -> None:
         """Have a blocked `wait_room` look again.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn, Unpack, cast
 
-from connman.clock import Clock, SystemClock
+from connman.clock import LONGEST_WAIT, Clock, SystemClock
 from connman.connection import fork
 from connman.connection.attempt import Channel
 from connman.connection.callbacks import (
@@ -19,14 +20,14 @@ from connman.connection.callbacks import (
     ReaderDispatcher,
     ThreadDispatcher,
 )
+from connman.connection.cycle import Cycle, Readers
 from connman.connection.life import Life
 from connman.connection.queue import BoundedQueue
-from connman.connection.reader import Reader
+from connman.connection.reader import ThreadReaders
 from connman.endpoint import Endpoint
 from connman.errors import ConnectError, ConnectionClosed, InvalidOption, printable
 from connman.options import OptionArguments, make_options, shows_options
 from connman.records import Message, State
-from connman.threads import spawn
 from connman.transport.base import Dialer
 from connman.transport.openers import EndpointDialer
 from connman.transport.proxy import import_lazy_parts, usable_proxy
@@ -89,6 +90,7 @@ class Core:
         self.name = printable(name) if name else f"{self.endpoint or type(target).__name__}#{self.id}"
         self._dialer = cast(Dialer, target) if is_dialer else EndpointDialer()
         self._clock = clock or SystemClock()
+        self._readers: Readers = ThreadReaders()
         self._watchers: tuple[Callable[[Connection, State], None], ...] = ()
         self._build()
         fork.register(self)
@@ -119,7 +121,7 @@ class Core:
         self._dispatcher: Dispatcher = ReaderDispatcher()
         if options.dispatch == "thread":
             self._dispatcher = ThreadDispatcher(self._life, clock, self.name, options.max_message_size)
-        self._reader = Reader(
+        self._cycle = Cycle(
             cast("Connection", self),
             self._life,
             options,
@@ -133,7 +135,7 @@ class Core:
 
     def _start_reader(self) -> None:
         try:
-            spawn(f"reader-{self.name}", self._reader.run_loop)
+            self._readers.start(self._cycle)
         except RuntimeError as error:
             self._life.reader_failed(ConnectError(self.name, (), f"no reader thread: {error}"))
 
@@ -182,7 +184,8 @@ class Core:
 
         Threads: any but connman's own.
         """
-        return self._life.wait_gone(within)
+        until = time.monotonic() + min(within, LONGEST_WAIT)
+        return self._life.wait_gone(within) and self._readers.wait_gone(max(0.0, until - time.monotonic()))
 
     def abort(self) -> None:
         """Break what was told to end and has not; nothing before that.
@@ -222,6 +225,13 @@ class Core:
             self._inbox.wake()
         for watcher in self._watchers:
             watcher(cast("Connection", self), state)
+
+    def read_by(self, readers: Readers) -> None:
+        """Be read by ``readers`` instead of by a thread of its own.
+
+        Threads: before the connection is started.
+        """
+        self._readers = readers
 
     def note_received(self, count: int) -> None:
         """Count messages.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from connman.clock import Clock, Timer
 from connman.errors import PingTimeout
@@ -20,11 +21,22 @@ class Keepalive:
     got (a callback that blocks), the peer is not judged; its return to reading counts as life. After a suspension the
     peer is pinged first and judged ``timeout`` later.
 
+    ``is_watched``: whether somebody reads or would at once; without it, whether the reader is inside ``receive``.
+
     Threads: `start` and `stop` from the reader; the ticks run on the timer thread and never block.
     """
 
-    def __init__(self, transport: Transport, clock: Clock, interval: float, timeout: float) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        clock: Clock,
+        interval: float,
+        timeout: float,
+        *,
+        is_watched: Callable[[], bool] | None = None,
+    ) -> None:
         self._transport = transport
+        self._is_watched = is_watched or (lambda: transport.reading)
         transport.progress.window = timeout
         self._clock = clock
         self._interval = interval
@@ -62,7 +74,7 @@ class Keepalive:
 
     def _judge_at(self) -> float:
         # The answer may lie unread in the socket while a callback of the user's keeps the reader.
-        if not self._transport.reading:
+        if not self._is_watched():
             return self._clock.now() + self._interval
         return max(self._transport.life + self._interval, self._probed_at) + self._timeout
 

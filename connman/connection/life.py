@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from connman.clock import LONGEST_WAIT, Clock, Deadline
+from connman.connection.counters import Counters
 from connman.connection.future import ConnectedFuture
 from connman.errors import ConnectionClosed, ConnmanError, NotConnected, WaitTimeout
 from connman.records import State, Stats
@@ -19,27 +20,6 @@ from connman.transport.base import Dial, Transport
 
 if TYPE_CHECKING:
     from connman.connection.connection import Connection
-
-
-@dataclass(slots=True)
-class Counters:
-    """What has been counted in earlier generations; guarded by the life's lock."""
-
-    opens: int = 0
-    losses: int = 0
-    failed_attempts: int = 0
-    messages_out: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    ping_rtt: float | None = None
-
-    def add(self, transport: Transport) -> None:
-        """Add what ``transport`` has counted."""
-        self.messages_out += transport.messages_out
-        self.bytes_in += transport.bytes_in
-        self.bytes_out += transport.bytes_out
-        if transport.ping_rtt is not None:
-            self.ping_rtt = transport.ping_rtt
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +64,8 @@ class Life:
         self._threads: set[threading.Thread] = set()
         self._has_reader = False
         self._reader_id: int | None = None
+        self._dialler_id: int | None = None
+        self._wake_reader: Callable[[], None] | None = None
         self._starter: int | None = None
 
     # Asking for a connection.
@@ -133,6 +115,7 @@ class Life:
     def _forget_reader_locked(self) -> None:
         # The system gives a thread's number to the next one that starts, which must not be taken for the reader.
         self._has_reader, self._reader_id, self._starter = False, None, None
+        self._dialler_id = self._wake_reader = None
         self._condition.notify_all()
 
     def _new_future(self) -> ConnectedFuture:
@@ -216,6 +199,16 @@ class Life:
             Deadline.after(self._clock, delay).wait_for(
                 self._condition, lambda: self._is_hurried or self.closing is not None
             )
+        self.retry()
+
+    @property
+    def is_wait_over(self) -> bool:
+        """Whether `hurry` or `disconnect` has cut the wait between two attempts."""
+        return self._is_hurried or self.closing is not None
+
+    def retry(self) -> None:
+        """Leave the wait between two attempts for the next one, unless the connection was ended."""
+        with self._lock:
             self._is_hurried = False
             if self.closing is not None:
                 return
@@ -230,6 +223,9 @@ class Life:
             if self.state is State.WAITING:
                 self._is_hurried = True
                 self._condition.notify_all()
+            wake = self._wake_reader
+        if wake is not None:
+            wake()
 
     def disconnect(self, closing: ConnectionClosed, timeout: float) -> None:
         """End it for good, in whatever phase it is, without blocking. Idempotent: the first call's code counts."""
@@ -240,11 +236,13 @@ class Life:
             self.state = State.CLOSED
             # One that has opened stays as it is, but whoever asks from now on gets another.
             future, self._future = self._future, None
-            dial, transport = self._dial, self.transport
+            dial, transport, wake = self._dial, self.transport, self._wake_reader
             self._condition.notify_all()
         # Outside the lock: each of these takes locks of its own, and Futures call back. All are told, whatever one of
         # them raises (a Ctrl-C, a Future's callback): nobody tells them a second time.
         with contextlib.ExitStack() as everyone:
+            if wake is not None:
+                everyone.callback(wake)  # called last
             everyone.callback(self._watch, State.CLOSED)
             if future is not None:
                 everyone.callback(_fail, future, closing)
@@ -266,18 +264,27 @@ class Life:
         with self._lock:
             self._threads = {known for known in self._threads if known.is_alive()} | {thread}
 
-    def claim_reader(self) -> bool:
-        """Make the calling thread the reader; False when none is wanted: its start was interrupted and given up."""
+    def claim_reader(self, wake: Callable[[], None] | None = None) -> bool:
+        """Make the calling thread the reader; False when none is wanted: its start was interrupted and given up.
+
+        ``wake``: of a reader that is shared with others and does not wait in here; called, on any thread, when a wait
+        between two attempts is cut or the connection is ended. It must not block.
+        """
         with self._lock:
             if not self._has_reader or self._reader_id is not None:
                 return False
-            self._reader_id = threading.get_ident()
-        self.note_thread(threading.current_thread())
+            self._reader_id, self._wake_reader = threading.get_ident(), wake
+        if wake is None:
+            self.note_thread(threading.current_thread())
         return True
+
+    def note_dialler(self, thread_id: int | None) -> None:
+        """Have ``thread_id`` count as the reader's while it dials for it; None when it has."""
+        self._dialler_id = thread_id
 
     def is_reader(self) -> bool:
         """Return whether the calling thread is the one that dials and reads."""
-        return self._has_reader and self._reader_id == threading.get_ident()
+        return self._has_reader and threading.get_ident() in (self._reader_id, self._dialler_id)
 
     def wait_gone(self, timeout: float) -> bool:
         """Wait until the connection's threads are gone; False when ``timeout`` seconds did not do.
@@ -327,19 +334,8 @@ class Life:
             transport, opened_at, error = self.transport, self.opened_at, self.last_error
         if transport is not None:
             counters.add(transport)
-        return Stats(
-            messages_in=messages_in,
-            messages_out=counters.messages_out,
-            bytes_in=counters.bytes_in,
-            bytes_out=counters.bytes_out,
-            opens=counters.opens,
-            losses=counters.losses,
-            failed_attempts=counters.failed_attempts,
-            callback_errors=callback_errors,
-            last_error=None if error is None else str(error),
-            ping_rtt=counters.ping_rtt,
-            uptime=0.0 if transport is None else self._clock.now() - opened_at,
-        )
+        uptime = 0.0 if transport is None else self._clock.now() - opened_at
+        return counters.snapshot(messages_in, callback_errors, error, uptime)
 
 
 def _fail(future: ConnectedFuture, error: BaseException) -> None:

@@ -38,6 +38,14 @@ class BoundedQueue(Generic[_T]):
         self._size = 0
         self._is_closed = False
         self._is_bounded = True
+        self._on_room: Callable[[], None] | None = None
+
+    def on_room(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called, on the thread that takes, whenever there is room again; it must not block.
+
+        Threads: before the queue is used.
+        """
+        self._on_room = callback
 
     def put(self, item: _T) -> None:
         """Append ``item`` once there is room, waiting for it without a limit; once it is closed ``item`` is dropped.
@@ -101,10 +109,16 @@ class BoundedQueue(Generic[_T]):
                 raise WaitTimeout("no message in time")
             if error is not None:
                 raise error
+            had_room = self.has_room
             item = self._items.popleft()
             self._size -= self._size_of(item)
+            if had_room or not self.has_room:
+                return item
             self._not_full.notify_all()
-            return item
+        # Outside the lock: whoever is told may look into this queue.
+        if self._on_room is not None:
+            self._on_room()
+        return item
 
     def wake(self) -> None:
         """Have everyone who waits look again.

@@ -4,9 +4,13 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from functools import partial
 from typing import Any, Self
 
 from connman import Connection, ConnmanError, Message, Reset
+from connman.clock import Timer
+from connman.connection.shared import SharedReaders
 from connman.testing import FakeClock, Peer, ScriptedDialer
 from connman.testing.dialer import Outcome
 from tests.waiting import eventually
@@ -77,11 +81,42 @@ class Told:
         return self
 
 
+class TimerClock(FakeClock):
+    """A clock for shared readers, which wait between two attempts by a timer: those delays count as well."""
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        timer = super().call_later(delay, callback)
+        if isinstance(callback, partial) and callback.func.__name__ == "post":  # not a close's, nor a ping's
+            with self._changed:
+                self._delays.append(delay)
+                self._changed.notify_all()
+        return timer
+
+    def wait_until_waiting(self, count: int = 1, timeout: float = PATIENCE, *, delays: int = 0) -> None:
+        super().wait_until_waiting(0 if delays else count, timeout, delays=delays)
+
+
+# Which readers the rigs of the running test have; conftest.py runs the tests of a life with each.
+reader_kind = ContextVar("reader_kind", default="thread")
+
+
+def read_as_told(conn: Connection, clock: Any) -> None:
+    """Give `conn` the kind of reader that the running test is about."""
+    if reader_kind.get() == "shared":
+        conn.read_by(SharedReaders(1, "rig", clock))
+
+
+def reader_name() -> str:
+    """Return the name of the thread that reads a rig."""
+    return "connman-readers-rig-1" if reader_kind.get() == "shared" else "connman-reader-rig"
+
+
 class Rig:
     """A `Connection` named "rig" whose dials follow `script`; leaving the with-block ends it. No pings unless asked for."""
 
     def __init__(self, script: Iterable[Outcome] | Callable[..., Outcome] = (OPEN,), **options: Any) -> None:
-        self.clock: Any = options.pop("clock", None) or FakeClock()
+        is_shared = reader_kind.get() == "shared"
+        self.clock: Any = options.pop("clock", None) or (TimerClock() if is_shared else FakeClock())
         self.dialer = ScriptedDialer(script)
         self.told = Told()
         defaults = {
@@ -92,6 +127,7 @@ class Rig:
             "name": "rig",
         }
         self.conn = Connection(self.dialer, clock=self.clock, **{**defaults, **options})
+        read_as_told(self.conn, self.clock)
 
     def __enter__(self) -> Self:
         return self

@@ -18,7 +18,8 @@ from connman.errors import (
     WaitTimeout,
 )
 from connman.testing import Peer
-from tests.connection.rig import DEAF, OPEN, PATIENCE, Rig, forever
+from tests.connection.rig import DEAF, OPEN, PATIENCE, Rig, forever, read_as_told
+from tests.waiting import eventually
 
 BAD = [ZeroDivisionError("a bug"), SystemExit(3), OSError("not ours")]
 
@@ -137,6 +138,7 @@ def test_a_target_that_raises_anything_is_a_failed_attempt(
         dial = staticmethod(failing_once(error, rig.dialer.dial))
 
     conn = Connection(Target(), clock=rig.clock, ping_interval=None, on_reset=rig.told.on_reset)
+    read_as_told(conn, rig.clock)
     conn.connect()
     rig.clock.advance(rig.wait_delay(1))
     conn.wait_open(PATIENCE)
@@ -189,7 +191,7 @@ def test_it_logs_in_again_on_every_transport() -> None:
             assert rig.conn.generation == number
             peer.drop()
             rig.told.wait(2 * number)
-            rig.clock.wait_until_waiting()
+            eventually(lambda: rig.clock.waiting or rig.clock.pending)
             rig.clock.advance(1)
 
 

@@ -11,7 +11,7 @@ import pytest
 from connman import Connection, Reset, State
 from connman.errors import ConnectionClosed
 from connman.testing import Peer
-from tests.connection.rig import OPEN, PATIENCE, REFUSED, Rig, forever, say
+from tests.connection.rig import OPEN, PATIENCE, REFUSED, Rig, forever, reader_name, say
 from tests.loopback import in_thread
 from tests.waiting import eventually
 
@@ -205,7 +205,7 @@ def test_an_exception_is_logged_counted_and_survived(
 def test_on_the_reader_they_come_on_one_thread() -> None:
     with Rig([OPEN]) as rig:
         rig.open().send("x")
-        assert [thread.name for thread in rig.told.wait(2).threads] == ["connman-reader-rig"]
+        assert [thread.name for thread in rig.told.wait(2).threads] == [reader_name()]
 
 
 def test_on_a_callback_thread_a_blocked_callback_does_not_hold_the_reader() -> None:
@@ -260,7 +260,7 @@ def test_the_callback_thread_ends_when_the_connection_is_idle_and_comes_back() -
     with Rig([OPEN, OPEN], dispatch="thread", reconnect=False) as rig:
         for _ in range(2):
             peer = rig.open()
-            eventually(lambda: names() == {"connman-reader-rig", "connman-callbacks-rig"})
+            eventually(lambda: names() == {reader_name(), "connman-callbacks-rig"})
             peer.drop()
             eventually(lambda: names() == set())
         assert rig.told.kinds == ["open", "lost", "open", "lost"]

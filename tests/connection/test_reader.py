@@ -15,7 +15,7 @@ from connman.records import Message
 from connman.testing import FakeClock, Peer, ScriptedDialer
 from connman.transport.base import Dial, Transport
 from connman.transport.memory import MemoryListener
-from tests.connection.rig import DEAF, HANG, OPEN, PATIENCE, REFUSED, Rig, forever, say
+from tests.connection.rig import DEAF, HANG, OPEN, PATIENCE, REFUSED, Rig, forever, read_as_told, say
 from tests.loopback import in_thread, refusing_port
 from tests.waiting import eventually
 
@@ -187,6 +187,7 @@ class Broken:
                 raise failure
 
             transport.receive = receive  # type: ignore[method-assign]
+            transport.receive_ready = receive  # type: ignore[method-assign,assignment]
         return transport
 
 
@@ -202,6 +203,7 @@ def test_a_failure_of_ours_is_a_loss_that_is_told_and_logged(
         on_reset=rig.told.on_reset,
         name="broken",
     )
+    read_as_told(conn, rig.clock)
     conn.connect()
     rig.clock.advance(rig.wait_delay(1))
     rig.told.wait(3)
@@ -273,13 +275,14 @@ def test_each_change_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
         rig.conn.disconnect()
         rig.conn.disconnect()
     levels, texts = zip(*lines(caplog), strict=True)
-    assert levels == ("WARNING", "INFO", "WARNING", "INFO")
-    assert "attempt failed" in texts[0]
-    assert "No route to host" in texts[0]
-    assert texts[0].endswith("next attempt in 3.00 s")
-    assert texts[1] == "rig: open"
-    assert texts[2] == "rig: lost: closed with code 1012: restart; next attempt in 3.00 s"
-    assert texts[3] == "rig: closed"
+    assert levels == ("DEBUG", "WARNING", "DEBUG", "INFO", "WARNING", "INFO")
+    assert texts[0] == texts[2] == "rig: dialling"
+    assert "attempt failed" in texts[1]
+    assert "No route to host" in texts[1]
+    assert texts[1].endswith("next attempt in 3.00 s")
+    assert texts[3] == "rig: open"
+    assert texts[4] == "rig: lost: closed with code 1012: restart; next attempt in 3.00 s"
+    assert texts[5] == "rig: closed"
 
 
 @pytest.mark.parametrize("phase", ["idle", "dialling", "waiting", "open"])

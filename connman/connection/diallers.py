@@ -1,0 +1,168 @@
+"""Threads that dial for readers who must not wait: few while dials are quick, more while they are slow."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from connman.clock import SystemClock, maybe_call_later
+from connman.errors import ConnmanError
+from connman.threads import spawn
+from connman.transport.base import Dial
+
+logger = logging.getLogger("connman.diallers")
+
+# Threads at once while dials are quick, and how many more each `_PATIENCE` seconds in which something still waits: a
+# server that takes 10 s to answer holds 200 dials up for 1.2 s, not for minutes.
+_FEW = 16
+_PATIENCE = 0.1
+# A dial that hangs is ended by its own deadline; no more than these hang at once.
+_MOST = 512
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    dial: Dial
+    work: Callable[[], None]
+    give_up: Callable[[ConnmanError], None]
+    wake: Callable[[], None]
+
+
+class Diallers:
+    """Run dials on threads of their own, which end when nothing is left to dial.
+
+    Threads: every method from any thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        # Guarded by _lock: everything below.
+        self._queue: deque[_Waiting] = deque()
+        self._threads: set[threading.Thread] = set()
+        self._limit = _FEW
+        self._active = 0
+        self._is_growing = False
+
+    def submit(self, dial: Dial, work: Callable[[], None], give_up: Callable[[ConnmanError], None]) -> None:
+        """Have ``work()`` run on a dialler, or ``give_up(error)`` if ``dial`` is aborted while it still waits for one.
+
+        Raises: RuntimeError when there is no thread for it, and none will come.
+        Threads: any; never blocks. ``give_up`` runs on the thread that aborts, and must not block.
+        """
+        waiting = _Waiting(dial, work, give_up, wake=lambda: self._cancel(waiting))
+        try:
+            dial.add_abortable(waiting.wake)
+        except ConnmanError as error:
+            give_up(error)
+            return
+        with self._lock:
+            self._queue.append(waiting)
+        try:
+            self._maybe_spawn()
+        except RuntimeError:
+            with self._lock:
+                self._queue.remove(waiting)
+            raise
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Run something else that must not be waited for, on a thread of its own, or here if none is granted.
+
+        Threads: any.
+        """
+        try:
+            thread = spawn(f"dialler-{self._name}", work)
+        except RuntimeError:
+            work()
+            return
+        with self._lock:
+            self._threads = {known for known in self._threads if known.is_alive()} | {thread}
+
+    def wait_gone(self, within: float) -> bool:
+        """Wait up to ``within`` seconds for all threads to end.
+
+        Threads: any but connman's own.
+        """
+        until = time.monotonic() + within
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+    def after_fork(self) -> None:
+        """Become fresh in a child process: the threads are the parent's.
+
+        Threads: the first one of the child that uses connman.
+        """
+        self._lock = threading.Lock()
+        self._queue = deque()
+        self._threads = set()
+        self._limit, self._active, self._is_growing = _FEW, 0, False
+
+    def _maybe_spawn(self) -> None:
+        with self._lock:
+            must_spawn = bool(self._queue) and self._active < self._limit
+            self._active += must_spawn
+            must_grow = bool(self._queue) and not must_spawn and not self._is_growing and self._limit < _MOST
+            self._is_growing = self._is_growing or must_grow
+        if must_spawn:
+            self._spawn()
+        if must_grow:
+            # The real clock: it is threads of the system that are short.
+            maybe_call_later(SystemClock(), _PATIENCE, self._grow)
+
+    def _spawn(self) -> None:
+        try:
+            thread = spawn(f"dialler-{self._name}", self._loop)
+        except RuntimeError:
+            with self._lock:
+                self._active -= 1
+                is_last = self._active == 0
+            if is_last:
+                raise
+            return
+        with self._lock:
+            self._threads = {known for known in self._threads if known.is_alive()} | {thread}
+
+    def _grow(self) -> None:
+        with self._lock:
+            self._is_growing = False
+            missing = min(len(self._queue), _FEW, _MOST - self._limit)
+            self._limit += missing
+        for _ in range(missing):
+            self._maybe_spawn()
+        self._maybe_spawn()  # which comes back here as long as something waits
+
+    def _cancel(self, waiting: _Waiting) -> None:
+        with self._lock:
+            if waiting not in self._queue:
+                return  # a dialler has it
+            self._queue.remove(waiting)
+        try:
+            waiting.dial.check_aborted()
+        except ConnmanError as error:
+            waiting.give_up(error)
+
+    def _loop(self) -> None:
+        while (waiting := self._next()) is not None:
+            waiting.dial.remove_abortable(waiting.wake)
+            try:
+                waiting.work()
+            except BaseException:  # top of a thread: what dials says itself why a dial failed
+                logger.exception("a dialler failed")
+            # What it held must not live until the next dial.
+            del waiting
+
+    def _next(self) -> _Waiting | None:
+        with self._lock:
+            if self._queue and self._active <= self._limit:
+                return self._queue.popleft()
+            self._active -= 1
+            if not self._active:
+                self._limit = _FEW
+            return None

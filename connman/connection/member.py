@@ -1,0 +1,241 @@
+"""One connection among many that a thread reads: its life in steps, none of which waits for the network."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from connman.clock import Clock, Timer, maybe_call_later
+from connman.connection.cycle import Cycle, internal
+from connman.connection.diallers import Diallers
+from connman.errors import ConnectError, ConnectionClosed, ConnmanError
+from connman.records import Message
+from connman.transport.base import Dial, Transport
+
+logger = logging.getLogger("connman.connection")
+
+_Outcome = tuple[Transport, list[Message]] | ConnmanError
+
+
+class Host(Protocol):
+    """The thread that reads members, as they see it."""
+
+    clock: Clock
+    diallers: Diallers
+
+    def post(self, member: Member, step: Callable[[], None]) -> None:
+        """Have the thread call ``step()`` soon; nothing when it has left ``member``.
+
+        Threads: any; never blocks.
+        """
+
+    def watch(self, member: Member, fd: int, reads_when: int) -> None:
+        """Have ``member.read()`` called whenever ``fd`` is READABLE or WRITABLE, as ``reads_when`` says; 0: not any more.
+
+        Threads: the reading one.
+        """
+
+    def is_watching(self) -> bool:
+        """Whether what arrives is read at once: no callback holds the thread up.
+
+        Threads: any.
+        """
+
+    def leave(self, member: Member) -> None:
+        """Forget ``member``: nothing is left to do.
+
+        Threads: the reading one.
+        """
+
+
+class _Phase(enum.Enum):
+    IDLE = "idle"
+    HELD = "held"  # before an attempt: too much waits for the thread of its callbacks
+    DIALLING = "dialling"
+    READING = "reading"
+    PAUSED = "paused"  # open, but nobody takes what was read
+    WAITING = "waiting"
+
+
+class Member:
+    """One connection that a `Host` reads.
+
+    Threads: the host's, but for what is said there.
+    """
+
+    __slots__ = ("_host", "_phase", "_timer", "_waits", "_watched_for", "cycle", "transport")
+
+    def __init__(self, cycle: Cycle, host: Host) -> None:
+        self.cycle = cycle
+        self.transport: Transport | None = None
+        self._host = host
+        self._phase = _Phase.IDLE
+        self._timer: Timer | None = None
+        self._waits = 0  # between attempts, so far
+        self._watched_for = 0
+
+    def begin(self) -> None:
+        """Become the connection's reader and begin its first attempt."""
+        look = partial(self._host.post, self, self._look)
+        if not self.cycle.life.claim_reader(look):
+            self._leave()
+            return
+        self.cycle.on_room(look)
+        self.cycle.restart()
+        self._attempt()
+
+    def _leave(self) -> None:
+        self._phase = _Phase.IDLE
+        self._host.leave(self)
+
+    def _look(self) -> None:
+        """See whether what it waits for has come: posted by whoever may have brought it."""
+        life, transport = self.cycle.life, self.transport
+        if self._phase is _Phase.WAITING and life.is_wait_over:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._wait_is_over(self._waits)
+        elif self._phase is _Phase.HELD:
+            self._attempt()
+        elif self._phase is _Phase.PAUSED and transport is not None:
+            if transport.error is not None:
+                self._ended(transport.error)
+            elif self.cycle.has_room:
+                self._resume()
+
+    # Dialling: on another thread.
+
+    def _attempt(self) -> None:
+        if not self.cycle.is_told:
+            self._phase = _Phase.HELD
+            return
+        dial = self.cycle.begin()
+        if dial is None:
+            self._leave()
+            return
+        self._phase = _Phase.DIALLING
+        try:
+            self._host.diallers.submit(dial, partial(self._dial, dial), self._tell_dialled)
+        except RuntimeError as error:
+            # The system is short of threads, which passes, or the interpreter ends, and the connection with it.
+            self._after(ConnectError(dial.name, (), f"no thread to dial: {error}"))
+
+    def _dial(self, dial: Dial) -> None:
+        """Dial. Threads: a dialler's."""
+        life = self.cycle.life
+        life.note_dialler(threading.get_ident())
+        try:
+            outcome: _Outcome = self.cycle.dial(dial)
+        except BaseException as bug:  # top of a thread: the connection would wait for ever
+            logger.exception("dialling failed", extra={"conn": self.cycle.name})
+            outcome = internal(bug)
+        finally:
+            life.note_dialler(None)
+        self._tell_dialled(outcome)
+
+    def _tell_dialled(self, outcome: _Outcome) -> None:
+        self._host.post(self, partial(self._dialled, outcome))
+
+    def _dialled(self, outcome: _Outcome) -> None:
+        if isinstance(outcome, ConnmanError):
+            self._after(outcome)
+            return
+        self.transport, first = transport, _ = outcome
+        transport.on_abort = partial(self._host.post, self, self._look)
+        if not self.cycle.opened(transport, first, self._host.is_watching):
+            self._ended(self.cycle.life.closing or ConnectionClosed())
+            return
+        if transport.fileno() < 0:
+            transport.watch(partial(self._host.post, self, self._maybe_read))
+        self._resume()
+
+    # Reading.
+
+    def read(self) -> None:
+        """Read once and deliver what that brought."""
+        transport = self.transport
+        assert transport is not None
+        messages, end = transport.receive_ready()
+        if messages:
+            self.cycle.deliver(messages)
+        if end is not None:
+            self._ended(end)
+        elif not self.cycle.has_room:
+            self._pause()
+        elif transport.reads_when != self._watched_for:
+            self._watch(transport, transport.reads_when)
+
+    def _maybe_read(self) -> None:
+        """Read a transport without a descriptor, until nothing is there: it tells of what comes, not of what is there."""
+        if self._phase is _Phase.READING and self.transport is not None:
+            before = self.transport.bytes_in
+            self.read()
+            if self.transport is not None and self.transport.bytes_in > before:
+                self._host.post(self, self._maybe_read)
+
+    def _resume(self) -> None:
+        self._phase = _Phase.READING
+        self.read()  # what came with the upgrade, or while it was paused
+        self._host.post(self, self._maybe_read)
+
+    def _pause(self) -> None:
+        assert self.transport is not None
+        self._watch(self.transport, 0)
+        self._phase = _Phase.PAUSED
+        self._host.post(self, self._look)  # it may have been taken meanwhile
+
+    def _watch(self, transport: Transport, reads_when: int) -> None:
+        self._watched_for = reads_when
+        if (fd := transport.fileno()) >= 0:
+            self._host.watch(self, fd, reads_when)
+
+    # Ending.
+
+    def _ended(self, error: ConnmanError) -> None:
+        self._let_go()
+        self._after(error)
+
+    def _let_go(self) -> None:
+        transport, self.transport = self.transport, None
+        self.cycle.stop_keepalive()
+        if transport is None:
+            return
+        if self._watched_for:
+            self._watch(transport, 0)
+        transport.on_abort = None
+        if transport.is_slow_to_dispose:
+            self._host.diallers.run(transport.dispose)
+        else:
+            transport.dispose()
+
+    def _after(self, error: ConnmanError) -> None:
+        delay = self.cycle.ended(error)
+        if delay is None:
+            self._attempt()
+            return
+        self._phase = _Phase.WAITING
+        self._waits += 1
+        due = partial(self._wait_is_over, self._waits)
+        self._timer = maybe_call_later(self._host.clock, delay, partial(self._host.post, self, due))
+
+    def _wait_is_over(self, number: int) -> None:
+        # A late timer, of a wait that was cut, must not cut the next.
+        if self._phase is _Phase.WAITING and self._waits == number:
+            self.cycle.life.retry()
+            self._attempt()
+
+    def fail(self, bug: BaseException) -> None:
+        """Have a bug of ours end the transport, or at least the connection, and nothing else."""
+        try:
+            if self.transport is not None:
+                logger.error("reading failed", exc_info=bug, extra={"conn": self.cycle.name})
+                self._ended(internal(bug))
+                return
+            self.cycle.failed(bug)
+        except BaseException as another:  # top of a thread: the other connections are not concerned
+            self.cycle.failed(another)
+        self._leave()
