@@ -48,6 +48,36 @@ def feed_all(codec: FrameCodec, chunks: Iterable[bytes]) -> list[Message]:
     return messages
 
 
+class Counted(bytes):
+    """A chunk that counts the bytes which are copied out of it, by slicing or whole."""
+
+    copied = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        got = super().__getitem__(key)
+        if isinstance(got, bytes):
+            Counted.copied += len(got)
+            return Counted(got)
+        return got
+
+
+def copied_from(codec: FrameCodec, data: bytes, size: int) -> int:
+    """Return how many bytes a codec copies out of the chunks of this size that it gets."""
+    before = Counted.copied
+    feed_all(codec, (Counted(data[i : i + size]) for i in range(0, len(data), size)))
+    assert codec.end is None
+    return Counted.copied - before
+
+
+def in_frames(number: int, first: int, payload: bytes) -> bytes:
+    """Return a message in so many frames of the same size."""
+    step = -(-len(payload) // number)
+    pieces = [payload[i : i + step] for i in range(0, len(payload), step)]
+    heads = [first, *[0] * (len(pieces) - 1)]
+    heads[-1] |= 0x80
+    return b"".join(map(frame, heads, pieces))
+
+
 def outcome(
     chunks: Iterable[bytes], limit: int = MIB, make: Callable[..., FrameCodec] = FrameCodec
 ) -> tuple[Any, ...]:

@@ -27,9 +27,11 @@ from tests.transport.streams import (
     PING,
     PLACES,
     TEXT,
+    copied_from,
     cut,
     feed_all,
     frame,
+    in_frames,
     outcome,
     unmask,
 )
@@ -464,6 +466,20 @@ def test_work_grows_with_what_comes_and_with_what_it_becomes() -> None:
 
     for make_stream, number in ((fragments, 4000), (zeros, 16), (chunks, 4)):
         assert calls_for(make_stream(2 * number)) < 2.2 * calls_for(make_stream(number))
+
+
+@pytest.mark.parametrize("number", [1, 1000])
+@pytest.mark.parametrize("size", [4096, 262144])
+def test_64_mib_are_taken_out_of_their_chunks_once(number: int, size: int) -> None:
+    data = in_frames(number, 2 | RSV1, Packer(Deflate(), 0).pack(bytes(64 * MIB)))
+    assert copied_from(make(64 * MIB), data, size) < 1.01 * len(data)  # heads are looked at first
+
+
+def test_what_is_left_of_a_chunk_is_copied_once_for_each_mebibyte_that_comes_out() -> None:
+    """Which is at least what inflating it cost, since a chunk has 256 KiB."""
+    chunk = frame(PACKED_BINARY, bomb(MIB)) * 200
+    assert len(chunk) < 262144
+    assert copied_from(make(agreed=Deflate(server_no_context_takeover=True)), chunk, len(chunk)) < 200 * MIB
 
 
 # Writing.

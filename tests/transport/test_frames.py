@@ -26,10 +26,12 @@ from tests.transport.streams import (
     STREAMS,
     TEXT,
     TEXTS,
+    copied_from,
     cut,
     damaged_streams,
     feed_all,
     frame,
+    in_frames,
     message_streams,
     outcome,
     unmask,
@@ -356,6 +358,13 @@ def test_a_frame_of_64_mib_in_small_chunks_is_copied_a_fixed_number_of_times() -
         tracemalloc.stop()
     assert len(messages[0]) == 64 * MIB
     assert peak < 2.3 * 64 * MIB
+
+
+@pytest.mark.parametrize("number", [1, 1000])
+@pytest.mark.parametrize("size", [4096, 262144])
+def test_64_mib_are_taken_out_of_their_chunks_once(number: int, size: int) -> None:
+    data = in_frames(number, 2, bytes(64 * MIB))
+    assert copied_from(FrameCodec(64 * MIB), data, size) < 1.01 * len(data)  # heads are looked at first
 
 
 def test_100_000_fragments_make_one_message() -> None:
