@@ -46,7 +46,8 @@ class Pipe:
         self.can_ping = codec.encode_ping(b"") is not None
         self.reading = False
         self.life = clock.now()
-        self.bytes_in = self.bytes_out = self.messages_out = 0
+        self.bytes_in = len(leftover)
+        self.bytes_out = self.messages_out = 0
         self.ping_rtt: float | None = None
         self._stream = stream
         self._codec = codec
@@ -84,9 +85,9 @@ class Pipe:
         self.reading = True
         try:
             while codec.end is None:
-                chunk, self._leftover = self._leftover or self._recv(deadline), b""
-                self.bytes_in += len(chunk)
+                chunk = (self._error is None and self._leftover) or self._recv(deadline)
                 messages = codec.feed(chunk)
+                self._leftover = codec.rest
                 now = self._clock.now()
                 if self.progress.is_life(len(chunk), codec.frames, now):
                     self.life = now
@@ -113,6 +114,7 @@ class Pipe:
         if not chunk:
             own = self._close_request
             raise self._ended(self._codec.eof() if own is None else ConnectionClosed(*own))
+        self.bytes_in += len(chunk)
         return chunk
 
     def _take_pong(self, payload: bytes) -> None:
@@ -171,7 +173,7 @@ class Pipe:
                     self._flush_control_locked()
                 if self._is_close_queued:  # in answer to the peer's: nothing may follow it (RFC 6455 5.5.1)
                     raise NotConnected("the peer has closed the connection")
-                self._write_locked(frames, deadline)
+                self._write_locked(self._codec.finish(frames) if self._codec.is_ordered else frames, deadline)
             finally:
                 self._send_lock.release()
         finally:
