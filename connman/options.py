@@ -52,7 +52,7 @@ class Options:
     ``ping_interval``: between pings, None for none. ``ping_timeout``: without a sign of life after a ping.
     ``max_message_size``: bytes; also the bound of what waits to be taken. ``retry_if(error)``: True or False, None for
     the table of `connman.errors.retry_verdict`. ``headers``: of the upgrade; a callable is asked for each attempt.
-    ``subprotocols``: offered; a server that takes none is refused. ``compression``: only None so far.
+    ``subprotocols``: offered; a server that takes none is refused. ``compression``: "deflate" offers it to ws and wss.
     ``ssl_context``: used as it is; None verifies against the system's authorities. ``proxy``: a URL; None for no proxy;
     left out for what the environment says. ``framing``: ``connman.lines()`` or ``connman.length_prefixed()`` for byte
     streams; None for bytes as they come in. ``dispatch``: callbacks on the "reader" thread, or on a "thread" of theirs.
@@ -99,8 +99,8 @@ class Options:
     def _check_choices(self) -> None:
         if self.dispatch not in ("reader", "thread"):
             raise InvalidOption("dispatch is 'reader' or 'thread'")
-        if self.compression is not None:
-            raise InvalidOption("compression: only None so far")
+        if self.compression not in ("deflate", None):
+            raise InvalidOption("compression is 'deflate' or None")
         if self.ssl_context is not None and not hasattr(self.ssl_context, "wrap_socket"):
             raise InvalidOption("ssl_context is an ssl.SSLContext or None")
         if self.framing is not None and not hasattr(self.framing, "codec"):

@@ -100,6 +100,8 @@ class Core:
         is_stream = self.endpoint is None or self.endpoint.scheme in ("tcp", "tls", "unix")
         if self._options.framing is not None and not is_stream:
             raise InvalidOption("framing is for byte streams: tcp, tls and unix")
+        if self._options.compression and self.endpoint and self.endpoint.scheme not in ("ws", "wss"):
+            raise InvalidOption("compression is for ws and wss")
         for what, value in zip(
             ("on_open", "on_data", "on_reset", "handshake"), (*self._on, self._handshake), strict=True
         ):

@@ -168,13 +168,16 @@ class Member:
             self._pause()
         elif transport.reads_when != self._watched_for:
             self._watch(transport, transport.reads_when)
+        if transport.rest:
+            self._host.post(self, self._maybe_read)
 
     def _maybe_read(self) -> None:
         """Read a transport without a descriptor, until nothing is there: it tells of what comes, not of what is there."""
-        if self._phase is _Phase.READING and self.transport is not None:
-            before = self.transport.bytes_in
+        transport = self.transport
+        if self._phase is _Phase.READING and transport is not None:
+            before = transport.bytes_in
             self.read()
-            if self.transport is not None and self.transport.bytes_in > before:
+            if transport.bytes_in > before:
                 self._host.post(self, self._maybe_read)
 
     def _resume(self) -> None:

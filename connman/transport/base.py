@@ -39,6 +39,8 @@ class Transport(Protocol):
     """The WebSocket subprotocol that was agreed on, None without one."""
     error: ConnmanError | None
     """Why it has ended, None while it has not."""
+    rest: bytes
+    """What has arrived and was not looked at yet: more to receive, whatever the network brings."""
     on_abort: Callable[[], None] | None
     """Called by `abort`, on its thread: what waits for anything but `receive` then looks at `error`. Must not block."""
 
@@ -193,6 +195,10 @@ class Codec(Protocol):
     """Payload of the newest pong, until the reader takes it."""
     end: ConnmanError | None
     """Why nothing more will come out; set once. Messages returned before stand."""
+    rest: bytes
+    """What of the last chunk is to be fed again, before anything else: all of it would have been too much at once."""
+    is_ordered: bool
+    """Whether a message depends on those encoded before it: then `finish` completes what `encode` began."""
 
     def feed(self, chunk: bytes) -> list[Message]:
         """Take what arrived and return the messages that are now complete. Never raises: a violation sets `end`."""
@@ -201,9 +207,15 @@ class Codec(Protocol):
         """Return the error for the peer's end of file at this point of the stream."""
 
     def encode(self, message: Data) -> bytes:
-        """Return the bytes that carry ``message``.
+        """Return the bytes that carry ``message``, or with `is_ordered` what `finish` makes them of.
 
         Raises: ValueError or TypeError for a message that the protocol cannot carry.
+        """
+
+    def finish(self, frames: list[bytes]) -> list[bytes]:
+        """Return the bytes that carry messages that were encoded; they go out next, in this order, or nothing does.
+
+        Threads: one at a time (the send lock).
         """
 
     def encode_ping(self, payload: bytes) -> bytes | None:

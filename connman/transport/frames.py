@@ -30,8 +30,11 @@ class FrameCodec:
     Threads: `feed`, `eof` and the attributes from the reader only; the encoders from any thread.
     """
 
+    is_ordered = False
+
     def __init__(self, max_message_size: int, *, mask: bool = True) -> None:
         self.frames = 0
+        self.rest = b""
         self.replies: list[bytes] = []
         self.pong: bytes | None = None
         self.end: ConnmanError | None = None
@@ -91,6 +94,13 @@ class FrameCodec:
             return self._frame(_WHOLE_BINARY, message)
         # Through a memoryview, because bytes() would also take numbers and lists.
         return self._frame(_WHOLE_BINARY, memoryview(message).tobytes())
+
+    def finish(self, frames: list[bytes]) -> list[bytes]:
+        """Return ``frames`` as they are: nothing in them depends on their order.
+
+        Threads: any; pure.
+        """
+        return frames
 
     def encode_ping(self, payload: bytes) -> bytes:
         """Return a ping frame.
@@ -202,7 +212,7 @@ class FrameCodec:
             return 2
         self._check_head(data[pos], data[pos + 1])
         length = data[pos + 1]
-        head = _head_size(length)
+        head = head_size(length)
         if available < head:
             return head
         if length > 125:
@@ -210,13 +220,20 @@ class FrameCodec:
             if length < (126 if head == 4 else 0x10000) or length >> 63:
                 raise ProtocolError("a frame length that is not in its shortest form, or negative", 1002)
         if data[pos] & _OPCODE < _CLOSE and len(self._message) + length > self._limit:
-            raise MessageTooBig(f"a message of more than {self._limit} bytes", 1009)
+            self._judge_long(data[pos], length)
         return head + length
+
+    def _judge_long(self, first: int, length: int) -> None:
+        """Refuse a data frame that makes its message too big."""
+        raise self._too_big()
+
+    def _too_big(self) -> MessageTooBig:
+        return MessageTooBig(f"a message of more than {self._limit} bytes", 1009)
 
     def _check_head(self, first: int, second: int) -> None:
         opcode = first & _OPCODE
         if first & _RESERVED:
-            raise ProtocolError("reserved bits are set, but no extension was agreed on", 1002)
+            raise ProtocolError("reserved bits are set for which nothing was agreed on", 1002)
         if second & _MASKED:
             raise ProtocolError("a masked frame from the server", 1002)
         if opcode >= _CLOSE:
@@ -234,7 +251,7 @@ class FrameCodec:
     def _take(self, frame: memoryview, messages: list[Message]) -> None:
         """Act on one complete frame whose header has passed `_measure`."""
         first = frame[0]
-        payload = frame[_head_size(frame[1]) :]
+        payload = frame[head_size(frame[1]) :]
         opcode = first & _OPCODE
         if opcode >= _CLOSE:
             self._take_control(opcode, bytes(payload))
@@ -295,8 +312,11 @@ class FrameCodec:
         return b"".join((head, key, masked(payload, key)))
 
 
-def _head_size(second: int) -> int:
-    """Return the size of an unmasked header from its second byte."""
+def head_size(second: int) -> int:
+    """Return the size of an unmasked header from its second byte.
+
+    Threads: any; pure.
+    """
     return 2 if second < 126 else 4 if second == 126 else 10
 
 

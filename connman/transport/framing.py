@@ -24,8 +24,11 @@ class _StreamCodec(ABC):
     Threads: `feed`, `eof` and the attributes from the reader only; the encoders from any thread.
     """
 
+    is_ordered = False
+
     def __init__(self, max_message_size: int) -> None:
         self.frames = 0
+        self.rest = b""
         self.replies: list[bytes] = []
         self.pong: bytes | None = None
         self.end: ConnmanError | None = None
@@ -60,6 +63,13 @@ class _StreamCodec(ABC):
         if self._cut:
             return ConnectionLost("the stream ended in the middle of a message")
         return ConnectionClosed()
+
+    def finish(self, frames: list[bytes]) -> list[bytes]:
+        """Return ``frames`` as they are: nothing in them depends on their order.
+
+        Threads: any; pure.
+        """
+        return frames
 
     def encode_ping(self, payload: bytes) -> bytes | None:
         """Return None: there are no pings.

@@ -45,12 +45,13 @@ class Pipe:
         self.can_ping = codec.encode_ping(b"") is not None
         self.reading = False
         self.life = clock.now()
-        self.bytes_in = self.bytes_out = self.messages_out = 0
+        self.bytes_in = len(leftover)
+        self.bytes_out = self.messages_out = 0
         self.ping_rtt: float | None = None
         self._stream = stream
         self._codec = codec
         self._clock = clock
-        self._leftover = leftover
+        self.rest = leftover
         self._pid = os.getpid()
         self.progress = Progress()
         self.on_abort: Callable[[], None] | None = None
@@ -84,8 +85,7 @@ class Pipe:
         self.reading = True
         try:
             while codec.end is None:
-                chunk, self._leftover = self._leftover or self._recv(deadline), b""
-                if messages := self._take(chunk):
+                if messages := self._take((self.error is None and self.rest) or self._recv(deadline)):
                     return messages
             raise self._finish(codec.end)
         finally:
@@ -99,20 +99,23 @@ class Pipe:
         codec = self._codec
         if codec.end is not None:
             return [], self._finish(codec.end)
-        try:
-            chunk, self._leftover = self._leftover or self._stream.recv_some(), b""
-        except OSError as error:
-            return [], self._broken(error)
+        chunk: bytes | None = self.rest if self.error is None else b""
         if not chunk:
-            return [], None if chunk is None else self._eof()
+            try:
+                chunk = self._stream.recv_some()
+            except OSError as error:
+                return [], self._broken(error)
+            if not chunk:
+                return [], None if chunk is None else self._eof()
+            self.bytes_in += len(chunk)
         messages = self._take(chunk)
         end = self._codec.end
         return messages, None if end is None else self._finish(end)
 
     def _take(self, chunk: bytes) -> list[Message]:
         codec = self._codec
-        self.bytes_in += len(chunk)
         messages = codec.feed(chunk)
+        self.rest = codec.rest
         now = self._clock.now()
         if self.progress.is_life(len(chunk), codec.frames, now):
             self.life = now
@@ -153,6 +156,7 @@ class Pipe:
             raise self._broken(error) from error
         if not chunk:
             raise self._eof()
+        self.bytes_in += len(chunk)
         return chunk
 
     def _broken(self, error: OSError) -> ConnmanError:
@@ -218,7 +222,7 @@ class Pipe:
                     self._flush_control_locked()
                 if self._is_close_queued:  # in answer to the peer's: nothing may follow it (RFC 6455 5.5.1)
                     raise NotConnected("the peer has closed the connection")
-                self._write_locked(frames, deadline)
+                self._write_locked(self._codec.finish(frames) if self._codec.is_ordered else frames, deadline)
             finally:
                 self._send_lock.release()
         finally:

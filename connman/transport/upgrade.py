@@ -150,6 +150,8 @@ class HeadReader:
 def check_accepted(answer: Answer, key: str, offered: Sequence[str]) -> str | None:
     """Check an answer with status 101 as RFC 6455 4.1 asks, and return the subprotocol it chose.
 
+    But for its extensions, which ``extensions.agreed_deflate`` checks.
+
     A server that chooses none of those offered is refused, as browsers and websocket-client do.
 
     Raises: BadAnswer.
@@ -165,8 +167,6 @@ def check_accepted(answer: Answer, key: str, offered: Sequence[str]) -> str | No
     digest = hashlib.sha1((key + _GUID).encode(), usedforsecurity=False).digest()
     if answer.values("sec-websocket-accept") != [base64.b64encode(digest).decode()]:
         raise BadAnswer("the answer's Sec-WebSocket-Accept is missing, wrong or repeated")
-    if answer.values("sec-websocket-extensions"):
-        raise BadAnswer("the answer has an extension that was not offered")
     chosen = answer.values("sec-websocket-protocol")
     if len(chosen) > 1 or not set(chosen) <= set(offered):
         raise BadAnswer("the answer has a subprotocol that was not offered")

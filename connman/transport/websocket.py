@@ -13,7 +13,9 @@ import websocket
 from connman.clock import Deadline
 from connman.errors import BadUpgrade, UpgradeRefused
 from connman.transport.base import Dial
+from connman.transport.deflate import DeflateCodec
 from connman.transport.dial import discard_on_error, open_socket
+from connman.transport.extensions import OFFER, Deflate, agreed_deflate
 from connman.transport.frames import FrameCodec
 from connman.transport.pipe import Pipe
 from connman.transport.sockets import DialSocket, SocketGuard
@@ -54,7 +56,8 @@ def open_websocket(dial: Dial) -> Pipe:
         with dial.step("upgrade"):
             upgrade.run()
         stream = TlsStream(guard) if endpoint.is_secure else TcpStream(guard)
-        codec = FrameCodec(dial.options.max_message_size)
+        limit = dial.options.max_message_size
+        codec = DeflateCodec(limit, upgrade.deflate) if upgrade.deflate else FrameCodec(limit)
         pipe = Pipe(endpoint.scheme, stream, codec, dial.clock, upgrade.leftover)
         pipe.subprotocol = upgrade.subprotocol
         dial.remove_abortable(guard.shutdown)
@@ -85,6 +88,8 @@ class _Upgrade:
     def __init__(self, dial: Dial, guard: SocketGuard, request: Request) -> None:
         self.leftover = b""
         self.subprotocol: str | None = None
+        self.deflate: Deflate | None = None
+        self._offers_deflate = dial.options.compression == "deflate"
         self._dial = dial
         self._guard = guard
         self._wire = DialSocket(guard, dial.deadline)
@@ -93,7 +98,7 @@ class _Upgrade:
         self._shown: io.BytesIO | None = None
 
     def run(self) -> None:
-        """Do the upgrade; afterwards `leftover` and `subprotocol` are set.
+        """Do the upgrade; afterwards `leftover`, `subprotocol` and `deflate` are set.
 
         Raises: UpgradeRefused, BadUpgrade, OSError.
         """
@@ -105,7 +110,7 @@ class _Upgrade:
                 url,
                 socket=self,
                 host=self._request.host,
-                header=list(self._request.headers),
+                header=[*self._request.headers, *([OFFER] if self._offers_deflate else [])],
                 subprotocols=list(self._request.subprotocols),
                 suppress_origin=True,
                 redirect_limit=0,
@@ -142,6 +147,8 @@ class _Upgrade:
         if self._shown is None:
             answer = self._read_answer()
             self.subprotocol = check_accepted(answer, self._key, self._request.subprotocols)
+            extensions = answer.values("sec-websocket-extensions")
+            self.deflate = agreed_deflate(extensions, is_offered=self._offers_deflate)
             self._shown = io.BytesIO(_shown(answer))
         return self._shown.read(size)
 

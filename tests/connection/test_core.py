@@ -40,6 +40,9 @@ def test_ids_and_names() -> None:
         ("ws://localhost", {"wait": 3}, InvalidOption),
         ("ws://localhost", {"dispatch": "process"}, InvalidOption),
         ("ws://localhost", {"framing": connman.lines()}, InvalidOption),
+        ("tcp://localhost:1", {"compression": "deflate"}, InvalidOption),
+        ("tls://localhost:1", {"compression": "deflate"}, InvalidOption),
+        ("unix:///tmp/x", {"compression": "deflate"}, InvalidOption),
         ("ws://localhost", {"colour": "red"}, TypeError),
     ],
 )

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import pytest
 import trustme
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
@@ -101,7 +102,8 @@ class WebSocketWire:
     """The frames of the websockets library."""
 
     def __init__(self) -> None:
-        self._protocol = ServerProtocol(max_size=None)
+        # Compressed for a client that offers it.
+        self._protocol = ServerProtocol(max_size=None, extensions=[ServerPerMessageDeflateFactory()])
         self._pieces: list[bytes] = []
         self._is_text = False
 
@@ -352,6 +354,16 @@ SUBJECTS = {
     "unix": SocketSubject(Traits("unix", has_boundaries=False, tells_drops=False), RawWire, "unix"),
     "ws": SocketSubject(Traits("ws", has_text=True, has_pings=True), WebSocketWire, "ws"),
     "wss": SocketSubject(Traits("wss", has_text=True, has_pings=True), WebSocketWire, "wss", is_secure=True),
+    "ws deflate": SocketSubject(
+        Traits("ws", has_text=True, has_pings=True), WebSocketWire, "ws", compression="deflate"
+    ),
+    "wss deflate": SocketSubject(
+        Traits("wss", has_text=True, has_pings=True),
+        WebSocketWire,
+        "wss",
+        is_secure=True,
+        compression="deflate",
+    ),
     "memory": MemorySubject(),
 }
 

@@ -21,6 +21,8 @@ from connman.errors import (
 )
 from connman.testing import FakeClock
 from connman.transport.base import Stream
+from connman.transport.deflate import DeflateCodec
+from connman.transport.extensions import Deflate
 from connman.transport.framing import RawCodec
 from connman.transport.memory import memory_pair
 from connman.transport.pipe import Pipe
@@ -522,6 +524,84 @@ def test_a_send_that_never_had_its_turn_ends_nothing() -> None:
     first.result(PATIENCE)
     near.send(["third"], 1)
     assert receive_all(far, 1) == ["third"]
+    near.dispose()
+    far.dispose()
+
+
+# Messages that depend on those before them
+
+
+def deflate_pair() -> tuple[socket.socket, Pipe, Pipe]:
+    """Return two pipes, behind the socket of the first."""
+    ours, theirs = socket.socketpair()
+    near, far = (
+        Pipe("test", TcpStream(SocketGuard(sock)), DeflateCodec(LIMIT, Deflate(), mask=False), SystemClock())
+        for sock in (ours, theirs)
+    )
+    return ours, near, far
+
+
+def test_compressed_messages_of_many_threads_leave_in_the_order_of_their_compression() -> None:
+    _, near, far = deflate_pair()
+    reader = Reader(far)
+    barrier = threading.Barrier(6)
+
+    def work(name: str) -> None:
+        barrier.wait()
+        for number in range(400):
+            near.send([f"{name} {number} " + name * 40, f"{name} {number} again, {name * 30}"], PATIENCE)
+
+    workers = [in_thread(work, name) for name in "abcdef"]
+    for worker in workers:
+        worker.result(PATIENCE)
+    got = [str(message) for message in reader.wait_for(6 * 800)]
+    for name in "abcdef":
+        numbers = [message.split()[1] for message in got if message.startswith(name)]
+        assert numbers == [str(number) for number in range(400) for _ in "12"]
+    near.close(1000, "", PATIENCE)
+    assert isinstance(ended(near), ConnectionClosed)
+    assert isinstance(reader.ended(), ConnectionClosed)
+    near.dispose()
+
+
+def test_a_compressed_message_that_never_had_its_turn_is_not_referred_to() -> None:
+    noise = random.Random(1).randbytes(4 * CAPACITY)
+    sock, near, far = deflate_pair()
+    with pytest.raises(TypeError):
+        near.send(["what is refused " * 10, 5], 1)  # type: ignore[list-item]
+    first = in_thread(near.send, [noise], 1000)
+    wait_until_full(sock)
+    with pytest.raises(SendTimeout, match="not begun"):
+        near.send(["what waits in vain " * 10], 0.01)
+    assert receive_all(far, 1) == [noise]
+    first.result(PATIENCE)
+    messages = ["what waits in vain " * 10, "what is refused " * 10]
+    near.send(messages, PATIENCE)
+    assert receive_all(far, 2) == messages
+    near.dispose()
+    far.dispose()
+
+
+def test_messages_that_inflate_to_too_much_at_once_are_received_one_after_the_other() -> None:
+    _, near, far = deflate_pair()
+    messages = [bytes([number]) * 3_000_000 for number in range(8)]
+    near.send([*messages, "last"], PATIENCE)
+    near.close(1000, "", PATIENCE)
+    batches = [far.receive(patient()) for _ in range(8)]
+    assert batches == [[message] for message in messages]
+    assert far.receive(patient()) == ["last"]
+    assert far.bytes_in == near.bytes_out
+    assert isinstance(ended(far), ConnectionClosed)
+    near.dispose()
+    far.dispose()
+
+
+def test_an_abort_drops_what_is_not_inflated_yet() -> None:
+    _, near, far = deflate_pair()
+    near.send([bytes(3_000_000)] * 8, PATIENCE)
+    assert len(far.receive(patient())) == 1
+    far.abort(PingTimeout("silence"))
+    assert isinstance(ended(far), PingTimeout)
     near.dispose()
     far.dispose()
 

@@ -188,7 +188,6 @@ def test_a_good_answer_passes() -> None:
         (answered(accept=ACCEPT.lower()), []),
         (answered(accept=ACCEPT.swapcase()), []),
         (answered(accept=[ACCEPT, ACCEPT]), []),
-        (answered(extensions="permessage-deflate"), []),
         (answered(protocol="chat"), []),
         (answered(protocol="chat"), ["other"]),
         (answered(protocol="CHAT"), ["chat"]),

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import trustme
 from websocket._handshake import CookieJar
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.sync.server import ServerConnection
 from websockets.sync.server import serve as serve_websockets
 
@@ -419,16 +420,58 @@ def test_no_secret_is_in_an_error_or_a_log(
     assert not [text for text in texts if SECRET in text]
 
 
+# Compression.
+
+
+DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate"
+
+
+def test_compression_is_offered_only_when_asked_for() -> None:
+    with serve(upgrading()) as server:
+        for compression, offers in ((None, []), ("deflate", [f"{DEFLATE}; client_max_window_bits"])):
+            with opened(make_dial(server.url(), compression=compression)) as pipe:
+                lines = server.guests[-1].request.split("\r\n")
+                assert [line for line in lines if "Extensions" in line] == offers
+                pipe.send(["x" * 1000], 10)  # a server that declines gets it as it is
+                assert pipe.bytes_out == 1008
+
+
+def test_what_came_compressed_with_the_answer_is_inflated() -> None:
+    packed = bytes.fromhex("c107f248cdc9c90700")
+    with (
+        serve(upgrading(f"{DEFLATE}; server_max_window_bits=10", then=packed + HELLO)) as server,
+        opened(make_dial(server.url(), compression="deflate")) as pipe,
+    ):
+        assert pipe.receive() == ["Hello", "hello"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [f"{DEFLATE}; x={SECRET}"],
+        [f"{DEFLATE}; client_max_window_bits=7"],
+        [f"{DEFLATE}, permessage-deflate"],
+        [DEFLATE, DEFLATE],
+        [f"Sec-WebSocket-Extensions: {SECRET}"],
+    ],
+)
+def test_an_answer_that_no_offer_was_made_for_is_a_bad_upgrade(lines: list[str]) -> None:
+    error = refusal(upgrading(*lines), compression="deflate")
+    assert isinstance(error, BadUpgrade)
+    assert SECRET not in str(error)
+
+
 # Real servers.
 
 
 @contextlib.contextmanager
-def echo_server(context: ssl.SSLContext | None = None) -> Iterator[int]:
+def echo_server(context: ssl.SSLContext | None = None, **options: Any) -> Iterator[int]:
     def echo(connection: ServerConnection) -> None:
         for message in connection:
             connection.send(message)
 
-    with serve_websockets(echo, "127.0.0.1", 0, ssl=context, compression=None) as server:
+    options = {"compression": None, "max_size": None, **options}
+    with serve_websockets(echo, "127.0.0.1", 0, ssl=context, **options) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -448,12 +491,50 @@ def test_speaks_with_a_real_server() -> None:
         converse(pipe)
 
 
-def test_speaks_with_a_real_server_over_tls() -> None:
+def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return the server's and ours."""
     authority = trustme.CA()
     server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(server_context)
     context = ssl.create_default_context()
     authority.configure_trust(context)
+    return server_context, context
+
+
+@pytest.mark.parametrize("is_secure", [False, True])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"server_no_context_takeover": True},
+        {"client_no_context_takeover": True},
+        {"server_no_context_takeover": True, "client_no_context_takeover": True},
+        {"server_max_window_bits": 9, "client_max_window_bits": 9},
+        {"server_max_window_bits": 15, "client_max_window_bits": 15},
+        {"client_max_window_bits": 8},
+        {"client_max_window_bits": 10, "require_client_max_window_bits": True},
+    ],
+)
+def test_speaks_compressed_with_a_real_server(parameters: dict[str, Any], is_secure: bool) -> None:
+    server_context, context = tls_contexts() if is_secure else (None, None)
+    url = f"{'wss' if is_secure else 'ws'}://127.0.0.1:"
+    with (
+        echo_server(server_context, extensions=[ServerPerMessageDeflateFactory(**parameters)]) as port,
+        opened(make_dial(f"{url}{port}/", ssl_context=context, compression="deflate")) as pipe,
+    ):
+        converse(pipe)
+        assert pipe.bytes_in < 20_000
+        assert (pipe.bytes_out > 200_000) == (parameters.get("client_max_window_bits") == 8)
+
+
+def test_a_real_server_that_declines_is_spoken_to_uncompressed() -> None:
+    with echo_server() as port, opened(make_dial(f"ws://127.0.0.1:{port}/", compression="deflate")) as pipe:
+        converse(pipe)
+        assert min(pipe.bytes_in, pipe.bytes_out) > 200_000
+
+
+def test_speaks_with_a_real_server_over_tls() -> None:
+    server_context, context = tls_contexts()
     with (
         echo_server(server_context) as port,
         opened(make_dial(f"wss://127.0.0.1:{port}/", ssl_context=context)) as pipe,
