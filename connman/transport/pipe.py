@@ -85,7 +85,7 @@ class Pipe:
         self.reading = True
         try:
             while codec.end is None:
-                chunk = (self._error is None and self._leftover) or self._recv(deadline)
+                chunk = (self.error is None and self._leftover) or self._recv(deadline)
                 messages = codec.feed(chunk)
                 self._leftover = codec.rest
                 now = self._clock.now()
