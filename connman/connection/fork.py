@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from connman.clock import forget_timers_after_fork
+from connman.transport.masking import forget_keys_after_fork
 from connman.transport.resolve import forget_lookups_after_fork
 from connman.transport.sockets import drop_sockets_after_fork
 
@@ -110,6 +111,7 @@ def _reset_child() -> None:
         if os.getpid() == _process["pid"]:
             return
         drop_sockets_after_fork()
+        forget_keys_after_fork()
         forget_lookups_after_fork()
         forget_timers_after_fork()
         tell_users = [forked.after_fork() for forked in _existing(_forked)]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import codecs
-import struct
 
 from connman.errors import ConnectionClosed, ConnectionLost, ConnmanError, MessageTooBig, ProtocolError
 from connman.records import Data, Message
-from connman.transport.masking import masked, new_key
+from connman.transport.masking import masked, new_key, short_frame
 
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 _FIN, _RESERVED, _OPCODE = 0x80, 0x70, 0x0F
@@ -16,8 +15,6 @@ _WHOLE_TEXT, _WHOLE_BINARY = _FIN | _TEXT, _FIN | _BINARY
 
 _MOST_REPLIES = 64
 _MOST_REASON = 123  # bytes of UTF-8: a control frame carries 125, two of them are the code (5.5.1)
-
-_pack_masked_head = struct.Struct("!BB4s").pack
 
 
 class FrameCodec:
@@ -281,17 +278,14 @@ class FrameCodec:
 
     def _frame(self, first: int, payload: bytes) -> bytes:
         length = len(payload)
-        bit = _MASKED if self._mask else 0
         if length < 126:
-            if bit:
-                key = new_key()
-                return _pack_masked_head(first, bit | length, key) + masked(payload, key)
-            return bytes((first, length)) + payload
+            return short_frame(first, payload) if self._mask else bytes((first, length)) + payload
         size, code = (2, 126) if length < 0x10000 else (8, 127)
+        bit = _MASKED if self._mask else 0
         head = bytes((first, bit | code)) + length.to_bytes(size, "big")
         if not bit:
             return head + payload
-        key = new_key()
+        key = new_key().to_bytes(4)
         return b"".join((head, key, masked(payload, key)))
 
 
