@@ -16,6 +16,8 @@ _MASKED = 0x80
 # many bits of the last key stick out then.
 _REPEATED = [int.from_bytes(b"\0\0\0\1" * ((length + 7) // 4)) for length in range(126)]
 _EXCESS = [-length % 4 * 8 for length in range(126)]
+# By the first byte of a frame, as it comes up, and by the length of its payload: the head, before key and payload.
+_heads: dict[int, list[int]] = {}
 
 # From the system's random source in blocks: one by one they cost 0.3 µs each. One list for the process: a list of its
 # own would cost every connection 13 KiB. No lock is needed: pop and extend are each atomic.
@@ -53,11 +55,17 @@ def short_frame(first: int, payload: bytes) -> bytes:
     Threads: any.
     """
     # Key and masked payload together are 0 and the payload, xor the key again and again: one number each. Measured
-    # with 32 bytes: 0.35 µs, against 0.95 for head, mask and masked payload as bytes that are then joined.
+    # with 32 bytes: 0.33 µs, against 0.95 for head, mask and masked payload as bytes that are then joined; 0.37 with
+    # heads made one by one.
     length = len(payload)
-    head = (first << 8 | _MASKED | length) << (8 * length + 32)
+    heads = _heads.get(first) or _make_heads(first)
     keys = new_key() * _REPEATED[length] >> _EXCESS[length]
-    return (head ^ keys ^ int.from_bytes(payload)).to_bytes(length + 6)
+    return (heads[length] ^ keys ^ int.from_bytes(payload)).to_bytes(length + 6)
+
+
+def _make_heads(first: int) -> list[int]:
+    heads = [(first << 8 | _MASKED | length) << (8 * length + 32) for length in range(126)]
+    return _heads.setdefault(first, heads)
 
 
 def masked(payload: bytes, key: bytes) -> bytes | bytearray:

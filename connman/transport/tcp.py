@@ -99,7 +99,7 @@ class TcpStream:
                 return b""
             raise
 
-    def send_some(self, data: memoryview) -> int:
+    def send_some(self, data: bytes | memoryview) -> int:
         """Hand over what is taken at once; see ``base.Stream``."""
         try:
             return self._sock.send(data, socket.MSG_DONTWAIT)
