@@ -55,9 +55,9 @@ class Ending(Protocol):
         """
 
 
-# Everything that lives, weakly. Single operations on a dict are atomic; no lock may be made at import.
-_forked: dict[int, weakref.ref[Forked]] = {}
-_ending: dict[int, weakref.ref[Ending]] = {}
+# Everything that lives, weakly, by its id(). Setting an entry is atomic; no lock may be made at import.
+_forked: weakref.WeakValueDictionary[int, Forked] = weakref.WeakValueDictionary()
+_ending: weakref.WeakValueDictionary[int, Ending] = weakref.WeakValueDictionary()
 _process = {"pid": os.getpid()}
 _hooks: list[str] = []
 _resets: dict[int, threading.Lock] = {}
@@ -68,7 +68,7 @@ def register(forked: Forked) -> None:
 
     Threads: any.
     """
-    _keep(_forked, forked)
+    _forked[id(forked)] = forked
     if "fork" not in _hooks:
         _hooks.append("fork")
         os.register_at_fork(after_in_child=check_process)
@@ -79,19 +79,15 @@ def end_at_exit(ending: Ending) -> None:
 
     Threads: any.
     """
-    _keep(_ending, ending)
+    _ending[id(ending)] = ending
     if "exit" not in _hooks:
         _hooks.append("exit")
         atexit.register(_end_all)
 
 
-def _keep(registry: dict[int, weakref.ref[_T]], thing: _T) -> None:
-    key = id(thing)
-    registry[key] = weakref.ref(thing, lambda _: registry.pop(key, None))
-
-
-def _existing(registry: dict[int, weakref.ref[_T]]) -> list[_T]:
-    return [thing for ref in list(registry.values()) if (thing := ref()) is not None]
+def _existing(registry: weakref.WeakValueDictionary[int, _T]) -> list[_T]:
+    # Not values(), which looks at one after another while other threads add more.
+    return [thing for ref in registry.valuerefs() if (thing := ref()) is not None]
 
 
 def check_process() -> None:

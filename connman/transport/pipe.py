@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -64,7 +63,7 @@ class Pipe:
         self._error: ConnmanError | None = None
         self._close_timer: Timer | None = None
         self._is_retrying = False
-        self._control: deque[bytes] = deque(maxlen=128)
+        self._control: list[bytes] = []  # an empty deque takes 760 bytes
         self._send_lock = threading.Lock()
         # Guarded by _send_lock: _unsent (control bytes that the network took in part), bytes_out, messages_out.
         self._unsent = b""
@@ -146,7 +145,6 @@ class Pipe:
         Threads: any.
         """
         encode = self._codec.encode
-        # A comprehension is a call of its own in CPython 3.11, and most have one message.
         frames = [encode(messages[0])] if len(messages) == 1 else [encode(message) for message in messages]
         try:
             # Who finds the lock free need not be counted: a close goes out under the same lock, before this or after.
@@ -253,6 +251,7 @@ class Pipe:
         with self._lock:
             if not self._is_close_queued:
                 self._control.extend(frames)
+                del self._control[:-128]  # of a flood the newest
                 self._is_close_queued = is_close
         self._flush_control()
 
@@ -270,7 +269,7 @@ class Pipe:
         """Send what is queued as far as the network takes it at once; False when it takes no more."""
         try:
             while self._unsent or self._control:
-                self._unsent = self._unsent or self._control.popleft()
+                self._unsent = self._unsent or self._control.pop(0)
                 if self._unsent is _END_WRITING:
                     self._stream.end_writing()
                     continue

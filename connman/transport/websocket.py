@@ -29,7 +29,7 @@ from connman.transport.upgrade import (
     unchunked,
 )
 
-_CHUNK = 65536
+_CHUNK = 4096  # of the answer; more at once would leave holes in every thread's memory
 _MOST_BODY = 65536
 _BODY_PATIENCE = 1.0  # seconds for the body of a refusal, which nobody waits for
 
