@@ -6,6 +6,7 @@ import contextlib
 import heapq
 import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -42,13 +43,16 @@ class Clock(Protocol):
     def wait(self, condition: threading.Condition, timeout: float | None) -> None:
         """Wait on ``condition``, which the caller holds, until notified or ``timeout`` seconds have passed.
 
-        May return early: callers test their condition and their deadline in a loop. None waits without a limit.
+        May return early: callers test their condition and their deadline in a loop. None waits without a limit, 0 and
+        less do not wait.
 
         Threads: any.
         """
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         """Have ``callback`` called once after ``delay`` seconds, on the timer thread; it must not block.
+
+        0 and less: as soon as that thread comes to it, never within this call.
 
         Threads: any.
         """
@@ -66,10 +70,13 @@ class Deadline:
 
     @classmethod
     def after(cls, clock: Clock, seconds: float | None) -> Deadline:
-        """Return the deadline ``seconds`` from now; None for none.
+        """Return the deadline ``seconds`` from now; None for none, 0 and less for one that has passed.
 
+        Raises: ValueError for NaN, which no clock would ever reach.
         Threads: any.
         """
+        if seconds is not None and math.isnan(seconds):
+            raise ValueError("a timeout is a number of seconds, not NaN")
         return cls(clock, None if seconds is None else clock.now() + seconds)
 
     def remaining(self) -> float | None:
@@ -78,6 +85,14 @@ class Deadline:
         Threads: any.
         """
         return None if self.at is None else max(0.0, self.at - self.clock.now())
+
+    def sooner(self, seconds: float | None) -> Deadline:
+        """Return the earlier of this deadline and the one ``seconds`` from now; None for this one as it is.
+
+        Threads: any.
+        """
+        other = Deadline.after(self.clock, seconds)
+        return self if other.at is None or (self.at is not None and self.at < other.at) else other
 
     @property
     def expired(self) -> bool:
@@ -138,6 +153,7 @@ class TimerThread:
             self._live += 1
             if self._thread is None:
                 self._start_locked()
+            # Only what has become the first entry changes how long the thread has to wait.
             elif self._heap[0] is item:
                 self._condition.notify()
         return entry
@@ -152,9 +168,11 @@ class TimerThread:
                 return
             entry.callback = None
             self._live -= 1
+            # A cancelled entry stays in the heap until it is due: timers that are set anew all the time would fill it.
             if self._live * 2 < len(self._heap) - 64:
                 self._heap = [item for item in self._heap if item[2].callback is not None]
                 heapq.heapify(self._heap)
+            # The thread ends when nothing is due; it would wait for the time of the last cancelled entry otherwise.
             if self._live == 0:
                 self._condition.notify()
 
@@ -162,6 +180,7 @@ class TimerThread:
         try:
             self._thread = spawn("timers", self._loop)
         except RuntimeError:
+            # The caller is told that nothing comes of it: it must not run all the same when a later call gets a thread.
             self._heap.clear()
             self._live = 0
             raise
@@ -188,9 +207,11 @@ class TimerThread:
                     self._condition.wait(min(delay, threading.TIMEOUT_MAX))
                     continue
                 heapq.heappop(self._heap)
+                # Taken under the lock: a cancel() from now on comes too late and must not count it down again.
                 callback, entry.callback = entry.callback, None
                 self._live -= 1
                 return callback
+            # Under the same lock as the look at the heap: whatever is added from now on starts a thread of its own.
             self._heap.clear()
             self._thread = None
             return None
@@ -208,6 +229,7 @@ class SystemClock:
 
         Threads: any.
         """
+        # A wall clock that somebody sets must neither drop a connection nor keep a dead one.
         return time.monotonic()
 
     def wait(self, condition: threading.Condition, timeout: float | None) -> None:

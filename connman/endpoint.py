@@ -12,7 +12,9 @@ from connman.errors import InvalidTarget
 
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 _SCHEMES = ("tcp", "tls", "unix", "ws", "wss", "memory")
+# Left alone in paths and queries, "%" included: what is escaped already is not escaped again.
 _SAFE = "/?#[]@!$&'()*+,;=:%~-._"
+# What an error may show of a scheme: anything else could be a password that was mistyped into its place.
 _SCHEME = re.compile("[a-z][a-z0-9+.-]{0,19}")
 _BRACKETED = re.compile(r"\[[^\[\]]+\](:[0-9]*)?")
 _HOST = re.compile("[a-z0-9._-]+")
@@ -168,5 +170,6 @@ def _port(port: Any) -> int:
 
 
 def _without_url(error: ValueError) -> str:
+    # urllib quotes what it could not read, which may hold the password.
     text = str(error)
     return "the port is no number from 0 to 65535" if "ort" in text else "its host part cannot be read"

@@ -11,6 +11,43 @@ from typing import Any, Self, TypeVar
 
 from connman.records import Step
 
+__all__ = [
+    "BadUpgrade",
+    "CallTimeout",
+    "CertificateError",
+    "ConnectError",
+    "ConnectTimeout",
+    "ConnectionClosed",
+    "ConnectionLost",
+    "ConnmanError",
+    "Fatal",
+    "Forked",
+    "GaveUp",
+    "HandshakeFailed",
+    "HandshakeTimeout",
+    "InvalidOption",
+    "InvalidTarget",
+    "MessageTooBig",
+    "NoSuchPeer",
+    "NoSuchService",
+    "NotConnected",
+    "PeerGone",
+    "PingTimeout",
+    "PoolClosed",
+    "PoolError",
+    "PoolTimeout",
+    "ProtocolError",
+    "ProxyRefused",
+    "RemoteError",
+    "Retry",
+    "RpcError",
+    "SendTimeout",
+    "UpgradeRefused",
+    "WaitTimeout",
+    "WouldDeadlock",
+    "retry_verdict",
+]
+
 _E = TypeVar("_E", bound="ConnmanError")
 
 
@@ -241,12 +278,15 @@ class Retry(enum.Enum):
 
 # The table. HTTP statuses and close codes that are not named here fall to the bands below them.
 # 3xx: following a redirect would hand our headers to another origin, and asking again gets the same answer.
+# 401 and 403: once more, because the headers may be a callable that gets a fresh token.
 _STATUS = {401: Retry.ONCE, 403: Retry.ONCE, 408: Retry.AGAIN, 425: Retry.AGAIN, 429: Retry.AGAIN}
 _STATUS_BANDS = ((300, 499, Retry.NEVER),)
 # RFC 6455 7.4.1 and the IANA registry: 1008 policy violation and 1010 missing extension do not get better by asking
 # again, 3000 is "unauthorized", 3003 "forbidden". 4000-4099 and from 4300 are "refused", 4100-4299 "come back" (pusher's bands).
 _CODES = {1008: Retry.NEVER, 1010: Retry.NEVER, 3000: Retry.ONCE, 3003: Retry.ONCE}
 _CODE_BANDS = ((4000, 4099, Retry.NEVER), (4300, 4999, Retry.NEVER))
+ORDERLY_CODES = (None, 1000, 1001, 1005)
+"""Closes that end a conversation in order (RFC 6455 7.4.1): done, going away, no code given; None: no close frame."""
 _NEVER = (Fatal, CertificateError, InvalidTarget, InvalidOption, GaveUp)
 
 
@@ -268,6 +308,7 @@ def retry_verdict(error: BaseException) -> Retry:
     if isinstance(error, UpgradeRefused):
         return _look_up(error.status, _STATUS, _STATUS_BANDS)
     if isinstance(error, ProxyRefused) and error.status is not None:
+        # Only 407 is about our credentials; what a proxy says of the target (500, 502 and so on) may pass.
         return Retry.NEVER if error.status == 407 else Retry.AGAIN
     if isinstance(error, ConnectionClosed) and error.code is not None:
         return _look_up(error.code, _CODES, _CODE_BANDS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 
 from connman.clock import Deadline, SystemClock
 from connman.connection import fork
@@ -11,7 +11,7 @@ from connman.connection.connection import Connection
 from connman.connection.core import ConnectionArguments
 from connman.connection.group import end_all
 from connman.endpoint import Endpoint
-from connman.pool import Pool
+from connman.pool import Pool, PoolArguments
 from connman.records import State
 from connman.threads import is_own
 
@@ -47,6 +47,7 @@ class Manager:
             self._connections[conn.id] = conn
             self._maybe_prune_locked()
             is_ending = self._enders > 0
+        # Outside the lock: both take locks of the connection's, and call those who watch it.
         if is_ending:
             conn.end_soon(1000)
             return conn
@@ -72,13 +73,14 @@ class Manager:
         live = (conn for conn in newest_first if conn.state is not State.CLOSED)
         return next((c for c in live if (c.target is target if is_dialer else c.endpoint == wanted)), None)
 
-    def create_pool(self, name: str, **options: Any) -> Pool:
+    def create_pool(self, name: str, **options: Unpack[PoolArguments]) -> Pool:
         """Make and register a pool; `Pool` has the options. While `disconnect_all` runs it comes back disconnected.
 
         Raises: ValueError when a live pool has that name; what `Pool` raises.
         Threads: any.
         """
         fork.check_process()
+        # Made before the name is looked up, because making it takes other locks; one that is refused is inert.
         pool = Pool(name, **options)
         with self._lock:
             known = self._pools.get(name)
@@ -105,13 +107,15 @@ class Manager:
         """End every connection and pool, in whatever phase: all are told first, then waited for under one deadline.
 
         What is added meanwhile is ended as well. Idempotent; the manager can be used again afterwards. Returns at the
-        latest after ``timeout`` + 1 s, on one of connman's own threads at once.
+        latest after ``timeout`` + 1 s, on one of connman's own threads at once; with 0 or less no peer gets time to
+        answer the close.
 
         Threads: any.
         """
         fork.check_process()
         deadline = Deadline.after(SystemClock(), timeout)
         with self._lock:
+            # From now on `connect` ends what it makes: nobody can outrun the loop below for ever.
             self._enders += 1
         told: dict[int, Connection] = {}
         try:
@@ -131,6 +135,7 @@ class Manager:
         with self._lock:
             everything = dict(self._connections)
             pools = list(self._pools.values())
+        # Pools first: one that was told replaces no member that ends.
         for pool in pools:
             pool.end_soon(1000, "", timeout)
             everything |= {conn.id: conn for conn in pool.get_ending()}
@@ -171,6 +176,7 @@ def default_manager() -> Manager:
 
     Threads: any.
     """
+    # Of two that are made at once setdefault() keeps one; the other was never used.
     return _default.get("manager") or _default.setdefault("manager", Manager())
 
 
@@ -192,7 +198,7 @@ def get_connection(target: object) -> Connection | None:
     return default_manager().get_connection(target)
 
 
-def create_pool(name: str, **options: Any) -> Pool:
+def create_pool(name: str, **options: Unpack[PoolArguments]) -> Pool:
     """Make a pool in the default manager: see `Manager.create_pool`.
 
     Raises: ValueError when a live pool has that name; what `Pool` raises.
@@ -210,7 +216,7 @@ def get_pool(name: str) -> Pool | None:
 
 
 def disconnect_all(timeout: float = 5.0) -> None:
-    """End every connection and pool of the default manager: see `Manager.disconnect_all`.
+    """End every connection and pool of the default manager within ``timeout`` + 1 s: see `Manager.disconnect_all`.
 
     Threads: any.
     """

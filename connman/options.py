@@ -41,7 +41,8 @@ class Framing(Protocol):
 class Options:
     """What a connection is told at construction; docs/options.md tells the same in a table.
 
-    Durations are float seconds, more than 0 where nothing else is said.
+    Durations are float seconds, more than 0 where nothing else is said; 0, a negative number, NaN and more than ten
+    years, infinity included, are an InvalidOption then.
 
     ``reconnect``: False makes a loss or a failed attempt the end until somebody asks anew. ``wait``, ``stop``: tenacity
     strategies for the delays and for giving up; None for 0.1 s doubling to 128 s, half of it random, and for never.
@@ -190,6 +191,7 @@ def _check_header(name: object, value: object) -> None:
 
 
 def _checked_subprotocols(subprotocols: object) -> tuple[str, ...]:
+    # A text is iterable too: it would be taken for its characters.
     if isinstance(subprotocols, str) or not isinstance(subprotocols, Iterable):
         raise InvalidOption("subprotocols is a sequence of texts")
     names = tuple(subprotocols)
@@ -201,6 +203,7 @@ def _checked_subprotocols(subprotocols: object) -> tuple[str, ...]:
 
 
 def _check_seconds(name: str, value: object, *, zero: bool = False) -> None:
+    # True is an int, and would pass for one second.
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidOption(f"{name} is a number of seconds")
     if not (value > 0 or (zero and value == 0)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Self, Unpack
 
@@ -14,21 +13,21 @@ from connman.connection.connection import Connection
 from connman.connection.core import ConnectionArguments, SharedArguments
 from connman.connection.future import ConnectedFuture
 from connman.connection.group import all_gone, end_all, total
-from connman.errors import ConnmanError, InvalidOption, PoolClosed, PoolTimeout, WouldDeadlock
+from connman.errors import ConnmanError, InvalidOption, PoolClosed, PoolTimeout
+from connman.leases import CLOSED, Leases
 from connman.records import Data, PoolStats, State
 from connman.threads import is_own
 
 LEASE_TIMEOUT = 30.0
 """Seconds that `Pool.connection` waits when it is not told otherwise."""
-_CLOSED = "the pool was disconnected"
 
 
-class _Waiter:
-    """One caller in the queue for a lease; ``connection`` is set by whoever hands one over."""
+class PoolArguments(SharedArguments, total=False):
+    """The keyword arguments of `Pool`, for those who only pass them on."""
 
-    def __init__(self, lock: threading.Lock) -> None:
-        self.condition = threading.Condition(lock)
-        self.connection: Connection | None = None
+    url: object
+    size: int
+    readers: int | None
 
 
 class Pool:
@@ -60,18 +59,15 @@ class Pool:
         self.name = name
         self._clock = defaults.get("clock") or SystemClock()
         self._defaults = defaults
+        self._url = url
+        self._leases = Leases(self._clock)
         self._lock = threading.Lock()
-        # Guarded by _lock: everything below. _order: least recently leased first.
-        self._order: deque[Connection] = deque()
+        # Guarded by _lock: everything below. _own: those made for url, which are replaced.
         self._connections: list[Connection] = []
-        self._leased: set[Connection] = set()
-        self._waiters: deque[_Waiter] = deque()
-        self._leases = 0
-        self._newest_error: Exception | None = None
+        self._own: set[Connection] = set()
         self._is_started = False
         self._is_closed = False
         self._ending: list[Connection] = []
-        self._url = url
         fork.end_at_exit(self)  # before its members: what the interpreter's end ends is not replaced
         for _ in range(size):
             self._add_own()
@@ -99,18 +95,28 @@ class Pool:
     def _add(self, conn: Connection) -> None:
         with self._lock:
             if self._is_closed:
-                raise PoolClosed(_CLOSED)
+                raise PoolClosed(CLOSED)
             self._connections.append(conn)
-            self._order.append(conn)
+        self._leases.add(conn)
 
     def _add_own(self) -> Connection:
         conn = self._make(self._url, {})
-        conn.watch(self._maybe_replace)
+        self._own.add(conn)
         self._add(conn)
         return conn
 
-    def _maybe_replace(self, _: Connection, state: State) -> None:
-        if state is State.CLOSED and not self._is_closed:
+    def _member_changed(self, conn: Connection, state: State) -> None:
+        if state is State.CLOSED:
+            self._remove(conn)
+        # Behind its replacement, which may be what those who wait for a lease are waiting for.
+        self._leases.changed(conn, state)
+
+    def _remove(self, conn: Connection) -> None:
+        with self._lock, contextlib.suppress(ValueError):
+            self._connections.remove(conn)
+        self._leases.remove(conn)
+        if conn in self._own and not self._is_closed:
+            self._own.discard(conn)
             with contextlib.suppress(PoolClosed):
                 fresh = self._add_own()
                 if self._is_started and not is_own():
@@ -138,7 +144,9 @@ class Pool:
         return [(conn, conn.get_connected()) for conn in self.get_connections()]
 
     def wait_open(self, timeout: float | None = None) -> Self:
-        """Wait until every connection has opened, starting those that are idle; ``timeout`` in seconds for all together.
+        """Wait until every connection has opened, starting those that are idle.
+
+        ``timeout``: seconds for all together; None for no limit, 0 and less: only if all are open already.
 
         Raises: PoolTimeout; the error with which connecting one of them ended; PoolClosed after `disconnect`.
         Threads: any but connman's own.
@@ -154,19 +162,8 @@ class Pool:
                 why = f"{conn.name} is not open within {timeout:g} s; last error: {conn.last_error}"
                 raise PoolTimeout(why) from error
         if self._is_closed:
-            raise PoolClosed(_CLOSED)
+            raise PoolClosed(CLOSED)
         return self
-
-    def _member_changed(self, conn: Connection, state: State) -> None:
-        with self._lock:
-            if state is State.CLOSED and conn in self._connections:
-                self._connections.remove(conn)
-                self._order.remove(conn)
-                self._leased.discard(conn)
-            elif state is State.OPEN:
-                self._hand_over_locked()
-            elif state in (State.WAITING, State.IDLE):
-                self._newest_error = conn.last_error
 
     # Leases.
 
@@ -174,71 +171,16 @@ class Pool:
     def connection(self, timeout: float | None = LEASE_TIMEOUT) -> Iterator[Connection]:
         """Lend an open connection to the block, to nobody else meanwhile; first come, first served.
 
-        ``timeout``: seconds to wait for one, None for no limit. Idle connections are started. A connection that is
+        ``timeout``: seconds to wait for one; None for no limit, 0 and less: only one that is free already. Idle connections are started. A connection that is
         lost inside the block comes back by itself, also into the pool.
 
-        Raises: PoolTimeout, whose text holds the newest connect error; PoolClosed; WouldDeadlock on connman's own
-        threads when none is free at once.
+        Raises: PoolTimeout, whose text holds the newest connect error; PoolError, caused by that error, as soon as no
+        connection is open or tries to be; PoolClosed; WouldDeadlock on connman's own threads when none is free at once.
         Threads: any.
         """
-        conn = self._lease(timeout)
-        try:
-            yield conn
-        finally:
-            self._give_back(conn)
-
-    def _lease(self, timeout: float | None) -> Connection:
         self.connect()
-        waiter = _Waiter(self._lock)
-        deadline = Deadline.after(self._clock, timeout)
-        conn: Connection | None = None
-        with self._lock:
-            self._waiters.append(waiter)
-            try:
-                self._hand_over_locked()
-                if waiter.connection is None and is_own() and not self._is_closed:
-                    raise WouldDeadlock("connman's own threads do not wait for a lease")
-                deadline.wait_for(waiter.condition, lambda: waiter.connection is not None or self._is_closed)
-                conn = waiter.connection
-            finally:
-                # Also when a signal handler ends the wait: nothing may be lent to a caller who has left.
-                if conn is None:
-                    self._leave_locked(waiter)
-            if conn is not None:
-                return conn
-            if self._is_closed:
-                raise PoolClosed(_CLOSED)
-            connections, newest = list(self._connections), self._newest_error
-        counts = Counter(conn.state.value for conn in connections)
-        states = ", ".join(f"{count} {state}" for state, count in counts.items()) or "it has none"
-        because = "" if newest is None else f"; last error: {newest}"
-        raise PoolTimeout(f"no connection came free within {timeout:g} s ({states}){because}")
-
-    def _leave_locked(self, waiter: _Waiter) -> None:
-        if waiter.connection is None:
-            self._waiters.remove(waiter)
-        else:
-            self._leased.discard(waiter.connection)
-            self._hand_over_locked()
-
-    def _hand_over_locked(self) -> None:
-        while self._waiters and not self._is_closed:
-            conn = next((c for c in self._order if c not in self._leased and c.is_open), None)
-            if conn is None:
-                return
-            waiter = self._waiters.popleft()
-            self._leased.add(conn)
-            self._leases += 1
-            waiter.connection = conn
-            waiter.condition.notify()
-
-    def _give_back(self, conn: Connection) -> None:
-        with self._lock:
-            self._leased.discard(conn)
-            if conn in self._order:
-                self._order.remove(conn)
-                self._order.append(conn)
-            self._hand_over_locked()
+        with self._leases.lend(timeout) as conn:
+            yield conn
 
     # All of them.
 
@@ -269,8 +211,7 @@ class Pool:
         """What the pool holds and has done: a snapshot."""
         connections = self.get_connections()
         every = [conn.stats for conn in connections]
-        with self._lock:
-            leased, waiters, leases = len(self._leased), len(self._waiters), self._leases
+        leased, waiters, leases = self._leases.counts()
         return PoolStats(
             size=len(connections),
             open=sum(conn.is_open for conn in connections),
@@ -283,8 +224,8 @@ class Pool:
     def disconnect(self, timeout: float = 5.0) -> None:
         """End every connection, those in the middle of opening included, under one common deadline. Idempotent; final.
 
-        Callers that wait for a lease get PoolClosed. Returns at the latest after ``timeout`` + 1 s, on one of
-        connman's own threads at once.
+        Callers that wait for a lease get PoolClosed. Returns at the latest after ``timeout`` + 1 s (0 and less give
+        no peer time to answer the close), on one of connman's own threads at once.
 
         Threads: any.
         """
@@ -306,8 +247,7 @@ class Pool:
                 self._is_closed = True
                 self._ending = list(self._connections)
             connections = self._ending
-            for waiter in self._waiters:
-                waiter.condition.notify()
+        self._leases.close()
         # Outside the lock: ending a connection reports its change of state back to us.
         for conn in connections:
             conn.end_soon(code, reason, timeout)
@@ -333,8 +273,7 @@ class Pool:
         """
         self._lock = threading.Lock()
         self._is_started = False
-        self._leased = set()
-        self._waiters = deque()
+        self._leases.after_fork()
 
     def __enter__(self) -> Self:
         """Start the connections and return at once: leases wait for them."""

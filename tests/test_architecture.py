@@ -1,4 +1,4 @@
-"""The rules of STYLE and DESIGN that a machine can check, over the sources and over the public surface."""
+"""The house rules that a machine can check, over the sources and over the public surface."""
 
 import ast
 import dataclasses
@@ -20,6 +20,9 @@ from typing import Any
 import pytest
 
 import connman
+import connman.cli
+import connman.testing
+from connman import errors
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,6 +32,7 @@ FLOORS = [
     {"transport"},
     {"strategy"},
     {"connection"},
+    {"leases"},
     {"pool"},
     {"manager"},
     {"rpc", "relay"},
@@ -322,7 +326,7 @@ def test_only_the_command_line_prints() -> None:
         (
             f"{source}:{node.lineno}"
             for source in SOURCES
-            if not source.inner.startswith(("cli/", "cli.py", "__main__"))
+            if not source.inner.startswith(("cli/", "__main__"))
             for node in ast.walk(source.tree)
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
         ),
@@ -390,8 +394,8 @@ def test_no_file_names_a_path_of_a_machine() -> None:
 
 
 def public() -> Iterator[tuple[str, Any]]:
-    """Walk `connman.__all__`, and that of every public module in it."""
-    modules = [connman]
+    """Walk `connman.__all__`, that of every public module in it, and what is imported by a name of its own."""
+    modules = [connman, connman.testing, connman.cli]
     for module in modules:  # grows
         for name in getattr(module, "__all__", ()):
             thing = getattr(module, name)
@@ -452,10 +456,35 @@ def test_every_public_callable_is_documented() -> None:
             elif inspect.isfunction(thing):
                 yield from (f"{name}: {f}" for f in docstring_faults(thing, imperative=True, threads=True))
 
-    complain(offences(), "docstrings that do not say what STYLE asks")
+    complain(offences(), "docstrings that do not say what they owe")
 
 
 def test_the_public_surface_is_named() -> None:
     missing = [name for name in connman.__all__ if not hasattr(connman, name)]
     assert len(connman.__all__) == len(set(connman.__all__))
     assert not missing
+
+
+def test_every_public_name_is_used_where_types_are_checked() -> None:
+    tree = ast.parse((ROOT / "tests" / "typed" / "public_surface.py").read_text(encoding="utf-8"))
+    used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    wanted = {
+        f"{module}.{name}"
+        for module, names in (
+            ("connman", connman.__all__),
+            ("errors", errors.__all__),
+            ("testing", connman.testing.__all__),
+        )
+        for name in names
+        if name != "errors"
+    }
+    complain(sorted(wanted - used), "names that tests/typed/public_surface.py does not use")
+
+
+def test_every_error_is_named() -> None:
+    kinds = {
+        name
+        for name, thing in vars(errors).items()
+        if inspect.isclass(thing) and thing.__module__ == errors.__name__
+    }
+    assert {name for name in kinds if not name.startswith("_")} <= set(errors.__all__)

@@ -52,6 +52,16 @@ def test_no_deadline_never_passes() -> None:
     assert (deadline.at, deadline.remaining(), deadline.expired) == (None, None, False)
 
 
+@pytest.mark.parametrize(
+    ("at", "seconds", "sooner"),
+    [(5, 3, 3), (3, 5, 3), (3, -1, -1), (3, None, 3), (None, 3, 3), (None, None, None)],
+)
+def test_the_sooner_of_two(at: float | None, seconds: float | None, sooner: float | None) -> None:
+    clock = FakeClock(100.0)
+    found = Deadline.after(clock, at).sooner(seconds).at
+    assert found == (None if sooner is None else 100.0 + sooner)
+
+
 def test_a_wait_that_is_fulfilled_needs_no_time() -> None:
     condition = threading.Condition()
     with condition:

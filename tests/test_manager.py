@@ -291,15 +291,17 @@ def test_it_returns_though_others_never_cease_to_add(manager: Manager, on: str) 
         manager.disconnect_all(timeout=0.1)
         returned.set()
 
+    other = Manager()
     try:
         if on == "the reader":
-            Manager().connect(opening(), on_open=end, reconnect=False).wait_open(PATIENCE).disconnect()
+            other.connect(opening(), on_open=end, reconnect=False)
         else:
             in_thread(end)
         assert returned.wait(PATIENCE)
     finally:
         is_over.set()
         sys.setswitchinterval(interval)
+        other.disconnect_all()
     for adder in adders:
         adder.result(PATIENCE)
 

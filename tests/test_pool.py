@@ -23,10 +23,12 @@ from connman.errors import (
     InvalidOption,
     InvalidTarget,
     PoolClosed,
+    PoolError,
     PoolTimeout,
     WouldDeadlock,
 )
 from connman.testing import FakeClock, ScriptedDialer
+from connman.testing.dialer import Outcome
 from connman.transport.base import Dial, Transport
 from tests.loopback import in_thread
 from tests.waiting import eventually
@@ -34,6 +36,11 @@ from tests.waiting import eventually
 PATIENCE = 10.0
 OPEN, DEAF, HANG = ScriptedDialer.OPEN, ScriptedDialer.DEAF, ScriptedDialer.HANG
 NEVER = {"wait": lambda _: 1e6}  # no second attempt
+
+
+def borrow(pool: Pool, timeout: float | None) -> None:
+    with pool.connection(timeout):
+        pass
 
 
 def opening() -> ScriptedDialer:
@@ -219,7 +226,7 @@ def test_one_that_a_callback_disconnects_every_time_is_not_dialled_without_a_pau
 
     pool = make(url=dialer, size=1, on_reset=on_reset)
     for dials in (1, 2, 3):
-        with pytest.raises(PoolTimeout), pool.connection(timeout=0):
+        with pytest.raises(PoolError), pool.connection(timeout=0):
             pass
         eventually(lambda dials=dials: len(ended) == dials)
         assert ended[-1].wait_gone(PATIENCE)
@@ -518,6 +525,37 @@ def test_a_callback_may_borrow_what_is_free_but_not_wait(make: Callable[..., Poo
     assert answers[0] is conn
     assert isinstance(answers[1], WouldDeadlock)
     assert pool.stats.waiters == 0
+
+
+@pytest.mark.parametrize("timeout", [None, 1e6])
+def test_who_waits_is_told_when_every_connection_has_stopped_trying(
+    make: Callable[..., Pool], timeout: float | None
+) -> None:
+    # Without a timeout it waited for ever.
+    gate = threading.Event()
+
+    def refuse(_: Dial) -> Outcome:
+        gate.wait(PATIENCE)
+        return CertificateError("", (), "expired")
+
+    pool = make(url=ScriptedDialer(refuse), size=2)
+    lending = in_thread(borrow, pool, timeout)
+    eventually(lambda: pool.stats.waiters == 1)
+    assert not lending.done()
+    gate.set()
+    error = lending.exception(PATIENCE)
+    assert isinstance(error, PoolError)
+    assert isinstance(error.__cause__, CertificateError)
+    assert not isinstance(error, TimeoutError)
+    assert "expired" in str(error)
+    assert pool.stats.waiters == 0
+
+
+def test_the_next_lease_starts_what_has_stopped_trying(make: Callable[..., Pool]) -> None:
+    pool = make(url=ScriptedDialer([CertificateError(""), OPEN]), size=1)
+    with pytest.raises(PoolError):
+        borrow(pool, None)
+    borrow(pool, PATIENCE)
 
 
 class Interrupted(BaseException):

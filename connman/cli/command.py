@@ -53,6 +53,7 @@ def _show_log(renderer: Renderer, level: int) -> None:
     logger = logging.getLogger("connman")
     logger.addHandler(handler)
     logger.setLevel(level)
+    # Where the root logger has a handler as well, each line would come twice.
     logger.propagate = False
 
 

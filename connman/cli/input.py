@@ -97,7 +97,7 @@ class InputThread:
         os.write(self._wake_write, b"x")
 
     def finish(self, timeout: float) -> None:
-        """Wait for the thread after `stop`, at most ``timeout`` seconds, so that the counts are final.
+        """Wait for the thread after `stop`, at most ``timeout`` seconds (0 and less: not), so that the counts are final.
 
         Threads: the one that started it, once.
         """

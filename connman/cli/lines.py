@@ -36,6 +36,7 @@ class LineSplitter:
 
     def __init__(self, longest: int = LONGEST_LINE) -> None:
         self._longest = longest
+        # Joined once, when the line is whole: adding each chunk to a long one would take quadratic time.
         self._parts: list[bytes] = []
         self._size = 0
 
@@ -61,6 +62,7 @@ class LineSplitter:
 
     def _keep(self, part: bytes) -> None:
         self._size += len(part)
+        # The size goes on counting: by it _take() knows that the line was thrown away.
         if self._size > self._longest:
             self._parts.clear()
         else:

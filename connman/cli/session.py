@@ -26,13 +26,11 @@ from connman.clock import Deadline, SystemClock
 from connman.connection.connection import Connection
 from connman.connection.queue import BoundedQueue
 from connman.endpoint import Endpoint
-from connman.errors import ConnectionClosed, WaitTimeout
+from connman.errors import ORDERLY_CODES, ConnectionClosed, WaitTimeout
 from connman.records import Message, Reset, State
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _MOST_WAITING = 16 * 1024 * 1024  # bytes received and not printed yet; then the peer is held back
-# RFC 6455 7.4.1: done, going away, no code given; None: the end of a byte stream.
-_ORDERLY = (None, 1000, 1001, 1005)
 _PIPE_PATIENCE = 1.0
 # Somebody waits for the prompt: an unresponsive peer gets less time for its goodbye.
 _HURRIED_CLOSE = 1.0
@@ -89,6 +87,10 @@ def chosen_eof_wait(settings: Settings, kind: SourceKind) -> float:
 _Item = Message | Change | Note | InputNews | Reset
 
 
+def _size(item: _Item) -> int:
+    return len(item) if isinstance(item, str | bytes) else 0
+
+
 class Session:
     """Run one connection until something ends it. Everything is printed by the thread that calls `run`.
 
@@ -101,7 +103,7 @@ class Session:
         self._renderer = renderer
         self._clock = SystemClock()
         # Everything that happens goes through here, so that it is printed in the order in which it happened.
-        self._inbox: BoundedQueue[_Item] = BoundedQueue(self._clock, _MOST_WAITING)
+        self._inbox: BoundedQueue[_Item] = BoundedQueue(self._clock, _MOST_WAITING, _size)
         self._messages = Writer(_STDOUT)
         self._events = Writer(_STDERR)
         self._received = 0
@@ -142,7 +144,7 @@ class Session:
     # On the threads of the connection and of the input: each puts what happened into the inbox.
 
     def _tell(self, item: _Item) -> None:
-        self._inbox.put(item, len(item) if isinstance(item, str | bytes) else 0)
+        self._inbox.put(item)
 
     def _on_open(self, conn: Connection) -> None:
         chosen = conn.subprotocol
@@ -244,7 +246,7 @@ class Session:
             return None
         error = reset.error
         cause = str(error) if self._settings.is_verbose else short_cause(error)
-        is_orderly = isinstance(error, ConnectionClosed) and error.code in _ORDERLY
+        is_orderly = isinstance(error, ConnectionClosed) and error.code in ORDERLY_CODES
         if reset.opened and is_orderly and not self._settings.options.get("reconnect", True):
             return Outcome(self._code_by_count(), f"the peer: {cause}", needs_input=True)
         return Outcome(1, f"{'lost' if reset.opened else 'failed'}: {cause}; no retry")

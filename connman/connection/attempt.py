@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from connman.clock import Clock, Deadline
+from connman.clock import Deadline
 from connman.errors import (
     ConnectError,
     ConnmanError,
@@ -30,10 +30,9 @@ class Channel:
     Threads: the one that runs the handshake. Of no use after the handshake has returned.
     """
 
-    def __init__(self, transport: Transport, deadline: Deadline, clock: Clock) -> None:
+    def __init__(self, transport: Transport, deadline: Deadline) -> None:
         self._transport: Transport | None = transport
         self._deadline = deadline
-        self._clock = clock
         self._waiting: list[Message] = []
 
     def send(self, data: Data) -> None:
@@ -45,7 +44,9 @@ class Channel:
         self._open_transport().send([data], self._deadline.remaining() or 0.001)
 
     def recv(self, timeout: float | None = None) -> Message:
-        """Return the next message, waiting for it at most ``timeout`` seconds (None: as long as the handshake may).
+        """Return the next message, waiting for it at most ``timeout`` seconds.
+
+        None: as long as the handshake may take; 0 and less: only what is there already.
 
         Raises: WaitTimeout after ``timeout`` or at the end of ``handshake_timeout``; ConnectionClosed,
         ConnectionLost or ProtocolError when the connection ends; NotConnected after the handshake has ended.
@@ -53,7 +54,7 @@ class Channel:
         """
         transport = self._open_transport()
         if not self._waiting:
-            self._waiting = transport.receive(self._sooner(timeout))
+            self._waiting = transport.receive(self._deadline.sooner(timeout))
         return self._waiting.pop(0)
 
     def finish(self) -> list[Message]:
@@ -68,12 +69,6 @@ class Channel:
         if self._transport is None:
             raise NotConnected("the handshake is over: use the connection")
         return self._transport
-
-    def _sooner(self, timeout: float | None) -> Deadline:
-        own = Deadline.after(self._clock, timeout)
-        if own.at is None or (self._deadline.at is not None and self._deadline.at < own.at):
-            return self._deadline
-        return own
 
 
 def open_once(
@@ -103,6 +98,7 @@ def _dialled(dial: Dial, dialer: Dialer) -> Transport:
     except ConnmanError:
         raise
     except BaseException as error:  # user code: what a target of the user's own raises is a failed attempt
+        # An abort looks like whatever the target makes of it: it is the cause all the same.
         dial.check_aborted()
         logger.exception("the dial raised", extra={"conn": dial.name})
         raise ConnectError(dial.name, dial.log, f"the dial raised {type(error).__name__}") from error
@@ -133,7 +129,7 @@ def _log_in(
         dial.check_aborted()
         return []
     deadline = Deadline.after(dial.clock, options.handshake_timeout)
-    channel = Channel(transport, deadline, dial.clock)
+    channel = Channel(transport, deadline)
 
     def wake() -> None:
         transport.abort(NotConnected("the connection was ended during the handshake"))
@@ -148,8 +144,10 @@ def _log_in(
             raise _failure(dial, deadline, options, error) from error
         finally:
             first = channel.finish()
+        # Nothing interrupts a handshake that sleeps, or catches its timeouts: it is judged afterwards.
         if deadline.expired:
             raise _failure(dial, deadline, options, WaitTimeout("the handshake took too long"))
+        # An abort behind its last message has broken the transport without the handshake's noticing.
         dial.check_aborted()
         return first
 

@@ -80,6 +80,7 @@ class Backoff:
         """
         state = self._state = self._state or self._fresh_state()
         state.set_exception((type(error), error, error.__traceback__))
+        # What stop_after_delay and its kin reckon with, together with the start_time of _fresh_state().
         state.outcome_timestamp = self._clock.now()
         retrying = state.retry_object
         retrying.begin()  # tenacity's statistics are thread-local and want to exist
@@ -92,6 +93,7 @@ class Backoff:
             gave_up.__cause__ = error
             return gave_up
         except ConnmanError as fatal:
+            # Raised by tenacity as it is when `retry` says no.
             return fatal
         state.prepare_for_next_attempt()
         return float(cast(tenacity.DoSleep, step))
@@ -123,6 +125,7 @@ class Backoff:
             delay = _default_wait(state)
         error = state.outcome.exception() if state.outcome is not None else None
         hint = retry_after(error) if isinstance(error, UpgradeRefused) else None
+        # A server may ask for patience, but not put us off for longer than we would wait ourselves.
         return max(SHORTEST_DELAY, delay, min(hint or 0.0, LONGEST_DELAY))
 
     def _must_stop(self, state: RetryCallState) -> bool:
@@ -145,6 +148,7 @@ def retry_after(refused: UpgradeRefused) -> float | None:
     """
     value = refused.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
+        # Nine digits are thirty years; int() and float() of endless ones would only cost time.
         return float(value[:9])
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())

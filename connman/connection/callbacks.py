@@ -6,7 +6,8 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from connman.clock import Clock, Deadline
 from connman.connection.life import Life
@@ -60,7 +61,7 @@ class Callbacks:
         """Deliver messages until all are, or `disconnect` was called."""
         on_data, life = self._on_data, self._life
         if on_data is None:
-            self._queue(messages)
+            self._inbox.extend(messages)
             return
         for message in messages:
             if life.closing is not None:
@@ -70,10 +71,13 @@ class Callbacks:
             except BaseException as error:  # user callback: it must not end the connection
                 self._failed("on_data", conn, error)
 
-    def _queue(self, messages: list[Message]) -> None:
-        for message in messages:
-            if not self._inbox.put(message, len(message)):
-                return
+    def wait_room(self, is_over: Callable[[], bool]) -> bool:
+        """Wait while as many messages as may wait for ``recv`` do; False when ``is_over()`` came first."""
+        return self._on_data is not None or self._inbox.wait_room(is_over)
+
+    def wake(self) -> None:
+        """Have a blocked `wait_room` look again. Any thread."""
+        self._inbox.wake()
 
     def reset(self, conn: Connection, reset: Reset) -> None:
         """Call ``on_reset``; a callable that it returns is the new ``on_open`` from now on."""
@@ -108,9 +112,21 @@ class Dispatcher(Protocol):
     """Where the callbacks run."""
 
     def run(self, event: Callable[[], None], size: int) -> None:
-        """Have ``event`` run after all earlier ones; may block while too many wait.
+        """Have ``event`` run after all earlier ones; ``size``: the bytes it holds.
 
         Threads: the reader only.
+        """
+
+    def wait_room(self, is_over: Callable[[], bool]) -> bool:
+        """Wait until not too many events wait; False when ``is_over()`` came first (`wake` has it asked again).
+
+        Threads: the reader only.
+        """
+
+    def wake(self) -> None:
+        """Have a blocked `wait_room` look again.
+
+        Threads: any.
         """
 
     def finish(self) -> None:
@@ -120,7 +136,7 @@ class Dispatcher(Protocol):
         """
 
     def hasten(self) -> None:
-        """Let a reader that is blocked in `run` go on: the connection is ending.
+        """Let a reader that is blocked in `wait_room` go on: the connection is ending.
 
         Threads: any.
         """
@@ -135,6 +151,19 @@ class ReaderDispatcher:
         Threads: the reader only.
         """
         event()
+
+    def wait_room(self, is_over: Callable[[], bool]) -> bool:
+        """Return True: nothing ever waits.
+
+        Threads: the reader only.
+        """
+        return True
+
+    def wake(self) -> None:
+        """Do nothing.
+
+        Threads: any.
+        """
 
     def finish(self) -> None:
         """Do nothing.
@@ -153,6 +182,13 @@ class _Done(ConnmanError):
     """Nothing waits and nothing comes."""
 
 
+class _Event(NamedTuple):
+    """One call to make, and the bytes of the messages that it holds."""
+
+    run: Callable[[], None]
+    size: int
+
+
 class ThreadDispatcher:
     """Run events on one thread of their own behind a bounded queue: for callbacks that block long. A `Dispatcher`.
 
@@ -164,14 +200,14 @@ class ThreadDispatcher:
         self._life = life
         self._forever = Deadline(clock, None)
         self._name = f"callbacks-{name}"
-        self._queue: BoundedQueue[Callable[[], None]] = BoundedQueue(clock, max_size)
+        self._queue: BoundedQueue[_Event] = BoundedQueue(clock, max_size, attrgetter("size"))
         self._lock = threading.Lock()
         # Guarded by _lock: _is_finishing, _has_thread.
         self._is_finishing = False
         self._has_thread = False
 
     def run(self, event: Callable[[], None], size: int) -> None:
-        """Queue ``event``; blocks while the queue is full, which is backpressure on the peer.
+        """Queue ``event``.
 
         Threads: the reader only.
         """
@@ -182,7 +218,21 @@ class ThreadDispatcher:
         if must_start and not self._start():
             event()
             return
-        self._queue.put(event, size)
+        self._queue.extend((_Event(event, size),))
+
+    def wait_room(self, is_over: Callable[[], bool]) -> bool:
+        """Wait while the queue is full, which is backpressure on the peer; False when ``is_over()`` came first.
+
+        Threads: the reader only.
+        """
+        return self._queue.wait_room(is_over)
+
+    def wake(self) -> None:
+        """Have a blocked `wait_room` look again.
+
+        Threads: any.
+        """
+        self._queue.wake()
 
     def _start(self) -> bool:
         try:
@@ -204,7 +254,7 @@ class ThreadDispatcher:
         self._queue.wake()
 
     def hasten(self) -> None:
-        """Let a blocked `run` go on.
+        """Let a blocked `wait_room` go on.
 
         Threads: any.
         """
@@ -221,7 +271,7 @@ class ThreadDispatcher:
                         return
                 continue
             try:
-                event()
+                event.run()
             except BaseException:  # top of a thread: without it nothing would be dispatched any more
                 logger.exception("%s failed", self._name)
 

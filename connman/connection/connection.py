@@ -11,6 +11,7 @@ from connman.connection import fork
 from connman.connection.core import Core
 from connman.connection.future import ConnectedFuture
 from connman.errors import (
+    ORDERLY_CODES,
     ConnectionClosed,
     ConnectTimeout,
     ConnmanError,
@@ -69,7 +70,9 @@ class Connection(Core):
         return self
 
     def wait_open(self, timeout: float | None = None) -> Self:
-        """Wait until it is open and return it; starts dialling if idle. ``timeout`` in seconds, None for no limit.
+        """Wait until it is open and return it; starts dialling if idle.
+
+        ``timeout`` in seconds; None for no limit, 0 and less: only if it is open already.
 
         Raises: WaitTimeout, whose text holds the newest error; the error with which connecting ended; WouldDeadlock
         on the reader thread.
@@ -100,7 +103,7 @@ class Connection(Core):
     def send(self, data: Data, *, wait: float = 0.0) -> None:
         """Send one message: str as text, bytes-like as binary. On return the system has taken all of it.
 
-        ``wait``: seconds to wait for the connection to be open (starts it if idle); 0 raises at once.
+        ``wait``: seconds to wait for the connection to be open (starts it if idle); 0 and less raise at once.
 
         Raises: NotConnected when it is not open (nothing was sent); ConnectionLost when it broke, and SendTimeout when
         the system has not taken all of it within ``send_timeout``, both of which end the present transport, unless the
@@ -121,6 +124,8 @@ class Connection(Core):
         ValueError before anything is sent.
         Threads: any; no other message comes between these.
         """
+        if isinstance(messages, str | bytes | bytearray | memoryview):
+            raise TypeError("send_many() takes several messages: use send() for one")
         batch = tuple(messages)
         transport = self._transport(0.0)
         if batch:
@@ -144,8 +149,9 @@ class Connection(Core):
     def recv(self, timeout: float | None = None) -> Message:
         """Return the next message; for connections without ``on_data``. Survives reconnects.
 
-        ``timeout`` in seconds, None for no limit. At most 1,024 messages or ``max_message_size`` wait to be taken;
-        then reading stops, which holds the peer back.
+        ``timeout`` in seconds, None for no limit, 0 or less for what is there. While 1,024 messages or
+        ``max_message_size`` wait to be taken nothing is read, which holds the peer back; a loss is then only noticed by
+        sending.
 
         Raises: WaitTimeout; ConnectionClosed after `disconnect`, at once; the error with which retrying ended, after
         the messages that came before it; NotConnected when it was never started; TypeError with ``on_data``;
@@ -177,7 +183,7 @@ class Connection(Core):
             try:
                 message = self.recv()
             except ConnectionClosed as closed:
-                if self.state is State.CLOSED or closed.code in (None, 1000, 1001, 1005):
+                if self.state is State.CLOSED or closed.code in ORDERLY_CODES:
                     return
                 raise
             yield message
@@ -189,7 +195,7 @@ class Connection(Core):
 
         An attempt is abandoned, a wait cut, no further attempt made. An open WebSocket is closed with ``code`` and
         ``reason`` (cut to 123 bytes) after the sends under way; the peer has ``timeout`` seconds (None:
-        ``close_timeout``) to answer. After it has returned no callback runs, unless one was still blocked at
+        ``close_timeout``; 0 and less: no time) to answer. After it has returned no callback runs, unless one was still blocked at
         ``timeout`` + 1 s, which is when this returns at the latest. Messages that were not taken yet are dropped.
 
         Raises: ValueError for a code that may not be sent.
@@ -203,7 +209,7 @@ class Connection(Core):
     close = disconnect
 
     def wait_closed(self, timeout: float | None = None) -> None:
-        """Wait until it was ended by `disconnect`.
+        """Wait until it was ended by `disconnect`; ``timeout`` in seconds, None for no limit, 0 and less: only look.
 
         Raises: WaitTimeout; the error with which retrying ended, if that is what ended it; NotConnected when it was
         never started; WouldDeadlock on connman's own threads.

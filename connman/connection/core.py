@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Unpack, cast
+from typing import TYPE_CHECKING, NoReturn, Unpack, cast
 
 from connman.clock import Clock, SystemClock
 from connman.connection import fork
@@ -23,7 +23,7 @@ from connman.connection.life import Life
 from connman.connection.queue import BoundedQueue
 from connman.connection.reader import Reader
 from connman.endpoint import Endpoint
-from connman.errors import ConnectError, ConnectionClosed, InvalidOption
+from connman.errors import ConnectError, ConnectionClosed, InvalidOption, printable
 from connman.options import OptionArguments, make_options, shows_options
 from connman.records import Message, State
 from connman.threads import spawn
@@ -86,7 +86,7 @@ class Core:
         if not isinstance(name, str | None):
             raise InvalidOption("name is a text or None")
         self.id = next(_ids)
-        self.name = name or f"{self.endpoint or type(target).__name__}#{self.id}"
+        self.name = printable(name) if name else f"{self.endpoint or type(target).__name__}#{self.id}"
         self._dialer = cast(Dialer, target) if is_dialer else EndpointDialer()
         self._clock = clock or SystemClock()
         self._watchers: tuple[Callable[[Connection, State], None], ...] = ()
@@ -114,7 +114,7 @@ class Core:
         on_open, on_data, on_reset = self._on
         options, clock = self._options, self._clock
         self._life = Life(clock, self._state_changed, closing)
-        self._inbox: BoundedQueue[Message] = BoundedQueue(clock, options.max_message_size)
+        self._inbox: BoundedQueue[Message] = BoundedQueue(clock, options.max_message_size, len)
         self._callbacks = Callbacks(self._life, self._inbox, on_open, on_data, on_reset)
         self._dispatcher: Dispatcher = ReaderDispatcher()
         if options.dispatch == "thread":
@@ -162,7 +162,7 @@ class Core:
         Threads: any; never blocks.
         """
         fork.check_process()
-        if code not in _CLOSE_CODES:
+        if isinstance(code, float) or code not in _CLOSE_CODES:
             raise ValueError(f"{code} is no close code that may be sent (RFC 6455 7.4)")
         str.encode(reason)  # raises for no text and for a lone surrogate, while nothing has been done yet
         self._life.disconnect(ConnectionClosed(code, reason), timeout)
@@ -190,6 +190,10 @@ class Core:
         Threads: any; never blocks.
         """
         self._life.abort()
+
+    def __reduce__(self) -> NoReturn:
+        # Without it copy.copy() makes a twin that shares the threads of this one, and ends with it.
+        raise TypeError("a connection cannot be copied or pickled: it is the one to its target")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {self._life.state.value} generation={self.generation}>"

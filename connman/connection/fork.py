@@ -49,7 +49,7 @@ class Ending(Protocol):
         """
 
     def wait_gone(self, within: float) -> bool:
-        """Wait up to ``within`` seconds for the end that `end_soon` began, and return whether it came.
+        """Wait up to ``within`` seconds (0: look only) for the end that `end_soon` began; return whether it came.
 
         Threads: the one that runs the exit hooks.
         """
@@ -69,6 +69,7 @@ def register(forked: Forked) -> None:
     Threads: any.
     """
     _forked[id(forked)] = forked
+    # On first use: importing installs nothing. Two threads may both register; the second call has nothing to do.
     if "fork" not in _hooks:
         _hooks.append("fork")
         os.register_at_fork(after_in_child=check_process)
@@ -93,7 +94,7 @@ def _existing(registry: weakref.WeakValueDictionary[int, _T]) -> list[_T]:
 def check_process() -> None:
     """Make everything fresh when this is a forked child that has not been noticed yet; every entry calls it.
 
-    The hook alone would not do: uWSGI forks without calling any (facts: peers 5.1).
+    The hook alone would not do: uWSGI forks without calling any.
 
     Threads: any.
     """
@@ -111,6 +112,7 @@ def _reset_child() -> None:
         forget_lookups_after_fork()
         forget_timers_after_fork()
         tell_users = [forked.after_fork() for forked in _existing(_forked)]
+        # Last: other threads of the child wait at the lock until everything is fresh.
         _process["pid"] = os.getpid()
     # Outside the lock: whoever is told that his Future has failed may come in here again.
     for tell in tell_users:

@@ -36,7 +36,9 @@ class ConnectedFuture(Future["Connection"]):
         self.set_running_or_notify_cancel()
 
     def result(self, timeout: float | None = None) -> Connection:
-        """Return the open connection, waiting up to ``timeout`` seconds (None: for as long as it takes).
+        """Return the open connection, waiting up to ``timeout`` seconds.
+
+        None: for as long as it takes; 0 and less: not at all.
 
         Raises: TimeoutError, which leaves the Future as it is; the error with which connecting ended; WouldDeadlock.
         Threads: any.
@@ -45,7 +47,7 @@ class ConnectedFuture(Future["Connection"]):
         return super().result(_countable(timeout))
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return the error, None when it opened, waiting up to ``timeout`` seconds.
+        """Return the error, None when it opened, waiting up to ``timeout`` seconds; None, 0 and less as for `result`.
 
         Raises: TimeoutError; WouldDeadlock.
         Threads: any.
@@ -84,6 +86,7 @@ def _guarded(callback: Callable[[Future[Connection]], object], future: Future[Co
     try:
         callback(future)
     except BaseException:  # user callback: it must not end the connection
+        # concurrent.futures holds back Exception only: a SystemExit would end our reader.
         if not is_own():
             raise
         logger.exception("a callback of the Future raised")

@@ -48,6 +48,7 @@ class Keepalive:
         with self._lock:
             self._is_stopped = True
             timer, self._timer = self._timer, None
+        # Outside the lock: cancelling takes the one of the timer thread.
         if timer is not None:
             timer.cancel()
 
@@ -55,10 +56,12 @@ class Keepalive:
         now = self._clock.now()
         self._due = max(now, min(self._next_ping, self._judge_at()))
         with self._lock:
+            # Looked at and set under one lock: a stop() in between would leave a timer that nobody cancels.
             if not self._is_stopped:
                 self._timer = self._clock.call_later(self._due - now, self._tick)
 
     def _judge_at(self) -> float:
+        # The answer may lie unread in the socket while a callback of the user's keeps the reader.
         if not self._transport.reading:
             return self._clock.now() + self._interval
         return max(self._transport.life + self._interval, self._probed_at) + self._timeout
@@ -67,6 +70,7 @@ class Keepalive:
         now = self._clock.now()
         if now - self._due > _LATE:
             self._probed_at = self._next_ping = now
+        # Neither abort() nor ping() ever blocks: the thread this runs on serves every connection of the process.
         if now >= self._judge_at():
             self._transport.abort(PingTimeout(f"no sign of life for {now - self._transport.life:.1f} s"))
             return

@@ -1,10 +1,10 @@
-"""A bounded queue between a reader and whoever takes what it read: when it is full, the reader stops reading."""
+"""A bounded queue between a reader and whoever takes what it read: while it is full, the reader does not read."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from connman.clock import Clock, Deadline
@@ -16,42 +16,72 @@ MAX_ITEMS = 1024
 
 
 class BoundedQueue(Generic[_T]):
-    """First in, first out, at most `MAX_ITEMS` items and ``max_size`` in all (one item always fits).
+    """First in, first out; full while `MAX_ITEMS` items, or ``max_size`` by the measure of ``size_of``, wait.
+
+    What one read brings is taken whole; whoever reads waits for room before reading on. So it holds at most the
+    bound and what one read brings.
 
     Threads: every method from any thread.
     """
 
-    def __init__(self, clock: Clock, max_size: int) -> None:
+    def __init__(self, clock: Clock, max_size: int, size_of: Callable[[_T], int]) -> None:
         self._clock = clock
         self._max_size = max_size
-        # Entered itself, not through the condition, whose own `with` is Python code: a Ctrl-C there would leave it locked.
+        self._size_of = size_of
+        # Entered itself, not through a condition, whose own `with` is Python code: a Ctrl-C there would leave it locked.
         self._lock = threading.RLock()
-        self._condition = threading.Condition(self._lock)
+        # Two, because every item that comes in would wake a reader that waits for one to go out.
+        self._not_empty = threading.Condition(self._lock)
+        self._not_full = threading.Condition(self._lock)
         # Guarded by _lock: _items, _size, _is_closed, _is_bounded.
-        self._items: deque[tuple[_T, int]] = deque()
+        self._items: deque[_T] = deque()
         self._size = 0
         self._is_closed = False
         self._is_bounded = True
 
-    def put(self, item: _T, size: int) -> bool:
-        """Append ``item``, waiting for room without a limit; False, and not appended, once the queue is closed.
+    def put(self, item: _T) -> None:
+        """Append ``item`` once there is room, waiting for it without a limit; once it is closed ``item`` is dropped.
 
-        Only `get` and `close` end the wait: it is the backpressure. Threads: any.
+        Threads: any.
         """
         with self._lock:
-            while not self._is_closed and self._is_full_locked(size):
-                self._clock.wait(self._condition, None)
-            if self._is_closed:
-                return False
-            self._items.append((item, size))
-            self._size += size
-            self._condition.notify_all()
-            return True
+            self.wait_room(lambda: False)
+            self.extend((item,))
 
-    def _is_full_locked(self, size: int) -> bool:
-        if not self._is_bounded:
-            return False
-        return len(self._items) >= MAX_ITEMS or (self._size + size > self._max_size and bool(self._items))
+    def extend(self, items: Sequence[_T]) -> None:
+        """Append ``items`` without waiting, beyond the bound if need be; once it is closed they are dropped.
+
+        Threads: any.
+        """
+        size = sum(map(self._size_of, items))
+        with self._lock:
+            if not self._is_closed:
+                self._items.extend(items)
+                self._size += size
+                self._not_empty.notify_all()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the bound is not reached, or does not hold any more.
+
+        Threads: any.
+        """
+        # Two reads without the lock: what is taken meanwhile makes room, and only the reader brings more.
+        return not self._is_bounded or (len(self._items) < MAX_ITEMS and self._size < self._max_size)
+
+    def wait_room(self, is_over: Callable[[], bool]) -> bool:
+        """Wait without a limit, which is the backpressure, for room; False when ``is_over()`` came first.
+
+        Whoever changes what ``is_over`` tells calls `wake`.
+
+        Threads: any.
+        """
+        with self._lock:
+            while not self.has_room:
+                if is_over():
+                    return False
+                self._clock.wait(self._not_full, None)
+            return True
 
     def get(self, deadline: Deadline, why_no_more: Callable[[], Exception | None]) -> _T:
         """Take the oldest item, waiting for one until ``deadline``.
@@ -67,13 +97,13 @@ class BoundedQueue(Generic[_T]):
                 error = None if self._items else why_no_more()
                 return bool(self._items) or error is not None
 
-            if not deadline.wait_for(self._condition, is_ready):
+            if not deadline.wait_for(self._not_empty, is_ready):
                 raise WaitTimeout("no message in time")
             if error is not None:
                 raise error
-            item, size = self._items.popleft()
-            self._size -= size
-            self._condition.notify_all()
+            item = self._items.popleft()
+            self._size -= self._size_of(item)
+            self._not_full.notify_all()
             return item
 
     def wake(self) -> None:
@@ -82,16 +112,17 @@ class BoundedQueue(Generic[_T]):
         Threads: any.
         """
         with self._lock:
-            self._condition.notify_all()
+            self._not_empty.notify_all()
+            self._not_full.notify_all()
 
     def lift_bound(self) -> None:
-        """Have `put` never wait again: only a last few items follow.
+        """Let the reader never wait again: only a last few items follow.
 
         Threads: any.
         """
         with self._lock:
             self._is_bounded = False
-            self._condition.notify_all()
+            self._not_full.notify_all()
 
     def close(self) -> None:
         """Forget what is queued and take no more; everyone who waits wakes up. Idempotent.
@@ -102,4 +133,5 @@ class BoundedQueue(Generic[_T]):
             self._is_closed = True
             self._items.clear()
             self._size = 0
-            self._condition.notify_all()
+            self._not_empty.notify_all()
+            self._not_full.notify_all()

@@ -73,6 +73,8 @@ class Reader:
             dial := Dial(self._endpoint, self._options, self._clock, name=self._conn.name)
         ):
             self._after(self._live(dial))
+            # What callbacks on a thread of their own still have to be told is bounded too.
+            self._dispatcher.wait_room(lambda: False)
 
     def _live(self, dial: Dial) -> ConnmanError:
         """Open one transport, read it to its end, and return why it ended."""
@@ -91,6 +93,7 @@ class Reader:
             transport.dispose()
 
     def _read(self, transport: Transport, first: list[Message]) -> ConnmanError:
+        transport.on_abort = self._wake
         keepalive = self._start_keepalive(transport)
         try:
             self._log(logging.INFO, "open", transport=transport.name)
@@ -98,13 +101,29 @@ class Reader:
             self._dispatcher.run(lambda: self._callbacks.opened(self._conn), 0)
             if first:
                 self._deliver(first)
-            while True:
+            while self._has_room(transport):
                 self._deliver(transport.receive())
+            raise transport.error or ConnectionLost("ended while nobody took what had arrived")
         except ConnmanError as error:
             return error
         finally:
             if keepalive is not None:
                 keepalive.stop()
+
+    def _has_room(self, transport: Transport) -> bool:
+        """Wait until more may be read; False when the transport was aborted while nobody took what had arrived.
+
+        Nothing else would tell: the peer's end is behind what is not read.
+        """
+
+        def is_over() -> bool:
+            return transport.error is not None
+
+        return self._callbacks.wait_room(is_over) and self._dispatcher.wait_room(is_over)
+
+    def _wake(self) -> None:
+        self._callbacks.wake()
+        self._dispatcher.wake()
 
     def _deliver(self, messages: list[Message]) -> None:
         if self._life.closing is not None:

@@ -165,7 +165,7 @@ class FakeClock:
             conn.reconnect_now()
             clock.wait_until_waiting(delays=asked + 1)
 
-        Raises: AssertionError after ``timeout`` real seconds.
+        Raises: AssertionError after ``timeout`` real seconds; 0 and less: unless it is so already.
         Threads: any but those that are to wait.
         """
         with self._changed:

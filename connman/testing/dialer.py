@@ -8,7 +8,15 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from connman.errors import ConnectError, ConnectionLost, ConnmanError, WaitTimeout
+from connman.errors import (
+    ConnectError,
+    ConnectionClosed,
+    ConnectionLost,
+    ConnmanError,
+    NotConnected,
+    ProtocolError,
+    WaitTimeout,
+)
 from connman.records import Message
 from connman.threads import spawn
 from connman.transport.base import Dial, Transport
@@ -31,7 +39,8 @@ Outcome = Act | BaseException | type[BaseException] | Callable[["Peer"], object]
 class Peer:
     """The far end of a connection that a `ScriptedDialer` has opened: what a server would hold.
 
-    It answers pings and closes by itself, as a server does, unless it is deaf. Every ``timeout`` is in real seconds.
+    It answers pings and closes by itself, as a server does, unless it is deaf. Every ``timeout`` is in real seconds;
+    with 0 or less it only looks.
 
     ::
 
@@ -56,6 +65,7 @@ class Peer:
 
         Threads: any.
         """
+        # Never released: it is the mark that this was done.
         if self._is_listening.acquire(blocking=False):
             spawn("peer", self._read_loop)
 
@@ -77,7 +87,7 @@ class Peer:
         Threads: any.
         """
         try:
-            message = self._inbox.get(timeout=timeout)
+            message = self._inbox.get(timeout=max(0.0, timeout))
         except queue.Empty:
             raise WaitTimeout(f"the connection sent nothing for {timeout:g} s") from None
         if message is not None:
@@ -116,6 +126,7 @@ class Peer:
 
     def _how_it_ended(self) -> ConnmanError:
         assert self._error is not None
+        # The same error for everyone who asks: its traceback would grow with each.
         return self._error.with_traceback(None)
 
     def _read_loop(self) -> None:
@@ -127,6 +138,7 @@ class Peer:
             self._error = error
         finally:
             self._pipe.dispose()
+            # Behind the error: whoever waits for the one reads the other next.
             self._ended.set()
             self._inbox.put(None)
 
@@ -197,7 +209,7 @@ class ScriptedDialer:
     def wait_until_dialled(self, count: int = 1, timeout: float = _PATIENCE) -> None:
         """Block until at least ``count`` dials have begun.
 
-        Raises: AssertionError after ``timeout`` real seconds.
+        Raises: AssertionError after ``timeout`` real seconds; 0 and less: unless they have already.
         Threads: any.
         """
         with self._changed:
@@ -207,11 +219,11 @@ class ScriptedDialer:
     def next_peer(self, timeout: float = _PATIENCE) -> Peer:
         """Return the other end of the next connection that was opened: each is returned once, in order.
 
-        Raises: AssertionError after ``timeout`` real seconds.
+        Raises: AssertionError after ``timeout`` real seconds; 0 and less: unless there is one already.
         Threads: any.
         """
         try:
-            return self._peers.get(timeout=timeout)
+            return self._peers.get(timeout=max(0.0, timeout))
         except queue.Empty:
             raise AssertionError(f"nothing was opened within {timeout:g} s") from None
 
@@ -229,7 +241,7 @@ class ScriptedDialer:
         if isinstance(outcome, type):
             raise outcome
         if outcome is Act.HANG:
-            _hang(dial)
+            dial.wait_for(threading.Condition(), lambda: False)
         return self._open(outcome, dial)
 
     def _open(self, outcome: Outcome, dial: Dial) -> Transport:
@@ -243,30 +255,23 @@ class ScriptedDialer:
         return near
 
 
-def _hang(dial: Dial) -> None:
-    """Wait for the end of the dial, and raise it."""
-    condition = threading.Condition()
-    aborted = threading.Event()
-
-    def wake() -> None:
-        with condition:
-            aborted.set()
-            condition.notify_all()
-
-    with dial.abortable(wake), condition:
-        dial.deadline.wait_for(condition, aborted.is_set)
-    dial.check()
-
-
 def _serve(peer: Peer, script: Callable[[Peer], object]) -> None:
     try:
         script(peer)
     except BaseException as error:  # user code: a server that crashes leaves its client
-        # The end of the connection is a common end of a script; anything else is for the thread's excepthook.
-        is_over = peer.is_closed and isinstance(error, ConnmanError)
         peer.drop()
-        if not is_over:
-            raise
+        if not _tells_of_an_end(error):
+            raise  # for the thread's excepthook
+
+
+def _tells_of_an_end(error: BaseException) -> bool:
+    """Whether a script may end with it: the connection ended first, which is a common end of a script.
+
+    Told by the error alone: `Peer.is_closed` may not say so yet, since `Peer.send` fails before the peer's reader, a
+    thread of its own, has seen the end. A timeout is none: the test has waited for what never came.
+    """
+    is_end = isinstance(error, NotConnected | ConnectionClosed | ConnectionLost | ProtocolError)
+    return is_end and not isinstance(error, TimeoutError)
 
 
 __all__ = ["Act", "Dialled", "Outcome", "Peer", "ScriptedDialer"]

@@ -182,5 +182,6 @@ class FaultProxy:
 
 
 def _check(name: str, value: float | None, least: float) -> None:
+    # Turned round, so that it refuses NaN as well.
     if value is not None and not value >= least:
         raise ValueError(f"{name} is {least} or more")

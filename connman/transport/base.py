@@ -37,6 +37,10 @@ class Transport(Protocol):
     """Whether the protocol has pings."""
     subprotocol: str | None
     """The WebSocket subprotocol that was agreed on, None without one."""
+    error: ConnmanError | None
+    """Why it has ended, None while it has not."""
+    on_abort: Callable[[], None] | None
+    """Called by `abort`, on its thread: what waits for anything but `receive` then looks at `error`. Must not block."""
 
     def receive(self, deadline: Deadline | None = None) -> list[Message]:
         """Block until messages are there and return all of them, at least one.
@@ -219,6 +223,7 @@ class Dial:
 
         Raises: the abort's error when it came before (``wake`` is not registered then).
         """
+        # Under the lock under which abort() takes its list: whoever comes too late for the list finds the error.
         with self._lock:
             if self._aborted is None:
                 self._abortables.append(wake)
@@ -229,6 +234,24 @@ class Dial:
         """Forget ``wake``. Idempotent."""
         with self._lock, contextlib.suppress(ValueError):
             self._abortables.remove(wake)
+
+    def wait_for(
+        self, condition: threading.Condition, predicate: Callable[[], bool], seconds: float | None = None
+    ) -> None:
+        """Wait on ``condition`` until ``predicate()`` is true or ``seconds`` have passed (None: no limit of its own).
+
+        Raises: the abort's error; ConnectTimeout when the dial's deadline has passed.
+        """
+
+        def wake() -> None:
+            with condition:
+                condition.notify_all()
+
+        # An abort sets its error first and wakes then, for which it wants the condition: no wake-up is lost.
+        with self.abortable(wake), condition:
+            deadline = self.deadline.sooner(seconds)
+            deadline.wait_for(condition, lambda: self._aborted is not None or predicate())
+        self.check()
 
     def begin(self, headers: Sequence[tuple[str, str]]) -> None:
         """Take this attempt's headers and start its deadline: what user code took before does not count."""
@@ -267,6 +290,7 @@ class Dial:
         try:
             yield
         except (OSError, ConnmanError) as error:
+            # A call whose socket is shut down under it fails with anything: EPIPE, ENOTCONN, an end of file.
             if self._aborted is not None and error is not self._aborted:
                 raise self._aborted from error
             self.log.append(Step(phase, address, self.clock.now() - began, describe(error)))

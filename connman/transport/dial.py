@@ -27,6 +27,7 @@ from connman.transport.sockets import SocketGuard, milliseconds
 _STAGGER = 0.25
 # How often a unix socket with a full backlog is tried again.
 _UNIX_RETRY = 0.02
+# Keepalive probes that go unanswered before the system gives a connection up; they share `ping_timeout`.
 _PROBES = 3
 # Linux refuses more for TCP_KEEPIDLE and TCP_KEEPINTVL.
 _MAX_KEEPALIVE = 32767
@@ -74,7 +75,7 @@ def connect_unix(dial: Dial, path: str) -> SocketGuard:
         with discard_on_error(dial, guard):
             # A full backlog is EAGAIN here, and no poll tells when there is room again.
             while (error := guard.sock.connect_ex(path)) == errno.EAGAIN:
-                _pause(dial, _UNIX_RETRY)
+                dial.wait_for(threading.Condition(), lambda: False, _UNIX_RETRY)
             if error:
                 raise OSError(error, os.strerror(error))
             dial.check()
@@ -108,6 +109,8 @@ def apply_keepalive(sock: socket.socket, ping_interval: float | None, ping_timeo
         "TCP_KEEPIDLE": _whole_seconds(ping_interval),
         "TCP_KEEPINTVL": _whole_seconds(ping_timeout / _PROBES),
         "TCP_KEEPCNT": _PROBES,
+        # The system sends no keepalive probe while data waits for its acknowledgement: this ends that wait, which would
+        # take a quarter of an hour by default.
         "TCP_USER_TIMEOUT": max(1, min(int((ping_interval + ping_timeout) * 1000), 2**31 - 1)),
     }
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -135,6 +138,7 @@ class _Race:
         self._dial = dial
         self._untried = deque(addresses)
         self._count = len(addresses)
+        # By descriptor, which is what poll() answers with.
         self._running: dict[int, _Runner] = {}
         self._next = Deadline.after(dial.clock, 0.0)
         self._failure: OSError | None = None
@@ -163,8 +167,10 @@ class _Race:
         began, text = self._dial.clock.now(), format_address(address)
         self._next = Deadline.after(self._dial.clock, _STAGGER)
         try:
+            # Registered before connect() begins, so that an abort finds it in every phase.
             guard = _registered_socket(self._dial, family)
         except OSError as error:
+            # Such as a family that this machine does not have: the end of this address, not of the dial.
             self._lost(text, began, error)
             return
         descriptor = guard.sock.fileno()
@@ -205,6 +211,7 @@ class _Race:
 
     def _lost(self, address: str, began: float, error: OSError) -> None:
         self._failure = error
+        # RFC 8305 section 5: a failure lets the next address begin at once.
         self._next = Deadline.after(self._dial.clock, 0.0)
         self._log(address, began, describe(error))
 
@@ -272,24 +279,10 @@ def _raise_pending(sock: socket.socket) -> None:
 
 
 def _tune(sock: socket.socket, options: Options) -> None:
+    # Nagle would hold a small message back until the one before is acknowledged, which a peer may delay by 40 ms.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     apply_keepalive(sock, options.ping_interval, options.ping_timeout)
 
 
 def _whole_seconds(seconds: float) -> int:
     return max(1, min(math.ceil(seconds), _MAX_KEEPALIVE))
-
-
-def _pause(dial: Dial, seconds: float) -> None:
-    """Wait a moment; raise when the dial is aborted or out of time."""
-    condition = threading.Condition()
-    aborted = threading.Event()
-
-    def wake() -> None:
-        aborted.set()
-        with condition:
-            condition.notify_all()
-
-    with dial.abortable(wake), condition:
-        Deadline.after(dial.clock, seconds).wait_for(condition, aborted.is_set)
-    dial.check()

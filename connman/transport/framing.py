@@ -242,10 +242,12 @@ class LengthCodec(_StreamCodec):
     def _parse(self, chunk: bytes, messages: list[Message]) -> None:
         if self._cut:
             self._cut += chunk
+            # Nothing is parsed again before it can be whole: a drip would take quadratic time.
             if len(self._cut) < self._needed:
                 return
             chunk, self._cut = bytes(self._cut), bytearray()
         pos = 0
+        # Cut out of the chunk where they lie: only the message that a chunk's end has cut is put together.
         while (end := pos + self._measure(chunk, pos)) <= len(chunk):
             messages.append(chunk[pos + self._size : end])
             pos = end
@@ -258,6 +260,7 @@ class LengthCodec(_StreamCodec):
         if begin > len(chunk):
             return self._size
         length = int.from_bytes(chunk[pos:begin], self._byteorder)
+        # By its length alone, before any of it has arrived: that is what bounds the memory.
         if length > self._limit:
             raise self._too_big()
         return self._size + length

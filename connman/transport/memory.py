@@ -12,6 +12,7 @@ from connman.transport.frames import FrameCodec
 from connman.transport.pipe import Pipe
 
 _CHUNK = 65536
+# Bounded like a socket's buffer: who writes to a reader that has stopped has to wait here as well.
 _CAPACITY = 4 * _CHUNK
 
 
@@ -162,8 +163,8 @@ class MemoryListener:
     def accept(self, timeout: float | None = None) -> Pipe:
         """Return our end of the next connection; its reader is the caller.
 
-        Raises: WaitTimeout when none comes within ``timeout`` seconds (None: waits for ever); NotConnected when the
-        listener is closed.
+        Raises: WaitTimeout when none comes within ``timeout`` seconds (None: waits for ever; 0 and less: only looks);
+        NotConnected when the listener is closed.
         Threads: any.
         """
         with self._condition:
@@ -194,12 +195,14 @@ class MemoryListener:
 
         Threads: any.
         """
+        # Closed a second time it must not take the name from a listener that has it by then.
         if _listeners.get(self.name) is self:
             _listeners.pop(self.name, None)
         with self._condition:
             self._is_closed = True
             waiting, self._waiting = self._waiting, deque()
             self._condition.notify_all()
+        # Outside the lock: breaking a pipe takes those of its two lanes.
         for pipe in waiting:
             pipe.dispose()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from connman.clock import Clock, Deadline, Timer, maybe_call_later
@@ -53,14 +53,15 @@ class Pipe:
         self._leftover = leftover
         self._pid = os.getpid()
         self.progress = Progress()
+        self.on_abort: Callable[[], None] | None = None
         self._ping: tuple[bytes, float] = (b"", 0.0)
         self._lock = threading.Lock()
-        # Guarded by _lock: _accepted, _close_request, _is_close_queued (ours, or the answer to the peer's), _error,
+        # Guarded by _lock: _accepted, _close_request, _is_close_queued (ours, or the answer to the peer's), error,
         # _close_timer, _is_retrying, and appending to _control, which is taken from under _send_lock.
         self._accepted = 0
         self._close_request: tuple[int, str] | None = None
         self._is_close_queued = False
-        self._error: ConnmanError | None = None
+        self.error: ConnmanError | None = None
         self._close_timer: Timer | None = None
         self._is_retrying = False
         self._control: list[bytes] = []  # an empty deque takes 760 bytes
@@ -115,21 +116,20 @@ class Pipe:
 
     def _take_pong(self, payload: bytes) -> None:
         self._codec.pong = None
-        expected, sent_at = self._ping
-        if payload == expected:
-            self.ping_rtt = self._clock.now() - sent_at
+        if payload == self._ping[0]:
+            self.ping_rtt = self._clock.now() - self._ping[1]
 
     def _ended(self, error: ConnmanError) -> ConnmanError:
         """Return why it ended: what `abort` said first, else ``error``."""
         with self._lock:
-            if self._error is None:
-                self._error = error
-            return self._error
+            if self.error is None:
+                self.error = error
+            return self.error
 
     def _finish(self, end: ConnmanError) -> NoReturn:
         """End as the peer's bytes demand. What the peer said counts more than what broke here meanwhile."""
         with self._lock:
-            self._error = end
+            self.error = end
             self._control.append(_END_WRITING)
         self._flush_control()
         if not isinstance(end, ConnectionClosed):
@@ -155,7 +155,7 @@ class Pipe:
                 if self._control:
                     self._flush_control_locked()
                 # After the control frames: nothing may follow a close, ours or our answer (RFC 6455 5.5.1).
-                is_ending = self._error is not None or self._close_request is not None
+                is_ending = self.error is not None or self._close_request is not None
                 if self._is_close_queued or (is_ending and not is_counted):
                     raise NotConnected("the connection is ending")
                 self._write_locked(frames, timeout)
@@ -175,7 +175,7 @@ class Pipe:
     def _wait_for_turn(self, timeout: float) -> float:
         """Take the send lock, counted among those a close waits for; return what is left of the time."""
         with self._lock:
-            if self._is_close_queued or self._error is not None or self._close_request is not None:
+            if self._is_close_queued or self.error is not None or self._close_request is not None:
                 raise NotConnected("the connection is ending")
             self._accepted += 1
         began = self._clock.now()
@@ -223,9 +223,8 @@ class Pipe:
 
     def _lost(self, error: ConnectionLost, frames: list[bytes], missing: int) -> ConnectionLost:
         """End the connection, since half a frame may be on the wire; return the error for the sender."""
-        first = self._error
-        if first is not None:
-            error = ConnectionLost(str(first))
+        if self.error is not None:
+            error = ConnectionLost(str(self.error))
         error.sent = whole_frames(frames, missing)
         self.messages_out += error.sent
         self.abort(error)
@@ -285,7 +284,7 @@ class Pipe:
 
     def _maybe_retry(self) -> None:
         with self._lock:
-            is_due = self._error is None and not self._is_retrying
+            is_due = self.error is None and not self._is_retrying
             self._is_retrying = self._is_retrying or is_due
         if is_due:
             maybe_call_later(self._clock, _RETRY, self._retry)
@@ -304,7 +303,7 @@ class Pipe:
         """
         timer = maybe_call_later(self._clock, timeout, lambda: self.abort(ConnectionClosed(code, reason)))
         with self._lock:
-            is_first = self._error is None and self._close_request is None
+            is_first = self.error is None and self._close_request is None
             if is_first:
                 self._close_request, self._close_timer = (code, reason), timer
         if is_first:
@@ -324,12 +323,14 @@ class Pipe:
         Threads: any; never blocks.
         """
         with self._lock:
-            if self._error is None:
-                self._error = error
+            if self.error is None:
+                self.error = error
             timer, self._close_timer = self._close_timer, None
         if timer is not None:
             timer.cancel()
         self._stream.shutdown()
+        if self.on_abort is not None:
+            self.on_abort()
 
     def dispose(self) -> None:
         """Give the descriptor back; see ``base.Transport``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-# DESIGN 5: a partial frame is a sign of life while it grows by this much each ping_timeout; a drip is none.
+# A partial frame is a sign of life while it grows by this much each ping_timeout; a drip is none.
 _ENOUGH = 1024
 
 

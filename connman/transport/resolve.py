@@ -69,17 +69,9 @@ class _Lookup:
 
     def wait(self, dial: Dial) -> list[Address]:
         """Return the addresses; leave the lookup alone when the dial ends before it."""
-        aborted = threading.Event()
-
-        def wake() -> None:
-            aborted.set()
-            with self._condition:
-                self._condition.notify_all()
-
-        with dial.abortable(wake), self._condition:
-            dial.deadline.wait_for(self._condition, lambda: aborted.is_set() or self._outcome is not None)
+        dial.wait_for(self._condition, lambda: self._outcome is not None)
+        with self._condition:
             outcome = self._outcome
-        dial.check()
         if isinstance(outcome, Exception):
             raise _retold(outcome) from outcome
         if not outcome:

@@ -1,7 +1,10 @@
 """What a user does with a connection: wait for it, send, receive, iterate, end it, look at it."""
 
 import contextlib
+import copy
+import pickle
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -359,6 +362,24 @@ def test_the_inbox_holds_the_peer_back_and_loses_nothing() -> None:
         sending.result(PATIENCE)
 
 
+@pytest.mark.parametrize("dispatch", ["reader", "thread"])
+def test_a_loss_is_noticed_by_sending_while_nobody_takes_what_has_arrived(dispatch: str) -> None:
+    # The reader waited for room for ever: open, but every send failed, and it never came back.
+    with readable(OPEN, OPEN, max_message_size=10, dispatch=dispatch) as rig:
+        peer = rig.open()
+        peer.send("no room...")
+        eventually(lambda: rig.conn.stats.messages_in == 1)
+        peer.drop()
+        with pytest.raises(ConnectionLost):
+            while True:
+                rig.conn.send("x")
+        rig.clock.advance(rig.wait_delay(1))
+        rig.conn.wait_open(PATIENCE)
+        rig.conn.send("again")
+        assert rig.dialer.next_peer().recv() == "again"
+        assert rig.conn.recv(0) == "no room..."
+
+
 # Iterating
 
 
@@ -552,3 +573,43 @@ def test_an_endless_timeout_is_no_overflow(forever: float) -> None:
         rig.conn.send("x", wait=forever)
         rig.conn.disconnect(timeout=forever)
         rig.conn.wait_closed(forever)
+
+
+def test_a_name_cannot_forge_a_log_line() -> None:
+    with Rig(name="one\nWARNING two") as rig:
+        assert rig.conn.name == "one\\nWARNING two"
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_connection_has_no_twin(duplicate: Callable[[Connection], object]) -> None:
+    # A shallow copy shared threads and locks with its original, and ended it.
+    with Rig() as rig, pytest.raises(TypeError, match="cannot be copied"):
+        duplicate(rig.conn)
+
+
+@pytest.mark.parametrize("one", ["abc", b"abc", bytearray(b"abc"), memoryview(b"abc")])
+def test_send_many_of_one_message_is_a_mistake(one: Any) -> None:
+    # "abc" went out as three messages.
+    with Rig() as rig:
+        rig.open()
+        with pytest.raises(TypeError):
+            rig.conn.send_many(one)
+        assert rig.conn.stats.messages_out == 0
+
+
+def test_a_timeout_that_is_no_number_is_refused() -> None:
+    # It waited for ever, at full speed.
+    with readable() as rig:
+        rig.open()
+        for wait in (rig.conn.recv, rig.conn.wait_closed):
+            with pytest.raises(ValueError):
+                wait(float("nan"))
+
+
+@pytest.mark.parametrize("code", [1000.0, True, 999, 1005, 1006, 1015, 2999, 5000, "1000"])
+def test_a_close_code_that_may_not_be_sent_is_refused_before_anything_is_done(code: Any) -> None:
+    with Rig() as rig:
+        rig.open()
+        with pytest.raises(ValueError):
+            rig.conn.disconnect(code)
+        assert rig.conn.is_open

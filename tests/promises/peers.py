@@ -109,6 +109,8 @@ class Peers(Server):
     def __init__(self, serve: Callable[[socket.socket], None]) -> None:
         super().__init__(self._serve_or_note)
         self._serve_dialler = serve
+        # How many probes there were. They cannot be told by their ports: a port may soon be used again.
+        self._probed = 0
         # Each is a single operation on a set: atomic.
         self._probes: set[Any] = set()
         self._noted: set[Any] = set()
@@ -138,10 +140,13 @@ class Peers(Server):
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             name = sock.getsockname()
+            self._noted.discard(name)
             self._probes.add(name)
+            self._probed += 1
             sock.connect(("127.0.0.1", self.port))
             eventually(lambda: name in self._noted, message="the server to accept a probe")
-        return self.accepted - len(self._probes)
+            self._probes.discard(name)  # the port may be a client's next
+        return self.accepted - self._probed
 
 
 PROGRAMS = Path(__file__).with_name("programs")

@@ -18,7 +18,7 @@ from tests.servers import ws_server
 from tests.waiting import eventually
 
 OPEN, MID_OPEN = 1000, 200
-BOUND = 1.5  # seconds, DESIGN 10
+BOUND = 1.5  # seconds
 
 
 @pytest.fixture

@@ -165,18 +165,22 @@ def test_a_callback_that_blocks_is_no_dead_peer(server: WebSocketProcess, dispat
 
 @pytest.mark.slow
 def test_a_peer_that_freezes_while_a_callback_blocks_is_noticed_after_it(server: WebSocketProcess) -> None:
-    losses = Losses()
+    losses, witnessed = Losses(), Losses()
     entered, go_on = threading.Event(), threading.Event()
 
     def on_data(*_: object) -> None:
         entered.set()
         go_on.wait(PATIENCE)
 
-    with connman.Connection(server.url("/echo"), on_data=on_data, on_reset=losses, **KEEPALIVE) as conn:
+    with (
+        connman.Connection(server.url("/echo"), on_data=on_data, on_reset=losses, **KEEPALIVE) as conn,
+        connman.Connection(server.url("/echo"), on_reset=witnessed, **KEEPALIVE),
+    ):
         conn.send("one")
         assert entered.wait(PATIENCE)
         server.stop()
-        threading.Event().wait(INTERVAL + TIMEOUT)
+        # Another one, which is not blocked, tells when the time is up.
+        witnessed.wait_noticed(time.monotonic(), "SIGSTOP beside a slow callback")
         assert losses.told == []
         go_on.set()
         losses.wait_noticed(time.monotonic(), "SIGSTOP under a slow callback")

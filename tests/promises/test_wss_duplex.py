@@ -1,4 +1,4 @@
-"""One reader and four writers on one TLS connection: nothing is dropped, nothing is damaged (DESIGN 3)."""
+"""One reader and four writers on one TLS connection: nothing is dropped, nothing is damaged."""
 
 import random
 import ssl

@@ -15,6 +15,7 @@ from connman.errors import (
     ConnectionClosed,
     ConnectionLost,
     ConnectTimeout,
+    ConnmanError,
     MessageTooBig,
     NotConnected,
     UpgradeRefused,
@@ -237,6 +238,23 @@ def test_the_limit_of_the_connection_holds_for_its_own_side() -> None:
     abort_of(transport)
 
 
+@pytest.mark.parametrize("timeout", [0, -1])
+def test_a_timeout_of_nothing_only_looks(timeout: float) -> None:
+    # A negative one came out as the ValueError of a queue.
+    dialer = ScriptedDialer([ScriptedDialer.OPEN])
+    with pytest.raises(AssertionError):
+        dialer.next_peer(timeout)
+    with pytest.raises(AssertionError):
+        dialer.wait_until_dialled(1, timeout)
+    transport = dialer.dial(make_dial())
+    dialer.wait_until_dialled(1, timeout)
+    peer = dialer.next_peer(timeout)
+    for look in (peer.recv, peer.wait_closed):
+        with pytest.raises(WaitTimeout):
+            look(timeout)
+    abort_of(transport)
+
+
 def test_a_callable_plays_the_server() -> None:
     def server(peer: Peer) -> None:
         peer.send(f"you said {peer.recv()!r}")
@@ -255,13 +273,41 @@ def test_a_served_connection_that_ends_ends_its_server_silently() -> None:
     abort_of(transport)
 
 
-def test_a_server_that_crashes_drops_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    crash: Future[type[BaseException] | None] = Future()
-    monkeypatch.setattr(threading, "excepthook", lambda args: crash.set_result(args.exc_type))
-    transport = ScriptedDialer([lambda _: 1 // 0]).dial(make_dial())
+@pytest.fixture
+def crash(monkeypatch: pytest.MonkeyPatch) -> Future[type[BaseException]]:
+    """The type of what has ended a thread."""
+    future: Future[type[BaseException]] = Future()
+    monkeypatch.setattr(threading, "excepthook", lambda args: future.set_result(args.exc_type))
+    return future
+
+
+@pytest.mark.parametrize("end", [NotConnected, ConnectionClosed, ConnectionLost, MessageTooBig])
+def test_an_end_that_a_server_meets_before_its_reader_does_is_no_crash(
+    end: type[ConnmanError], crash: Future[type[BaseException]]
+) -> None:
+    # What send() raises when the connection has just ended, and the peer's reader thread has not run since.
+    def server(peer: Peer) -> None:
+        assert not peer.is_closed
+        raise end()
+
+    transport = ScriptedDialer([server]).dial(make_dial())
     with pytest.raises(ConnectionLost):
         transport.receive()
-    assert crash.result(PATIENCE) is ZeroDivisionError
+    abort_of(transport)
+    eventually(lambda: not any("peer-script" in thread.name for thread in threading.enumerate()))
+    assert not crash.done()
+
+
+@pytest.mark.parametrize(
+    ("server", "kind"), [(lambda _: 1 // 0, ZeroDivisionError), (lambda peer: peer.recv(0), WaitTimeout)]
+)
+def test_a_server_that_crashes_drops_its_client(
+    server: Callable[[Peer], object], kind: type[BaseException], crash: Future[type[BaseException]]
+) -> None:
+    transport = ScriptedDialer([server]).dial(make_dial())
+    with pytest.raises(ConnectionLost):
+        transport.receive()
+    assert crash.result(PATIENCE) is kind
     abort_of(transport)
 
 

@@ -11,6 +11,7 @@ from connman.errors import ConnectError, ConnectionClosed, ConnectTimeout, Connm
 from connman.options import Options
 from connman.testing import FakeClock
 from connman.transport.base import Dial, describe
+from tests.loopback import in_thread
 
 PATIENCE = 10.0
 ENDPOINT = Endpoint.parse("ws://u:S3CR3T@h/p?S3CR3T")
@@ -81,6 +82,38 @@ def test_an_abort_counts_more_than_the_deadline(dial: Dial, clock: FakeClock) ->
     dial.abort(ConnectionClosed())
     with pytest.raises(ConnectionClosed):
         dial.check()
+
+
+def test_a_wait_of_a_dial_ends_when_its_condition_is_true(dial: Dial) -> None:
+    condition, is_true = threading.Condition(), threading.Event()
+    waiting = in_thread(dial.wait_for, condition, is_true.is_set)
+    dial.clock.wait_until_waiting()  # type: ignore[attr-defined]
+    with condition:
+        is_true.set()
+        condition.notify_all()
+    assert waiting.result(PATIENCE) is None
+    dial.abort(ConnectionClosed())  # is no longer for what has ended
+
+
+def test_a_wait_of_a_dial_ends_with_its_time(dial: Dial, clock: FakeClock) -> None:
+    waiting = in_thread(dial.wait_for, threading.Condition(), lambda: False, 4)
+    clock.wait_until_waiting()
+    clock.advance(4)
+    assert waiting.result(PATIENCE) is None
+    waiting = in_thread(dial.wait_for, threading.Condition(), lambda: False, 4)
+    clock.wait_until_waiting()
+    clock.advance(1)
+    with pytest.raises(ConnectTimeout):
+        waiting.result(PATIENCE)
+
+
+def test_a_wait_of_a_dial_ends_with_its_abort(dial: Dial, clock: FakeClock) -> None:
+    waiting = in_thread(dial.wait_for, threading.Condition(), lambda: False)
+    clock.wait_until_waiting()
+    error = ConnectionClosed()
+    dial.abort(error)
+    for outcome in (waiting, in_thread(dial.wait_for, threading.Condition(), lambda: False)):
+        assert outcome.exception(PATIENCE) is error
 
 
 def test_a_step_is_logged(dial: Dial, clock: FakeClock) -> None:

@@ -174,7 +174,7 @@ def test_a_descriptor_above_1023_can_be_waited_for() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(None, None), (0, 1), (0.0001, 1), (1, 1001), (1e9, 2**31 - 1), (1e300, 2**31 - 1)],
+    [(None, None), (-5, 1), (0, 1), (0.0001, 1), (1, 1001), (1e9, 2**31 - 1), (1e300, 2**31 - 1)],
 )
 def test_seconds_as_poll_takes_them(seconds: float | None, expected: int | None) -> None:
     assert milliseconds(seconds) == expected

@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,24 @@ def eventually(predicate: Callable[[], Any]) -> None:
         if time.monotonic() > deadline:
             raise AssertionError("waited too long for the phase")
         threading.Event().wait(0.005)
+
+
+def stands_in(module: str) -> Callable[[], bool]:
+    """Make a predicate: whether a thread is held up in that module, seen twice in a row at the same place."""
+    seen: set[tuple[int, int, int]] = set()
+
+    def stands() -> bool:
+        now = set()
+        for number, innermost in sys._current_frames().items():
+            stack = [frame for frame, _ in traceback.walk_stack(innermost)]
+            if any(frame.f_globals.get("__name__") == module for frame in stack):
+                now.add((number, id(innermost), innermost.f_lasti))
+        found = bool(now & seen)
+        seen.clear()
+        seen.update(now)
+        return found
+
+    return stands
 
 
 def connect(path: str, **options: Any) -> connman.Connection:
@@ -68,14 +87,13 @@ def iterated() -> None:
 
 
 def dialling() -> None:
-    conn = connect("/hang")
-    eventually(lambda: conn.state is connman.State.CONNECTING)
-    threading.Event().wait(0.1)
+    connect("/hang")
+    eventually(stands_in("connman.transport.websocket"))
 
 
 def dialling_tcp() -> None:
     connect(f"ws://127.0.0.1:{HANGING_PORT}")
-    threading.Event().wait(0.1)
+    eventually(stands_in("connman.transport.dial"))
 
 
 def looking_up() -> None:
@@ -162,7 +180,7 @@ def waited_for() -> None:
             conn.wait_open()
 
     threading.Thread(target=wait, daemon=True).start()
-    threading.Event().wait(0.1)
+    eventually(stands_in("connman.connection.future"))
 
 
 def pool_opening() -> None:

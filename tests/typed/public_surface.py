@@ -1,0 +1,332 @@
+"""Every public name, used as a user would and checked by `mypy --strict` in scripts/check; nothing here is run.
+
+`assert_type` pins what comes out. A `type: ignore` pins that a wrong use is flagged: mypy complains of one it does not need.
+"""
+
+import ssl
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import assert_type
+
+import tenacity
+
+import connman
+from connman import errors, testing
+from connman.records import Step
+
+URL = "wss://feed.example.com/ticks"
+
+
+# Connections
+
+
+def opened(conn: connman.Connection) -> None:
+    assert_type(conn.generation, int)
+
+
+def received(conn: connman.Connection, message: connman.Message) -> None:
+    assert_type(message, str | bytes)
+    conn.send(message)
+
+
+def was_reset(
+    conn: connman.Connection, reset: connman.Reset
+) -> Callable[[connman.Connection], object] | None:
+    return opened if reset.opened else None
+
+
+def log_in(channel: connman.Channel) -> None:
+    channel.send("password")
+    channel.send(b"\x00")
+    assert_type(channel.recv(), str | bytes)
+    assert_type(channel.recv(timeout=1), str | bytes)
+    if channel.recv(None) == "never":
+        raise connman.Fatal("no such user")
+
+
+def fresh_headers() -> dict[str, str]:
+    return {"Authorization": "Bearer token"}
+
+
+def every_option() -> connman.Connection:
+    return connman.connect(
+        URL,
+        on_open=opened,
+        on_data=received,
+        on_reset=was_reset,
+        handshake=log_in,
+        name="ticks",
+        clock=testing.FakeClock(),
+        reconnect=True,
+        wait=tenacity.wait_fixed(1) + tenacity.wait_random(0, 1),
+        stop=tenacity.stop_after_delay(60) | tenacity.stop_after_attempt(5),
+        stable_after=0,
+        open_timeout=10,
+        handshake_timeout=10.0,
+        close_timeout=5,
+        send_timeout=30,
+        ping_interval=None,
+        ping_timeout=20,
+        max_message_size=1 << 20,
+        retry_if=lambda error: None if isinstance(error, connman.ConnmanError) else False,
+        headers=fresh_headers,
+        subprotocols=["v2", "v1"],
+        compression=None,
+        ssl_context=ssl.create_default_context(),
+        proxy=None,
+        framing=None,
+        dispatch="thread",
+    )
+
+
+def values_of_options() -> None:
+    connman.connect(("127.0.0.1", 5000), framing=connman.lines(b"\r\n", encoding="utf-8"))
+    connman.connect("tls://h:1", framing=connman.length_prefixed(2, "little"), proxy="socks5h://p:1080")
+    connman.connect(URL, headers={"A": "1"}, subprotocols=("v1",), proxy=...)
+    connman.connect(URL, headers=[("A", "1"), ("A", "2")], on_data=print, on_open=None)
+    connman.connect(URL, on_open=lambda conn: conn.send("hello"), on_reset=lambda conn, reset: None)
+
+
+def wrong_options() -> None:
+    def takes_nothing() -> None: ...
+    def takes_numbers(conn: connman.Connection, message: int) -> None: ...
+
+    connman.connect(URL, on_open=takes_nothing)  # type: ignore[arg-type]
+    connman.connect(URL, on_data=takes_numbers)  # type: ignore[arg-type]
+    connman.connect(URL, on_reset=received)  # type: ignore[arg-type]
+    connman.connect(URL, handshake=opened)  # type: ignore[arg-type]
+    connman.connect(URL, wait=1.0)  # type: ignore[arg-type]
+    connman.connect(URL, retry_if=True)  # type: ignore[arg-type]
+    connman.connect(URL, dispatch="process")  # type: ignore[arg-type]
+    connman.connect(URL, open_timeout=None)  # type: ignore[arg-type]
+    connman.connect(URL, framing=connman.lines)  # type: ignore[arg-type]
+    connman.connect(URL, colour="red")  # type: ignore[call-arg]
+    connman.Connection(URL, opened)  # type: ignore[call-arg]
+    connman.Connection()  # type: ignore[call-arg]
+
+
+def a_connection() -> None:
+    conn = connman.Connection(URL)
+    assert_type(conn.connect(), connman.Connection)
+    assert_type(conn.get_connected().result(), connman.Connection)
+    assert_type(conn.get_connected().result(timeout=5), connman.Connection)
+    assert_type(conn.get_connected().exception(5), BaseException | None)
+    future: Future[connman.Connection] = conn.get_connected()
+    future.add_done_callback(lambda done: done.result().send("first"))
+    assert_type(conn.wait_open(), connman.Connection)
+    assert_type(conn.wait_open(timeout=5), connman.Connection)
+    conn.wait_closed(timeout=None)
+    conn.reconnect_now()
+    with conn as same:
+        assert_type(same, connman.Connection)
+    conn.disconnect()
+    conn.disconnect(1001, "done", timeout=2)
+    conn.close()
+
+
+def messages(conn: connman.Connection) -> None:
+    conn.send("text")
+    conn.send(b"bytes", wait=5)
+    conn.send(bytearray(b"bytes"))
+    conn.send(memoryview(b"bytes"))
+    conn.send_many(["one", b"two"])
+    conn.send_many(str(number) for number in range(3))
+    conn.send(1)  # type: ignore[arg-type]
+    conn.send("text", 5)  # type: ignore[call-arg]
+    conn.send_many([1])  # type: ignore[list-item]
+    assert_type(conn.recv(), str | bytes)
+    assert_type(conn.recv(timeout=5), str | bytes)
+    for message in conn:
+        assert_type(message, str | bytes)
+
+
+def what_a_connection_tells(conn: connman.Connection) -> None:
+    assert_type(conn.state, connman.State)
+    assert_type(conn.is_open, bool)
+    assert_type(conn.id, int)
+    assert_type(conn.name, str)
+    assert_type(conn.generation, int)
+    assert_type(conn.last_error, Exception | None)
+    assert_type(conn.transport_name, str | None)
+    assert_type(conn.subprotocol, str | None)
+    assert_type(conn.stats, connman.Stats)
+    conn.state = connman.State.OPEN  # type: ignore[misc]
+
+
+def states(state: connman.State) -> str:
+    match state:
+        case connman.State.IDLE | connman.State.CONNECTING | connman.State.WAITING:
+            return "not yet"
+        case connman.State.OPEN:
+            return "now"
+        case connman.State.CLOSED:
+            return "no more"
+
+
+# Records
+
+
+def a_reset(reset: connman.Reset) -> None:
+    assert_type(reset.opened, bool)
+    assert_type(reset.error, Exception)
+    assert_type(reset.code, int | None)
+    assert_type(reset.reason, str)
+    assert_type(reset.attempt, int)
+    assert_type(reset.retry_in, float | None)
+    assert_type(reset.generation, int)
+    reset.attempt = 0  # type: ignore[misc]
+
+
+def counts(stats: connman.Stats) -> None:
+    assert_type(stats.messages_in + stats.messages_out + stats.bytes_in + stats.bytes_out, int)
+    assert_type(stats.opens + stats.losses + stats.failed_attempts + stats.callback_errors, int)
+    assert_type(stats.last_error, str | None)
+    assert_type(stats.ping_rtt, float | None)
+    assert_type(stats.uptime, float)
+    stats.opens = 0  # type: ignore[misc]
+
+
+def counts_of_a_pool(stats: connman.PoolStats) -> None:
+    assert_type(stats.size + stats.open + stats.leased + stats.waiters + stats.leases, int)
+    assert_type(stats.total, connman.Stats)
+
+
+# Pools and managers
+
+
+def a_pool() -> None:
+    pool = connman.Pool("feeds", url=URL, size=4, on_data=received, ping_interval=5)
+    with pool as same:
+        assert_type(same, connman.Pool)
+    with pool.connection() as conn:
+        assert_type(conn, connman.Connection)
+    with pool.connection(timeout=None) as conn:
+        conn.send("x")
+    assert_type(pool.connect(), connman.Pool)
+    assert_type(pool.wait_open(5), connman.Pool)
+    assert_type(pool.add_connection(URL, on_open=opened, name="one"), connman.Connection)
+    assert_type(pool.get_connections(), list[connman.Connection])
+    assert_type(pool.broadcast("x"), int)
+    assert_type(pool.stats, connman.PoolStats)
+    assert_type(pool.is_closed, bool)
+    assert_type(pool.name, str | None)
+    pool.disconnect(timeout=2)
+    pool.close()
+    connman.Pool(url=URL, size=4, colour="red")  # type: ignore[call-arg]
+    pool.add_connection(URL, on_open=received)  # type: ignore[arg-type]
+
+
+def a_manager() -> None:
+    with connman.Manager() as manager:
+        assert_type(manager, connman.Manager)
+        assert_type(manager.connect(URL, on_data=received), connman.Connection)
+        assert_type(manager.get_connection(URL), connman.Connection | None)
+        assert_type(manager.create_pool("feeds", url=URL, size=2), connman.Pool)
+        assert_type(manager.get_pool("feeds"), connman.Pool | None)
+        manager.disconnect_all(timeout=2)
+    manager.connect(URL, on_data=opened)  # type: ignore[arg-type]
+    manager.disconnect_all(None)  # type: ignore[arg-type]
+
+
+def the_default_manager() -> None:
+    assert_type(connman.connect(URL), connman.Connection)
+    assert_type(connman.get_connection(("127.0.0.1", 5000)), connman.Connection | None)
+    assert_type(connman.create_pool("feeds"), connman.Pool)
+    assert_type(connman.get_pool("feeds"), connman.Pool | None)
+    connman.disconnect_all(timeout=2)
+    assert_type(connman.__version__, str)
+
+
+# Errors
+
+
+def attempts_that_fail(error: errors.ConnectError) -> None:
+    assert_type(error.endpoint, str)
+    assert_type(error.message, str)
+    assert_type(error.attempts, tuple[Step, ...])
+    for step in error.attempts:
+        assert_type((step.phase, step.address, step.seconds, step.cause), tuple[str, str, float, str | None])
+    if isinstance(error, errors.UpgradeRefused):
+        assert_type((error.status, error.headers, error.body), tuple[int, dict[str, str], bytes])
+    if isinstance(error, errors.ProxyRefused):
+        assert_type(error.status, int | None)
+    if isinstance(error, errors.BadUpgrade):
+        assert_type(error.code, int | None)
+
+
+def attributes_of_errors() -> None:
+    closed, lost = errors.ConnectionClosed(1000, "bye"), errors.ConnectionLost("gone", sent=3)
+    assert_type((closed.code, closed.reason), tuple[int | None, str])
+    assert_type((lost.cause, lost.sent), tuple[str, int])
+    assert_type(errors.ProtocolError("no").code, int | None)
+    remote = errors.RemoteError("ValueError", "no", 4)
+    assert_type((remote.name, remote.message, remote.code), tuple[str, str, int | str | None])
+    assert_type(errors.retry_verdict(lost), errors.Retry)
+    assert_type(errors.Retry.AGAIN is errors.retry_verdict(closed), bool)
+
+
+CONNECTING: list[type[errors.ConnectError]] = [
+    errors.ConnectTimeout, errors.CertificateError, errors.ProxyRefused, errors.UpgradeRefused, errors.BadUpgrade,
+    errors.HandshakeFailed, errors.HandshakeTimeout, errors.GaveUp,
+]  # fmt: skip
+LOSSES: list[type[errors.ConnectionLost]] = [errors.PingTimeout, errors.SendTimeout]
+OTHERS: list[type[connman.ConnmanError]] = [
+    errors.NotConnected, errors.ConnectionClosed, errors.WouldDeadlock, errors.Forked, errors.InvalidTarget,
+    errors.InvalidOption, errors.Fatal, errors.ConnmanError,
+]  # fmt: skip
+BROKEN: list[type[errors.ProtocolError]] = [errors.MessageTooBig, errors.BadUpgrade]
+POOLS: list[type[errors.PoolError]] = [errors.PoolClosed, errors.PoolTimeout]
+CALLS: list[type[errors.RpcError]] = [
+    errors.RemoteError, errors.CallTimeout, errors.PeerGone, errors.NoSuchService, errors.NoSuchPeer,
+]  # fmt: skip
+TIMEOUTS: list[type[TimeoutError]] = [
+    errors.ConnectTimeout, errors.HandshakeTimeout, errors.PingTimeout, errors.SendTimeout, errors.WaitTimeout,
+    errors.PoolTimeout, errors.CallTimeout,
+]  # fmt: skip
+VALUES: list[type[ValueError]] = [errors.InvalidTarget, errors.InvalidOption]
+
+
+# Tools for tests
+
+
+def play_the_server(peer: testing.Peer) -> None:
+    assert_type(peer.recv(timeout=1), str | bytes)
+    peer.send("hello")
+    assert_type(peer.is_closed, bool)
+    assert_type(peer.wait_closed(1), connman.ConnmanError)
+    peer.listen()
+    peer.close(1000, "bye")
+    peer.drop()
+
+
+def a_scripted_server() -> None:
+    clock = testing.FakeClock(start=100)
+    dialer = testing.ScriptedDialer(
+        [ConnectionRefusedError, errors.UpgradeRefused(503), testing.ScriptedDialer.OPEN, play_the_server]
+    )
+    conn = connman.connect(dialer, clock=clock)
+    clock.wait_until_waiting(1, timeout=5, delays=1)
+    clock.advance(0.1)
+    assert_type((clock.now(), clock.delays), tuple[float, list[float]])
+    dialer.wait_until_dialled(2, timeout=5)
+    assert_type(dialer.next_peer(timeout=5), testing.Peer)
+    assert_type([dialled.at for dialled in dialer.dials], list[float])
+    testing.ScriptedDialer(lambda dial: ValueError(dial.name))
+    testing.ScriptedDialer(["open"])  # type: ignore[list-item]
+    conn.disconnect()
+
+
+def a_faulty_network() -> None:
+    with testing.FaultProxy("127.0.0.1", 5000, seed=1) as proxy:
+        assert_type(proxy, testing.FaultProxy)
+        assert_type((proxy.address, proxy.port), tuple[tuple[str, int], int])
+        assert_type(proxy.url("wss", "/feed"), str)
+        proxy.latency = proxy.jitter = 0.1
+        proxy.rate, proxy.slice = 1e6, 10
+        proxy.deaf()
+        proxy.refuse(False)
+        proxy.cut_after(100, "up")
+        proxy.cut_after(100, "sideways")  # type: ignore[arg-type]
+        proxy.cut()
+        proxy.reset()
+        assert_type(proxy.accepted + proxy.bytes_up + proxy.bytes_down + proxy.open_links, int)
