@@ -97,7 +97,7 @@ class Stream(Protocol):
         Threads: the reader only.
         """
 
-    def send_some(self, data: memoryview) -> int:
+    def send_some(self, data: bytes | memoryview) -> int:
         """Hand over as much as is taken without blocking; 0 when nothing is just now.
 
         Raises: OSError when the pipe is broken.
@@ -326,6 +326,19 @@ def drain(stream: Stream, deadline: Deadline) -> None:
     with contextlib.suppress(OSError):
         while not deadline.expired and stream.recv(deadline):
             pass
+
+
+def write_rest(stream: Stream, data: memoryview, deadline: Deadline) -> Iterator[int]:
+    """Write until all is taken or the deadline has passed; yield how many bytes were taken each time.
+
+    Raises: OSError when the pipe is broken.
+    Threads: one at a time (the send lock).
+    """
+    while data and not deadline.expired:
+        stream.wait_writable(deadline.remaining())
+        count = stream.send_some(data)
+        data = data[count:]
+        yield count
 
 
 def describe(error: BaseException) -> str:

@@ -29,7 +29,7 @@ class _Lane:
         self._is_ended = False
         self._is_broken = False
 
-    def put(self, data: memoryview) -> int:
+    def put(self, data: bytes | memoryview) -> int:
         with self._lock:
             if self._is_broken or self._is_ended:
                 raise BrokenPipeError("the memory transport has ended")
@@ -87,7 +87,7 @@ class MemoryStream:
         """
         return self._incoming.take(deadline or Deadline(self._clock, None))
 
-    def send_some(self, data: memoryview) -> int:
+    def send_some(self, data: bytes | memoryview) -> int:
         """Hand over what there is room for.
 
         Raises: BrokenPipeError when the other end is gone.

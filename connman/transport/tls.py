@@ -179,13 +179,14 @@ class TlsStream:
         if not wait_ready(self._sock.fileno(), wants, deadline):
             raise TimeoutError("timed out")
 
-    def send_some(self, data: memoryview) -> int:
+    def send_some(self, data: bytes | memoryview) -> int:
         """Hand over what is taken at once; see ``base.Stream``.
 
         After 0 OpenSSL wants the same bytes again, which the callers' send lock sees to; where they lie may change,
         Python has set SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER.
         """
         sent = 0
+        data = memoryview(data)
         while sent < len(data):
             try:
                 count = self._send_once(data[sent : sent + _RECORD])
@@ -198,7 +199,7 @@ class TlsStream:
             sent += count
         return sent
 
-    def _send_once(self, data: memoryview) -> int:
+    def _send_once(self, data: bytes | memoryview) -> int:
         try:
             with self._lock:
                 if self._is_ended or self._guard.is_shut:
