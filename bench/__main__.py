@@ -93,14 +93,14 @@ def main(words: list[str] | None = None) -> int:
     if wanted.draw:
         draw()
         return 0
-    begin = time.monotonic()
+    begin, load = time.monotonic(), os.getloadavg()[0]  # before, because a run is a load of its own
     measured, judged = run_all(rows)
     print(report.summary(judged))
     print(
-        f"took {time.monotonic() - begin:.0f} s, load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
+        f"took {time.monotonic() - begin:.0f} s, load average before {load:.1f} on {os.cpu_count()} processors"
     )
     if not wanted.only and (wanted.write or not wanted.quick):
-        report.write(report.results(measured))
+        report.write(report.results(measured, load))
         draw()
     return exit_status([verdict for _, verdict in judged])
 

@@ -38,6 +38,19 @@ CHARTS = {
         "messages/s, all together",
     ),
 }
+LOGARITHMIC = {"sizes"}
+COLOURS = {
+    "connman": "#1f77b4",
+    "connman Pool(readers=1)": "#17becf",
+    "WebSocketApp": "#ff7f0e",
+    "WebSocketApp, no UTF-8 check": "#ffbb78",
+    "websocket-client": "#8c564b",
+    "websocket-client, no UTF-8 check": "#c49c94",
+    "websockets, threads": "#2ca02c",
+    "simple-websocket": "#9467bd",
+    "picows": "#d62728",
+    "picows, uvloop": "#ff9896",
+}
 
 Points = dict[str, list[tuple[int, float]]]
 
@@ -64,11 +77,16 @@ def draw_all(results: Mapping[str, Any]) -> list[Path]:
 
 
 def draw(name: str, points: Points, file: str, *words: str) -> Path:
-    """Draw one chart: both axes logarithmic, connman thick, the floor dotted."""
+    """Draw one chart: rates by size on a logarithmic axis, the rest from zero; connman thick, the floor dotted."""
     title, across, up = words
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 4.5), layout="constrained")
-        axes = figure.add_subplot(title=title, xlabel=across, ylabel=up, yscale="log")
+        axes = figure.add_subplot(title=title, xlabel=across, ylabel=up)
+        if name in LOGARITHMIC:
+            axes.set_yscale("log")
+            axes.yaxis.set_minor_formatter(lambda value, _: "")
+        else:
+            axes.set_ylim(0, 1.1 * max(y for found in points.values() for _, y in found))
         places = sorted({x for found in points.values() for x, _ in found})
         axes.set_xticks(range(len(places)), [SIZES[x] if name == "sizes" else f"{x:,}" for x in places])
         for label, found in points.items():
@@ -98,4 +116,4 @@ def line(label: str) -> dict[str, Any]:
     """Say how a client's line looks."""
     if label.startswith("floor"):
         return {"linestyle": ":", "color": "grey", "linewidth": 1}
-    return {"linewidth": 2.6} if label.startswith("connman") else {"linewidth": 1.2}
+    return {"linewidth": 2.6 if label.startswith("connman") else 1.2, "color": COLOURS.get(label)}

@@ -120,6 +120,16 @@ def ratio(one: Outcome, other: Outcome) -> float | None:
     return statistics.median(ratios) if ratios else None
 
 
+NEAR = 0.7
+"""The part of the floor from which on it is the server, or the machine, that is measured."""
+
+
+def is_at(outcome: Outcome, floor: Outcome) -> bool:
+    """Say whether a rate is so close to the floor's that a faster client would hardly have shown more."""
+    reached = ratio(outcome, floor)
+    return reached is not None and reached >= NEAR
+
+
 def judge(target: Target, outcomes: Outcomes) -> Verdict:
     """Say whether a target was reached. A run that left something behind, or failed, has not reached it."""
     taking_part = [outcomes[name] for name in (target.of, target.against) if name is not None]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.judge import Outcome, Outcomes, Row, Verdict, ratio, verdicts
-from bench.rows import machine
+from bench.judge import Outcome, Outcomes, Row, Verdict, is_at, ratio, verdicts
+from bench.rows import RAW, machine
 
 RESULTS = Path(__file__).parent / "results.json"
 WIDTH = 33
@@ -31,7 +30,8 @@ def lines(row: Row, outcomes: Outcomes) -> Iterator[str]:
     yield f"{row.name}: {row.title} [{row.unit}]"
     first = outcomes[row.tasks[0].label]
     for label, outcome in outcomes.items():
-        yield "  " + client_line(label, outcome, ratio(first, outcome) if outcome is not first else None)
+        line = client_line(label, outcome, ratio(first, outcome) if outcome is not first else None)
+        yield f"  {line}{at_the_floor(label, outcomes)}"
     for verdict in verdicts(row, outcomes):
         yield "  " + verdict_line(verdict)
 
@@ -46,6 +46,13 @@ def client_line(label: str, outcome: Outcome, times: float | None) -> str:
     compared = f"   first / this = {times:.2f}" if times is not None else ""
     faults = f"   {'; '.join(outcome.faults)}" if outcome.faults else ""
     return f"{label:{WIDTH}} {number(outcome.median):>12}   {low} … {high:12}{compared}{faults}"
+
+
+def at_the_floor(label: str, outcomes: Outcomes) -> str:
+    """Warn of a figure that says more about the server than about the client: the true ratio to it is worse."""
+    if RAW not in outcomes or label.startswith("floor") or not is_at(outcomes[label], outcomes[RAW]):
+        return ""
+    return "   AT THE FLOOR: the server was the limit"
 
 
 def verdict_line(verdict: Verdict) -> str:
@@ -65,14 +72,14 @@ def summary(judged: list[tuple[Row, Verdict]]) -> str:
     return "\n".join(text)
 
 
-def results(measured: list[tuple[Row, Outcomes]]) -> dict[str, Any]:
-    """Return what is kept of a run: figures, versions, and what bears on them of the machine."""
+def results(measured: list[tuple[Row, Outcomes]], load: float) -> dict[str, Any]:
+    """Return what is kept of a run: figures, versions, and what bears on them of the machine, its load before the run."""
     versions = {
         outcome.version for _, outcomes in measured for outcome in outcomes.values() if outcome.version
     }
     return {
         "measured": datetime.now(UTC).date().isoformat(),
-        "machine": {**machine(), "python": platform.python_version(), "load": os.getloadavg()[0]},
+        "machine": {**machine(), "python": platform.python_version(), "load": rounded(load)},
         "versions": dict(sorted(version.split(" ", 1) for version in versions)),
         "rows": {row.name: row_result(row, outcomes) for row, outcomes in measured},
     }

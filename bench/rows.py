@@ -75,7 +75,7 @@ ECHOERS = (
     *(PICOWS, PICOWS_UVLOOP, RAW_SOCKET),
 )
 CURVE_RECEIVERS = tuple(label for label in RECEIVERS if label != PICOWS_TYPED)
-QUICK_RECEIVERS = tuple(label for label in RECEIVERS if label not in (PICOWS_TYPED, RAW, EMPTY))
+QUICK_RECEIVERS = tuple(label for label in RECEIVERS if label not in (PICOWS_TYPED, CLIENT, APP, EMPTY))
 SIZES = (0, 32, 256, 1024, 8192, 65536, 1 << 20)
 CROWDS = (1, 10, 100, 1000, 5000)
 THREADS = (1, 2, 8, 64)

@@ -241,6 +241,13 @@ def test_a_report_has_medians_spread_ratios_and_verdicts() -> None:
     assert re.search(r"> mine / theirs +2.00x +to reach ≥ 2x +OK", text)
 
 
+def test_a_report_warns_where_the_server_was_the_limit() -> None:
+    tasks = [Task(name, "client", "job", "path", {}) for name in ("mine", "theirs", rows.RAW)]
+    outcomes = {"mine": outcome(60), "theirs": outcome(80), rows.RAW: outcome(100)}
+    warned = [line for line in report.lines(Row("row", "", "", tasks), outcomes) if "AT THE FLOOR" in line]
+    assert [line.split()[0] for line in warned] == ["theirs"]
+
+
 def test_a_summary_names_what_is_short_and_what_is_missing() -> None:
     short = {"mine": outcome(1), "theirs": outcome(1)}
     missing = {"mine": outcome(missing="it"), "theirs": outcome(1)}
@@ -252,7 +259,7 @@ def test_a_summary_names_what_is_short_and_what_is_missing() -> None:
 
 def test_results_hold_figures_versions_and_no_names_of_the_machine() -> None:
     outcomes = {"mine": outcome(1.23456, version="connman 9.9"), "theirs": outcome(error="it fell over")}
-    kept = json.loads(json.dumps(report.results([(a_row(), outcomes)])))
+    kept = json.loads(json.dumps(report.results([(a_row(), outcomes)], 0.5)))
     assert kept["versions"] == {"connman": "9.9"}
     assert kept["rows"]["row"]["figures"] == {
         "mine": {"median": 1.235, "runs": [1.235]},
