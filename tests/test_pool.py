@@ -109,7 +109,9 @@ def test_a_pool_is_inert_until_it_is_used(make: Callable[..., Pool]) -> None:
 @pytest.mark.parametrize(
     ("options", "kind"),
     [
-        ({"readers": 2}, InvalidOption),
+        ({"readers": 0}, InvalidOption),
+        ({"readers": True}, InvalidOption),
+        ({"readers": 1.0}, InvalidOption),
         ({"size": 2}, InvalidOption),
         ({"url": "ws://h/"}, InvalidOption),
         ({"url": "ws://h/", "size": -1}, InvalidOption),

@@ -25,17 +25,23 @@ LONGEST_DELAY = 128.0
 SHORTEST_DELAY = 0.01
 
 
+# From the system: a generator's state would be the same in every worker that was forked from one master. One for all:
+# each carries the 2.5 KiB of a generator's state that it never uses.
+_random = random.SystemRandom()
+
+
 class _HalfJitter(tenacity.wait.wait_base):
     """Doubling delays, half fixed and half random, so that a restarted fleet does not come back as one."""
 
     def __init__(self) -> None:
         self._doubling = tenacity.wait_exponential(multiplier=FIRST_DELAY, max=LONGEST_DELAY)
-        # From the system: a generator's state would be the same in every worker that was forked from one master.
-        self._random = random.SystemRandom()
 
     def __call__(self, retry_state: RetryCallState) -> float:
         full = self._doubling(retry_state)
-        return full / 2 + self._random.uniform(0, full / 2)
+        return full / 2 + _random.uniform(0, full / 2)
+
+
+_default_wait = _HalfJitter()
 
 
 class Backoff:
@@ -52,37 +58,35 @@ class Backoff:
         self._options = options
         self._name = name
         self._clock = clock
-        self._default_wait = _HalfJitter()
-        self._retrying = tenacity.Retrying(
-            wait=self._delay,
-            stop=self._must_stop,
-            retry=tenacity.retry_if_exception(self._is_worth_it),
-        )
         self._refusals = 0
-        self._state = self._fresh_state()
+        self._began = clock.now()
+        # tenacity's part, made at the first failure: most connections never meet it, and it takes 1.5 KiB.
+        self._state: RetryCallState | None = None
 
     @property
     def attempt(self) -> int:
         """How many failures in a row have been told, plus one: the number of the try that is under way."""
-        return self._state.attempt_number
+        return 1 if self._state is None else self._state.attempt_number
 
     def reset(self) -> None:
         """Start the series anew: a connection was stable, or a new series of attempts begins."""
         self._refusals = 0
-        self._state = self._fresh_state()
+        self._began = self._clock.now()
+        self._state = None
 
     def failed(self, error: ConnmanError) -> float | ConnmanError:
         """Return the seconds to wait before the next try, or the error with which retrying ends.
 
         That error is ``error`` itself when it is fatal, GaveUp (caused by it) when ``stop`` says so.
         """
-        state = self._state
+        state = self._state = self._state or self._fresh_state()
         state.set_exception((type(error), error, error.__traceback__))
         # What stop_after_delay and its kin reckon with, together with the start_time of _fresh_state().
         state.outcome_timestamp = self._clock.now()
-        self._retrying.begin()  # tenacity's statistics are thread-local and want to exist
+        retrying = state.retry_object
+        retrying.begin()  # tenacity's statistics are thread-local and want to exist
         try:
-            step = self._retrying.iter(state)
+            step = retrying.iter(state)
         except tenacity.RetryError:
             endpoint, log = (error.endpoint, error.attempts) if isinstance(error, ConnectError) else ("", ())
             cause = error.message if isinstance(error, ConnectError) else error
@@ -96,8 +100,13 @@ class Backoff:
         return float(cast(tenacity.DoSleep, step))
 
     def _fresh_state(self) -> RetryCallState:
-        state = RetryCallState(self._retrying, None, (), {})
-        state.start_time = self._clock.now()
+        retrying = tenacity.Retrying(
+            wait=self._delay,
+            stop=self._must_stop,
+            retry=tenacity.retry_if_exception(self._is_worth_it),
+        )
+        state = RetryCallState(retrying, None, (), {})
+        state.start_time = self._began
         return state
 
     def _is_worth_it(self, error: BaseException) -> bool:
@@ -114,7 +123,7 @@ class Backoff:
         wait = self._options.wait
         delay = None if wait is None else self._asked(lambda: float(wait(state)))
         if delay is None or not math.isfinite(delay):
-            delay = self._default_wait(state)
+            delay = _default_wait(state)
         error = state.outcome.exception() if state.outcome is not None else None
         hint = retry_after(error) if isinstance(error, UpgradeRefused) else None
         # A server may ask for patience, but not put us off for longer than we would wait ourselves.

@@ -111,7 +111,11 @@ class Connection(Core):
         WouldDeadlock for a ``wait`` on the reader thread.
         Threads: any; messages are never mixed, and those of one thread keep their order.
         """
-        self._transport(wait).send((data,), self._options.send_timeout)
+        fork.check_process()
+        transport = self._life.transport
+        if transport is None:
+            transport = self._transport(wait)
+        transport.send((data,), self._options.send_timeout)
 
     def send_many(self, messages: Iterable[Data]) -> None:
         """Send messages in order, with one system call where the network takes them at once.

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from connman.clock import forget_timers_after_fork
+from connman.transport.masking import forget_keys_after_fork
 from connman.transport.resolve import forget_lookups_after_fork
 from connman.transport.sockets import drop_sockets_after_fork
 
@@ -54,9 +55,9 @@ class Ending(Protocol):
         """
 
 
-# Everything that lives, weakly. Single operations on a dict are atomic; no lock may be made at import.
-_forked: dict[int, weakref.ref[Forked]] = {}
-_ending: dict[int, weakref.ref[Ending]] = {}
+# Everything that lives, weakly, by its id(). Setting an entry is atomic; no lock may be made at import.
+_forked: weakref.WeakValueDictionary[int, Forked] = weakref.WeakValueDictionary()
+_ending: weakref.WeakValueDictionary[int, Ending] = weakref.WeakValueDictionary()
 _process = {"pid": os.getpid()}
 _hooks: list[str] = []
 _resets: dict[int, threading.Lock] = {}
@@ -67,7 +68,7 @@ def register(forked: Forked) -> None:
 
     Threads: any.
     """
-    _keep(_forked, forked)
+    _forked[id(forked)] = forked
     # On first use: importing installs nothing. Two threads may both register; the second call has nothing to do.
     if "fork" not in _hooks:
         _hooks.append("fork")
@@ -79,21 +80,15 @@ def end_at_exit(ending: Ending) -> None:
 
     Threads: any.
     """
-    _keep(_ending, ending)
+    _ending[id(ending)] = ending
     if "exit" not in _hooks:
         _hooks.append("exit")
         atexit.register(_end_all)
 
 
-def _keep(registry: dict[int, weakref.ref[_T]], thing: _T) -> None:
-    key = id(thing)
-    # The reference's callback runs before the id can be used again, so it removes nobody else's entry.
-    registry[key] = weakref.ref(thing, lambda _: registry.pop(key, None))
-
-
-def _existing(registry: dict[int, weakref.ref[_T]]) -> list[_T]:
-    # A copy: whatever dies meanwhile takes its entry out.
-    return [thing for ref in list(registry.values()) if (thing := ref()) is not None]
+def _existing(registry: weakref.WeakValueDictionary[int, _T]) -> list[_T]:
+    # Not values(), which looks at one after another while other threads add more.
+    return [thing for ref in registry.valuerefs() if (thing := ref()) is not None]
 
 
 def check_process() -> None:
@@ -113,6 +108,7 @@ def _reset_child() -> None:
         if os.getpid() == _process["pid"]:
             return
         drop_sockets_after_fork()
+        forget_keys_after_fork()
         forget_lookups_after_fork()
         forget_timers_after_fork()
         tell_users = [forked.after_fork() for forked in _existing(_forked)]

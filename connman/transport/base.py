@@ -1,4 +1,4 @@
-"""The seams of the transport floor: what a transport, a byte stream and a codec promise, and what a dial is."""
+"""The seams of the transport floor: what a transport promises, and what a dial is."""
 
 from __future__ import annotations
 
@@ -114,115 +114,6 @@ class Transport(Protocol):
 
         Threads: the reader, or one that it charged with it, after the last `receive`.
         """
-
-
-class Stream(Protocol):
-    """A byte pipe under a transport."""
-
-    def recv(self, deadline: Deadline | None) -> bytes:
-        """Block until bytes are there; b"" at the peer's end of file or after `shutdown`.
-
-        Raises: OSError; TimeoutError when ``deadline`` passes.
-        Threads: the reader only.
-        """
-
-    def recv_some(self) -> bytes | None:
-        """Return what is there without blocking: b"" at the end of file or after `shutdown`, None for nothing yet.
-
-        Raises: OSError.
-        Threads: the reader only.
-        """
-
-    @property
-    def reads_when(self) -> int:
-        """What the descriptor has to be after `recv_some` returned None: READABLE, or WRITABLE where TLS must write."""
-
-    def fileno(self) -> int:
-        """Return the descriptor; -1 without one.
-
-        Threads: the reader only.
-        """
-
-    def watch(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called when `recv_some` may return something, at once if it may now; without a descriptor.
-
-        Threads: the reader only; ``callback`` runs on any thread and must not block.
-        """
-
-    def send_some(self, data: memoryview) -> int:
-        """Hand over as much as is taken without blocking; 0 when nothing is just now.
-
-        Raises: OSError when the pipe is broken.
-        Threads: one at a time (the send lock).
-        """
-
-    def wait_writable(self, seconds: float | None) -> None:
-        """Block until `send_some` may succeed, the pipe is shut down, or the time has passed.
-
-        Threads: one at a time (the send lock).
-        """
-
-    def end_writing(self) -> None:
-        """Tell the peer that nothing more comes (FIN, TLS close_notify), best effort, without blocking.
-
-        Threads: one at a time (the send lock).
-        """
-
-    def shutdown(self) -> None:
-        """Break the pipe: everyone blocked in it wakes. Keeps the descriptor. Idempotent; never blocks.
-
-        Threads: any.
-        """
-
-    def close(self) -> None:
-        """Give the descriptor back. Idempotent.
-
-        Threads: the reader only, when no one else is inside.
-        """
-
-
-class Codec(Protocol):
-    """Bytes in, messages out, and the other way: pure, no I/O. One for each transport.
-
-    Threads: `feed`, `eof` and the attributes from the reader only; the encoders from any thread.
-    """
-
-    frames: int
-    """Complete frames seen so far, control frames included: a rise is a sign of life."""
-    replies: list[bytes]
-    """Frames to send because of what was fed (pongs, the answer to a close, a close for a violation)."""
-    pong: bytes | None
-    """Payload of the newest pong, until the reader takes it."""
-    end: ConnmanError | None
-    """Why nothing more will come out; set once. Messages returned before stand."""
-    rest: bytes
-    """What of the last chunk is to be fed again, before anything else: all of it would have been too much at once."""
-    is_ordered: bool
-    """Whether a message depends on those encoded before it: then `finish` completes what `encode` began."""
-
-    def feed(self, chunk: bytes) -> list[Message]:
-        """Take what arrived and return the messages that are now complete. Never raises: a violation sets `end`."""
-
-    def eof(self) -> ConnmanError:
-        """Return the error for the peer's end of file at this point of the stream."""
-
-    def encode(self, message: Data) -> bytes:
-        """Return the bytes that carry ``message``, or with `is_ordered` what `finish` makes them of.
-
-        Raises: ValueError or TypeError for a message that the protocol cannot carry.
-        """
-
-    def finish(self, frames: list[bytes]) -> list[bytes]:
-        """Return the bytes that carry messages that were encoded; they go out next, in this order, or nothing does.
-
-        Threads: one at a time (the send lock).
-        """
-
-    def encode_ping(self, payload: bytes) -> bytes | None:
-        """Return a ping, None where the protocol has none."""
-
-    def encode_close(self, code: int, reason: str) -> bytes | None:
-        """Return a close frame, None where the protocol ends by the stream's end of file."""
 
 
 class Dialer(Protocol):
@@ -368,16 +259,6 @@ class Dial:
             return self.timeout()
         kind = ConnectTimeout if isinstance(error, TimeoutError) else ConnectError
         return kind(self.name, self.log, f"{phase}: {describe(error)}")
-
-
-def drain(stream: Stream, deadline: Deadline) -> None:
-    """Throw away what arrives, up to the end of file or the deadline.
-
-    Threads: the reader only.
-    """
-    with contextlib.suppress(OSError):
-        while not deadline.expired and stream.recv(deadline):
-            pass
 
 
 def describe(error: BaseException) -> str:

@@ -37,7 +37,7 @@ class _StreamCodec(ABC):
         self._cut = bytearray()
 
     def feed(self, chunk: bytes) -> list[Message]:
-        """Take what arrived and return the messages that are now complete; see ``base.Codec``.
+        """Take what arrived and return the messages that are now complete; see ``stream.Codec``.
 
         Threads: the reader only.
         """
@@ -87,7 +87,7 @@ class _StreamCodec(ABC):
 
     @abstractmethod
     def encode(self, message: Data) -> bytes:
-        """Return the bytes that carry ``message``; see ``base.Codec``.
+        """Return the bytes that carry ``message``; see ``stream.Codec``.
 
         Threads: any.
         """

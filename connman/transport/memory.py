@@ -42,7 +42,7 @@ class _Lane:
         if self._watcher is not None:
             self._watcher()
 
-    def put(self, data: memoryview) -> int:
+    def put(self, data: bytes | memoryview) -> int:
         with self._lock:
             if self._is_broken or self._is_ended:
                 raise BrokenPipeError("the memory transport has ended")
@@ -87,9 +87,9 @@ class _Lane:
 
 
 class MemoryStream:
-    """One end of an in-process byte pipe; a ``base.Stream``, which documents the methods.
+    """One end of an in-process byte pipe; a ``stream.Stream``, which documents the methods.
 
-    Threads: as for ``base.Stream``.
+    Threads: as for ``stream.Stream``.
     """
 
     def __init__(self, clock: Clock, incoming: _Lane, outgoing: _Lane) -> None:
@@ -106,7 +106,7 @@ class MemoryStream:
         return self._incoming.take(deadline or Deadline(self._clock, None))
 
     def recv_some(self) -> bytes | None:
-        """Return what is there; see ``base.Stream``.
+        """Return what is there; see ``stream.Stream``.
 
         Threads: the reader only.
         """
@@ -125,13 +125,13 @@ class MemoryStream:
         return -1
 
     def watch(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called when there may be something to receive; see ``base.Stream``.
+        """Have ``callback`` called when there may be something to receive; see ``stream.Stream``.
 
         Threads: the reader only.
         """
         self._incoming.watch(callback)
 
-    def send_some(self, data: memoryview) -> int:
+    def send_some(self, data: bytes | memoryview) -> int:
         """Hand over what there is room for.
 
         Raises: BrokenPipeError when the other end is gone.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from connman.clock import Clock, Deadline, Timer, maybe_call_later
 from connman.errors import (
@@ -14,11 +13,12 @@ from connman.errors import (
     ConnmanError,
     NotConnected,
     SendTimeout,
-    WaitTimeout,
 )
-from connman.records import Data, Message
-from connman.transport.base import Codec, Stream, describe, drain
-from connman.transport.progress import Progress, whole_frames
+from connman.records import Data
+from connman.transport.base import describe
+from connman.transport.progress import whole_frames
+from connman.transport.receiving import Receiving
+from connman.transport.stream import Codec, Stream, drain, write_rest
 
 # How often control frames that the network did not take yet are tried again.
 _RETRY = 0.05
@@ -30,7 +30,7 @@ _LEAVE = 0.5
 _END_WRITING = b""
 
 
-class Pipe:
+class Pipe(Receiving):
     """A transport (see ``base.Transport``, which documents the methods) made of a stream and a codec.
 
     Two locks: `_lock` for a few lines of state, and `_send_lock`, around it, for a whole message: the only one that
@@ -40,23 +40,13 @@ class Pipe:
     """
 
     def __init__(self, name: str, stream: Stream, codec: Codec, clock: Clock, leftover: bytes = b"") -> None:
+        super().__init__(stream, codec, clock, leftover)
         self.name = name
         self.subprotocol: str | None = None
         self.can_ping = codec.encode_ping(b"") is not None
-        self.reading = False
-        self.life = clock.now()
-        self.bytes_in = len(leftover)
         self.bytes_out = self.messages_out = 0
-        self.ping_rtt: float | None = None
-        self._stream = stream
-        self._codec = codec
-        self._clock = clock
-        self.rest = leftover
-        self._pid = os.getpid()
-        self.progress = Progress()
         self.on_abort: Callable[[], None] | None = None
         self._must_linger = False
-        self._ping: tuple[bytes, float] = (b"", 0.0)
         self._lock = threading.Lock()
         # Guarded by _lock: _accepted, _close_request, _is_close_queued (ours, or the answer to the peer's), error,
         # _close_timer, _is_retrying, and appending to _control, which is taken from under _send_lock.
@@ -66,113 +56,12 @@ class Pipe:
         self.error: ConnmanError | None = None
         self._close_timer: Timer | None = None
         self._is_retrying = False
-        self._control: deque[bytes] = deque(maxlen=128)
+        self._control: list[bytes] = []  # an empty deque takes 760 bytes
         self._send_lock = threading.Lock()
         # Guarded by _send_lock: _unsent (control bytes that the network took in part), bytes_out, messages_out.
         self._unsent = b""
 
-    # Receiving: the reader's side.
-
-    def receive(self, deadline: Deadline | None = None) -> list[Message]:
-        """Block until messages are there and return them all; see ``base.Transport``.
-
-        Threads: the reader only.
-        """
-        if os.getpid() != self._pid:
-            raise ConnectionLost("this transport belongs to the parent process")
-        codec = self._codec
-        self.life = self._clock.now()
-        self.reading = True
-        try:
-            while codec.end is None:
-                if messages := self._take((self.error is None and self.rest) or self._recv(deadline)):
-                    return messages
-            raise self._finish(codec.end)
-        finally:
-            self.reading = False
-
-    def receive_ready(self) -> tuple[list[Message], ConnmanError | None]:
-        """Return what one read brings without blocking; see ``base.Transport``.
-
-        Threads: the reader only.
-        """
-        codec = self._codec
-        if codec.end is not None:
-            return [], self._finish(codec.end)
-        chunk: bytes | None = self.rest if self.error is None else b""
-        if not chunk:
-            try:
-                chunk = self._stream.recv_some()
-            except OSError as error:
-                return [], self._broken(error)
-            if not chunk:
-                return [], None if chunk is None else self._eof()
-            self.bytes_in += len(chunk)
-        messages = self._take(chunk)
-        end = self._codec.end
-        return messages, None if end is None else self._finish(end)
-
-    def _take(self, chunk: bytes) -> list[Message]:
-        codec = self._codec
-        messages = codec.feed(chunk)
-        self.rest = codec.rest
-        now = self._clock.now()
-        if self.progress.is_life(len(chunk), codec.frames, now):
-            self.life = now
-        codec.frames = 0
-        if codec.pong is not None:
-            self._take_pong(codec.pong)
-        if codec.replies:
-            replies, codec.replies = codec.replies, []
-            self._queue(replies, is_close=codec.end is not None)
-        return messages
-
-    def fileno(self) -> int:
-        """Return the descriptor to watch; see ``base.Transport``.
-
-        Threads: the reader only.
-        """
-        return self._stream.fileno()
-
-    def watch(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called when there may be something to receive; see ``base.Transport``.
-
-        Threads: the reader only.
-        """
-        self._stream.watch(callback)
-
-    @property
-    def reads_when(self) -> int:
-        """What the descriptor has to be; see ``base.Transport``."""
-        return self._stream.reads_when
-
-    def _recv(self, deadline: Deadline | None) -> bytes:
-        try:
-            chunk = self._stream.recv(deadline)
-        except OSError as error:
-            # A dead link's ETIMEDOUT is a TimeoutError too: only the clock tells the two apart.
-            if deadline is not None and deadline.expired and isinstance(error, TimeoutError):
-                raise WaitTimeout("nothing arrived in time") from error
-            raise self._broken(error) from error
-        if not chunk:
-            raise self._eof()
-        self.bytes_in += len(chunk)
-        return chunk
-
-    def _broken(self, error: OSError) -> ConnmanError:
-        lost = ConnectionLost(describe(error))
-        lost.__cause__ = error
-        return self._ended(lost)
-
-    def _eof(self) -> ConnmanError:
-        own = self._close_request
-        return self._ended(self._codec.eof() if own is None else ConnectionClosed(*own))
-
-    def _take_pong(self, payload: bytes) -> None:
-        self._codec.pong = None
-        expected, sent_at = self._ping
-        if payload == expected:
-            self.ping_rtt = self._clock.now() - sent_at
+    # How reading ends.
 
     def _ended(self, error: ConnmanError) -> ConnmanError:
         """Return why it ended: what `abort` said first, else ``error``."""
@@ -180,6 +69,10 @@ class Pipe:
             if self.error is None:
                 self.error = error
             return self.error
+
+    def _eof(self) -> ConnmanError:
+        own = self._close_request
+        return self._ended(self._codec.eof() if own is None else ConnectionClosed(*own))
 
     def _finish(self, end: ConnmanError) -> ConnmanError:
         """End as the peer's bytes demand. What the peer said counts more than what broke here meanwhile."""
@@ -198,9 +91,26 @@ class Pipe:
         Threads: any.
         """
         encode = self._codec.encode
-        frames = [encode(message) for message in messages]
+        frames = [encode(messages[0])] if len(messages) == 1 else [encode(message) for message in messages]
         try:
-            self._send(frames, timeout)
+            # Who finds the lock free need not be counted: a close goes out under the same lock, before this or after.
+            is_counted = not self._send_lock.acquire(False)
+            if is_counted:
+                timeout = self._wait_for_turn(timeout)
+            try:
+                if self._control:
+                    self._flush_control_locked()
+                # After the control frames: nothing may follow a close, ours or our answer (RFC 6455 5.5.1).
+                is_ending = self.error is not None or self._close_request is not None
+                if self._is_close_queued or (is_ending and not is_counted):
+                    raise NotConnected("the connection is ending")
+                self._write_locked(self._codec.finish(frames) if self._codec.is_ordered else frames, timeout)
+            finally:
+                self._send_lock.release()
+                if is_counted:
+                    self._end_turn()
+                if self._control or self._unsent:
+                    self._flush_control()
         except ConnmanError:
             raise
         except BaseException:  # user code
@@ -208,43 +118,39 @@ class Pipe:
             self.abort(ConnectionLost("sending was interrupted"))
             raise
 
-    def _send(self, frames: list[bytes], timeout: float) -> None:
+    def _wait_for_turn(self, timeout: float) -> float:
+        """Take the send lock, counted among those a close waits for; return what is left of the time."""
         with self._lock:
-            if self.error is not None or self._close_request is not None or self._is_close_queued:
+            if self._is_close_queued or self.error is not None or self._close_request is not None:
                 raise NotConnected("the connection is ending")
             self._accepted += 1
-        try:
-            deadline = Deadline.after(self._clock, timeout)
-            if not self._send_lock.acquire(timeout=timeout):
-                raise SendTimeout(f"not begun: other messages held the connection for {timeout:g} s")
-            try:
-                if self._control:
-                    self._flush_control_locked()
-                if self._is_close_queued:  # in answer to the peer's: nothing may follow it (RFC 6455 5.5.1)
-                    raise NotConnected("the peer has closed the connection")
-                self._write_locked(self._codec.finish(frames) if self._codec.is_ordered else frames, deadline)
-            finally:
-                self._send_lock.release()
-        finally:
-            with self._lock:
-                self._accepted -= 1
-            if self._close_request is not None:
-                self._maybe_send_close()
-            if self._control:
-                self._flush_control()
+        began = self._clock.now()
+        if not self._send_lock.acquire(timeout=timeout):
+            self._end_turn()
+            raise SendTimeout(f"not begun: other messages held the connection for {timeout:g} s")
+        return max(0.0, timeout - (self._clock.now() - began))
 
-    def _write_locked(self, frames: list[bytes], deadline: Deadline) -> None:
+    def _end_turn(self) -> None:
+        with self._lock:
+            self._accepted -= 1
+        if self._close_request is not None:
+            self._maybe_send_close()
+
+    def _write_locked(self, frames: list[bytes], timeout: float) -> None:
         data = frames[0] if len(frames) == 1 else b"".join(frames)
         if self._unsent:
             data, self._unsent = self._unsent + data, b""
-        view = memoryview(data)
         taken = 0
         error: ConnectionLost | None = None
         try:
-            taken = self._stream.send_some(view)
+            taken = self._stream.send_some(data)
             if taken < len(data):
-                for count in self._write_rest_locked(view[taken:], deadline):
+                rest = memoryview(data)[taken:]
+                for count in write_rest(self._stream, rest, Deadline.after(self._clock, timeout)):
                     taken += count
+                    if count and self._control:
+                        # A ping waits behind this message. That the peer still takes bytes is its life until then.
+                        self.life = self._clock.now()
         except OSError as broken:
             error = ConnectionLost(describe(broken))
             error.__cause__ = broken
@@ -261,22 +167,10 @@ class Pipe:
         if error is not None:
             raise error
 
-    def _write_rest_locked(self, view: memoryview, deadline: Deadline) -> Iterator[int]:
-        """Write on until all is taken or time runs out, telling how many bytes were taken each time."""
-        while view and not deadline.expired:
-            self._stream.wait_writable(deadline.remaining())
-            count = self._stream.send_some(view)
-            if count and self._control:
-                # A ping waits behind this message. That the peer still takes bytes is its sign of life until then.
-                self.life = self._clock.now()
-            view = view[count:]
-            yield count
-
     def _lost(self, error: ConnectionLost, frames: list[bytes], missing: int) -> ConnectionLost:
         """End the connection, since half a frame may be on the wire; return the error for the sender."""
-        first = self.error
-        if first is not None:
-            error = ConnectionLost(str(first))
+        if self.error is not None:
+            error = ConnectionLost(str(self.error))
         error.sent = whole_frames(frames, missing)
         self.messages_out += error.sent
         self.abort(error)
@@ -302,6 +196,7 @@ class Pipe:
         with self._lock:
             if not self._is_close_queued:
                 self._control.extend(frames)
+                del self._control[:-128]  # of a flood the newest
                 self._is_close_queued = is_close
         self._flush_control()
 
@@ -319,11 +214,11 @@ class Pipe:
         """Send what is queued as far as the network takes it at once; False when it takes no more."""
         try:
             while self._unsent or self._control:
-                self._unsent = self._unsent or self._control.popleft()
+                self._unsent = self._unsent or self._control.pop(0)
                 if self._unsent is _END_WRITING:
                     self._stream.end_writing()
                     continue
-                count = self._stream.send_some(memoryview(self._unsent))
+                count = self._stream.send_some(self._unsent)
                 self._unsent = self._unsent[count:]
                 self.bytes_out += count
                 if self._unsent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import socket
 from dataclasses import dataclass, field
@@ -128,6 +129,10 @@ def open_tunnel(dial: Dial, guard: SocketGuard, proxy: Proxy, host: str, port: i
 
 
 def _from_environment(endpoint: Endpoint) -> str | None:
+    names = [f"{variable}_proxy" for variable in _VARIABLES[endpoint.scheme]]
+    # urllib goes through the whole environment, which took a fifth of a dial; most name no proxy in it.
+    if not any(os.environ.get(name) or os.environ.get(name.upper()) for name in names):
+        return None
     import urllib.request  # lazy: costs a quarter of the time of `import connman`
 
     proxies = urllib.request.getproxies_environment()

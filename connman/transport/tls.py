@@ -115,7 +115,7 @@ def make_context(*, authorities: str | None = None, verify: bool = True) -> ssl.
 
 
 class TlsStream:
-    """A ``base.Stream``, which documents the methods, over a socket on which `start_tls` has succeeded.
+    """A ``stream.Stream``, which documents the methods, over a socket on which `start_tls` has succeeded.
 
     An ``SSLSocket`` that two threads use at once breaks (bad record MAC, false ends of file). So the socket never
     blocks, each single call on it is made under one lock, and waiting for the network happens outside it.
@@ -139,7 +139,7 @@ class TlsStream:
         self._write_wants = WRITABLE
 
     def recv(self, deadline: Deadline | None) -> bytes:
-        """Block until bytes are there; see ``base.Stream``.
+        """Block until bytes are there; see ``stream.Stream``.
 
         Raises: ssl.SSLEOFError when the peer's stream ends without a goodbye (it may have been cut short).
         Threads: the reader only.
@@ -150,7 +150,7 @@ class TlsStream:
         return chunk
 
     def recv_some(self) -> bytes | None:
-        """Return what is there; see ``base.Stream``.
+        """Return what is there; see ``stream.Stream``.
 
         Raises: ssl.SSLEOFError when the peer's stream ends without a goodbye (it may have been cut short).
         Threads: the reader only.
@@ -190,7 +190,7 @@ class TlsStream:
         return b""
 
     def fileno(self) -> int:
-        """Return the descriptor; see ``base.Stream``.
+        """Return the descriptor; see ``stream.Stream``.
 
         Threads: the reader only.
         """
@@ -202,13 +202,14 @@ class TlsStream:
         Threads: the reader only.
         """
 
-    def send_some(self, data: memoryview) -> int:
-        """Hand over what is taken at once; see ``base.Stream``.
+    def send_some(self, data: bytes | memoryview) -> int:
+        """Hand over what is taken at once; see ``stream.Stream``.
 
         After 0 OpenSSL wants the same bytes again, which the callers' send lock sees to; where they lie may change,
         Python has set SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER.
         """
         sent = 0
+        data = memoryview(data)
         while sent < len(data):
             try:
                 count = self._send_once(data[sent : sent + _RECORD])
@@ -221,7 +222,7 @@ class TlsStream:
             sent += count
         return sent
 
-    def _send_once(self, data: memoryview) -> int:
+    def _send_once(self, data: bytes | memoryview) -> int:
         try:
             with self._lock:
                 if self._is_ended or self._guard.is_shut:
@@ -234,14 +235,14 @@ class TlsStream:
         return 0
 
     def wait_writable(self, seconds: float | None) -> None:
-        """Block until `send_some` may succeed; see ``base.Stream``."""
+        """Block until `send_some` may succeed; see ``stream.Stream``."""
         if self._write_wants == READABLE:
             seconds = _WANT_READ_PATIENCE if seconds is None else min(seconds, _WANT_READ_PATIENCE)
         if not self._guard.is_shut:
             poll_ready(self._sock.fileno(), self._write_wants, seconds)
 
     def end_writing(self) -> None:
-        """Say goodbye (close_notify), then FIN, as far as the network takes them at once; see ``base.Stream``.
+        """Say goodbye (close_notify), then FIN, as far as the network takes them at once; see ``stream.Stream``.
 
         What the peer sends from now on may be lost: Python's unwrap() also looks for the peer's goodbye, and OpenSSL
         then takes data in its place for an error.
@@ -259,9 +260,9 @@ class TlsStream:
             socket.socket.shutdown(self._sock, socket.SHUT_WR)
 
     def shutdown(self) -> None:
-        """Break the pipe; see ``base.Stream``. The TLS layer stays, so nothing can leave in clear text."""
+        """Break the pipe; see ``stream.Stream``. The TLS layer stays, so nothing can leave in clear text."""
         self._guard.shutdown()
 
     def close(self) -> None:
-        """Give the descriptor back; see ``base.Stream``."""
+        """Give the descriptor back; see ``stream.Stream``."""
         self._guard.close()

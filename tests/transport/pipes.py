@@ -10,11 +10,11 @@ from typing import NamedTuple
 from connman.clock import Clock, Deadline, SystemClock
 from connman.errors import ConnmanError
 from connman.records import Message
-from connman.transport.base import Stream
 from connman.transport.frames import FrameCodec
 from connman.transport.memory import memory_pair
 from connman.transport.pipe import Pipe
 from connman.transport.sockets import WRITABLE, SocketGuard, poll_ready
+from connman.transport.stream import Stream
 from connman.transport.tcp import TcpStream
 from tests.waiting import eventually
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connman.transport.masking import masked, new_key
+from connman.transport.masking import forget_keys_after_fork, masked, new_key, short_frame
 
 
 def plainly(payload: bytes, key: bytes) -> bytes:
@@ -24,9 +24,25 @@ def test_masks_long_payloads_by_lanes(size: int) -> None:
     assert masked(payload, key) == plainly(payload, key)
 
 
+@given(st.integers(0, 255), st.binary(max_size=125))
+def test_a_short_frame_is_head_key_and_masked_payload(first: int, payload: bytes) -> None:
+    frame = short_frame(first, payload)
+    assert frame[:2] == bytes((first, 0x80 | len(payload)))
+    assert frame[6:] == plainly(payload, frame[2:6])
+
+
+@pytest.mark.parametrize("size", range(126))
+def test_a_short_frame_of_any_length(size: int) -> None:
+    payload = os.urandom(size)
+    frame = short_frame(0x82, payload)
+    assert frame[:2] == bytes((0x82, 0x80 | size))
+    assert frame[6:] == plainly(payload, frame[2:6])
+
+
 def test_keys_are_four_bytes_and_distinct() -> None:
     keys = [new_key() for _ in range(5000)]
-    assert {len(key) for key in keys} == {4}
+    assert all(0 <= key < 1 << 32 for key in keys)
+    assert max(keys) >> 24
     assert len(set(keys)) > 4990  # some of 2**32 may meet
 
 
@@ -35,12 +51,13 @@ def test_a_forked_child_has_other_keys() -> None:
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
-        os.write(writer, b"".join(new_key() for _ in range(200)))
+        forget_keys_after_fork()
+        os.write(writer, b"".join(new_key().to_bytes(4) for _ in range(200)))
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         theirs = pipe.read()
     os.waitpid(child, 0)
     assert len(theirs) == 800
-    ours = {new_key() for _ in range(200)}
+    ours = {new_key().to_bytes(4) for _ in range(200)}
     assert len(ours & {theirs[i : i + 4] for i in range(0, 800, 4)}) < 3

@@ -20,13 +20,13 @@ from connman.errors import (
     WaitTimeout,
 )
 from connman.testing import FakeClock
-from connman.transport.base import Stream
 from connman.transport.deflate import DeflateCodec
 from connman.transport.extensions import Deflate
 from connman.transport.framing import RawCodec
 from connman.transport.memory import memory_pair
 from connman.transport.pipe import Pipe
 from connman.transport.sockets import SocketGuard
+from connman.transport.stream import Stream
 from connman.transport.tcp import TcpStream
 from tests.loopback import in_thread
 from tests.transport.pipes import (

@@ -13,10 +13,11 @@ import trustme
 
 from connman.clock import Deadline, SystemClock
 from connman.errors import CertificateError, ConnectionClosed, ConnmanError
-from connman.transport.base import Dial, Stream
+from connman.transport.base import Dial
 from connman.transport.framing import lines
 from connman.transport.pipe import Pipe
 from connman.transport.sockets import SocketGuard
+from connman.transport.stream import Stream
 from connman.transport.tcp import TcpStream, open_tcp, open_tls, open_unix
 from connman.transport.tls import wrap_or_close
 from tests.loopback import PATIENCE, Aborted, Server, echo, in_thread, make_dial, read_to_the_end, silent
