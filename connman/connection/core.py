@@ -114,7 +114,6 @@ class Core:
 
     def _build(self, closing: ConnectionClosed | None = None) -> None:
         """Make everything that holds a lock; a forked child does it again."""
-        self._messages_in = 0
         on_open, on_data, on_reset = self._on
         options, clock = self._options, self._clock
         self._life = Life(clock, self._state_changed, closing)
@@ -234,13 +233,6 @@ class Core:
         Threads: before the connection is started.
         """
         self._readers = readers
-
-    def note_received(self, count: int) -> None:
-        """Count messages.
-
-        Threads: the reader only.
-        """
-        self._messages_in += count
 
     def after_fork(self) -> Callable[[], None] | None:
         """Become idle in a child process: new locks, no transport; return what fails the inherited Future.

@@ -162,14 +162,14 @@ class Member:
         messages, end = transport.receive_ready()
         if messages:
             self.cycle.deliver(messages)
+            if end is None and not (self.cycle.takes_all or self.cycle.has_room):
+                self._pause()
+            elif transport.rest:
+                self._host.post(self, self._maybe_read)
+        elif end is None and transport.reads_when != self._watched_for:
+            self._watch(transport, transport.reads_when)
         if end is not None:
             self._ended(end)
-        elif not self.cycle.has_room:
-            self._pause()
-        elif transport.reads_when != self._watched_for:
-            self._watch(transport, transport.reads_when)
-        if transport.rest:
-            self._host.post(self, self._maybe_read)
 
     def _maybe_read(self) -> None:
         """Read a transport without a descriptor, until nothing is there: it tells of what comes, not of what is there."""
@@ -182,6 +182,8 @@ class Member:
 
     def _resume(self) -> None:
         self._phase = _Phase.READING
+        assert self.transport is not None
+        self._watch(self.transport, self.transport.reads_when)
         self.read()  # what came with the upgrade, or while it was paused
         self._host.post(self, self._maybe_read)
 

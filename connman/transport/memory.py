@@ -92,6 +92,8 @@ class MemoryStream:
     Threads: as for ``stream.Stream``.
     """
 
+    reads_when = READABLE
+
     def __init__(self, clock: Clock, incoming: _Lane, outgoing: _Lane) -> None:
         self._clock = clock
         self._incoming = incoming
@@ -111,11 +113,6 @@ class MemoryStream:
         Threads: the reader only.
         """
         return self._incoming.take(Deadline(self._clock, None)) if self._incoming.is_ready else None
-
-    @property
-    def reads_when(self) -> int:
-        """READABLE: there is no descriptor that could have to be anything."""
-        return READABLE
 
     def fileno(self) -> int:
         """Return -1: there is no descriptor.

@@ -14,6 +14,9 @@ from connman.records import Data, Message
 class Stream(Protocol):
     """A byte pipe under a transport."""
 
+    reads_when: int
+    """What the descriptor has to be after `recv_some` returned None: READABLE, or WRITABLE where TLS must write."""
+
     def recv(self, deadline: Deadline | None) -> bytes:
         """Block until bytes are there; b"" at the peer's end of file or after `shutdown`.
 
@@ -27,10 +30,6 @@ class Stream(Protocol):
         Raises: OSError.
         Threads: the reader only.
         """
-
-    @property
-    def reads_when(self) -> int:
-        """What the descriptor has to be after `recv_some` returned None: READABLE, or WRITABLE where TLS must write."""
 
     def fileno(self) -> int:
         """Return the descriptor; -1 without one.

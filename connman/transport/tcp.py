@@ -82,6 +82,8 @@ class TcpStream:
     the send lock; `shutdown` from any thread.
     """
 
+    reads_when = READABLE
+
     def __init__(self, guard: SocketGuard) -> None:
         self._guard = guard
         self._sock = guard.sock
@@ -112,18 +114,15 @@ class TcpStream:
         Threads: the reader only.
         """
         try:
-            return self._sock.recv(_CHUNK, socket.MSG_DONTWAIT)
+            chunk = self._sock.recv(self._size, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
         except OSError:
             if self._guard.is_shut:
                 return b""
             raise
-
-    @property
-    def reads_when(self) -> int:
-        """READABLE, always."""
-        return READABLE
+        self._size = _LITTLE if len(chunk) < _LITTLE else _CHUNK
+        return chunk
 
     def fileno(self) -> int:
         """Return the descriptor; see ``stream.Stream``.
