@@ -127,6 +127,8 @@ class FrameCodec:
         while pos < len(chunk) and self.end is None:
             if not self._opcode:
                 pos = self._whole_messages(chunk, pos, messages)
+                if pos == len(chunk):
+                    return
             pos = self._careful(chunk, pos, messages)
 
     def _whole_messages(self, chunk: bytes, pos: int, messages: list[Message]) -> int:
@@ -173,8 +175,6 @@ class FrameCodec:
 
     def _careful(self, chunk: bytes, pos: int, messages: list[Message]) -> int:
         """Take the one frame at ``pos``, of any kind, or keep it if it is cut; return where the next begins."""
-        if pos == len(chunk):
-            return pos
         size = self._measure(chunk, pos)
         if pos + size <= len(chunk):
             self._take(memoryview(chunk)[pos : pos + size], messages)

@@ -19,20 +19,21 @@ class Progress:
 
     def __init__(self) -> None:
         self.window = math.inf
-        self._bytes = 0
+        self.part = 0
+        """Bytes since the last sign of life; whoever sees a frame complete sets it to 0."""
         self._since = 0.0
 
-    def is_life(self, size: int, frames: int, now: float) -> bool:
-        """Take note of ``size`` bytes, with which ``frames`` frames became complete; return whether it is life.
+    def is_life(self, size: int, now: float) -> bool:
+        """Take note of ``size`` bytes with which no frame became complete; return whether they are a sign of life.
 
         Threads: the reader only.
         """
-        if not self._bytes or now - self._since > self.window:
-            self._bytes, self._since = 0, now
-        self._bytes += size
-        if not frames and self._bytes < _ENOUGH:
+        if not self.part or now - self._since > self.window:
+            self.part, self._since = 0, now
+        self.part += size
+        if self.part < _ENOUGH:
             return False
-        self._bytes = 0
+        self.part = 0
         return True
 
 

@@ -70,9 +70,6 @@ class Receiving:
 
         Threads: the reader only.
         """
-        codec = self._codec
-        if codec.end is not None:
-            return [], self._finish(codec.end)
         chunk: bytes | None = self.rest if self.error is None else b""
         if not chunk:
             try:
@@ -91,9 +88,12 @@ class Receiving:
         messages = codec.feed(chunk)
         self.rest = codec.rest
         now = self._clock.now()
-        if self.progress.is_life(len(chunk), codec.frames, now):
+        if codec.frames:
+            codec.frames = 0
             self.life = now
-        codec.frames = 0
+            self.progress.part = 0
+        elif self.progress.is_life(len(chunk), now):
+            self.life = now
         if codec.pong is not None:
             self._take_pong(codec.pong)
         if codec.replies:
