@@ -34,6 +34,10 @@ class Target:
         times = "x" if self.against else ""
         return f"≤ {self.at_most:g}{times}" if self.at_least is None else f"≥ {self.at_least:g}{times}"
 
+    def reaches(self, figure: float) -> bool:
+        """Say whether a figure is enough."""
+        return figure >= self.at_least if self.at_least is not None else figure <= (self.at_most or 0)
+
     @property
     def what(self) -> str:
         """What is compared, in print."""
@@ -56,6 +60,8 @@ class Row:
     curve: str | None = None
     x: int = 0
     placement: str = "free"
+    floor: str | None = None
+    """The label of what no library could be better than."""
 
 
 @dataclass(slots=True)
@@ -106,11 +112,19 @@ class Verdict:
     figure: float | None
     is_met: bool | None
     why_not: str = ""
+    of_floor: float | None = None
+    """What the floor of the row reached in its place."""
 
     @property
     def word(self) -> str:
         """The verdict in print."""
-        return self.why_not or ("OK" if self.is_met else "SHORT")
+        return self.why_not or ("OK" if self.is_met else f"SHORT{self._floor}")
+
+    @property
+    def _floor(self) -> str:
+        if self.of_floor is None or self.target.reaches(self.of_floor):
+            return ""
+        return f" (the floor itself: {self.of_floor:.2f}{'x' if self.target.against else ''})"
 
 
 def ratio(one: Outcome, other: Outcome) -> float | None:
@@ -130,7 +144,7 @@ def is_at(outcome: Outcome, floor: Outcome) -> bool:
     return reached is not None and reached >= NEAR
 
 
-def judge(target: Target, outcomes: Outcomes) -> Verdict:
+def judge(target: Target, outcomes: Outcomes, floor: str | None = None) -> Verdict:
     """Say whether a target was reached. A run that left something behind, or failed, has not reached it."""
     taking_part = [outcomes[name] for name in (target.of, target.against) if name is not None]
     figure = ratio(*taking_part) if target.against else taking_part[0].median
@@ -140,13 +154,14 @@ def judge(target: Target, outcomes: Outcomes) -> Verdict:
     broken = [outcome.error or "; ".join(outcome.faults) for outcome in taking_part]
     if any(broken) or figure is None:
         return Verdict(target, figure, False, "SHORT: " + "; ".join(filter(None, broken)))
-    is_met = figure >= target.at_least if target.at_least is not None else figure <= (target.at_most or 0)
-    return Verdict(target, figure, is_met)
+    bare = outcomes.get(floor or "")
+    of_floor = bare and (ratio(bare, outcomes[target.against]) if target.against else bare.median)
+    return Verdict(target, figure, target.reaches(figure), of_floor=of_floor)
 
 
 def verdicts(row: Row, outcomes: Outcomes) -> list[Verdict]:
     """Judge every target of a row."""
-    return [judge(target, outcomes) for target in row.targets]
+    return [judge(target, outcomes, row.floor) for target in row.targets]
 
 
 def exit_status(judged: Sequence[Verdict]) -> int:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import selectors
+import threading
 import time
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 from bench import wire
@@ -29,6 +33,24 @@ def receive(url: str, size: int, count: int) -> Result:
         left -= sock.recv_into(buffer)
     seconds = time.perf_counter() - begin
     return {"value": total / per_message / seconds}
+
+
+def open_many(url: str, count: int, on_message: Callable[[Any, Any], object] | None) -> object:
+    """Open so many connections by hand, which one thread reads: a selector, recv(), and a callback for what it brings."""
+    selector = selectors.DefaultSelector()
+    for _ in range(count):
+        sock, _ = dial(url)
+        selector.register(sock, selectors.EVENT_READ)
+
+    def loop() -> None:
+        while True:
+            for key, _ in selector.select():
+                chunk = key.fileobj.recv(1 << 16)
+                if on_message is not None:
+                    on_message(None, chunk)
+
+    threading.Thread(target=loop, daemon=True).start()
+    return selector
 
 
 def callbacks(url: str, size: int, count: int) -> Result:
