@@ -44,6 +44,7 @@ class Callbacks:
         self._on_data = on_data
         self._on_reset = on_reset
         self._is_open_told = False
+        self.received = 0
         self.errors = 0
 
     @property
@@ -57,9 +58,13 @@ class Callbacks:
         if self.on_open is not None and self._is_open_told:
             self._guarded("on_open", conn, self.on_open, conn)
 
-    def data(self, conn: Connection, messages: list[Message]) -> None:
-        """Deliver messages until all are, or `disconnect` was called."""
+    def data(self, conn: Connection, messages: list[Message], *, is_counted: bool = False) -> None:
+        """Count messages, unless they are, and deliver them until all are, or `disconnect` was called."""
         on_data, life = self._on_data, self._life
+        if life.closing is not None:
+            return
+        if not is_counted:
+            self.received += len(messages)
         if on_data is None:
             self._inbox.extend(messages)
             return

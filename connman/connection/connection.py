@@ -267,4 +267,4 @@ class Connection(Core):
         Threads: any.
         """
         fork.check_process()
-        return self._life.stats(self._cycle.received, self._callbacks.errors)
+        return self._life.stats(self._callbacks.received, self._callbacks.errors)

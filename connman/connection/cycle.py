@@ -72,7 +72,6 @@ class Cycle:
         self._dispatcher = dispatcher
         self._backoff = Backoff(options, clock, conn.name)
         self._keepalive: Keepalive | None = None
-        self.received = 0
         # Callbacks on the reader thread take what is read at once: nothing waits, so room need not be looked for.
         self.takes_all = callbacks.takes_data and dispatcher.is_immediate
         self._is_queued = callbacks.takes_data and not dispatcher.is_immediate
@@ -130,14 +129,14 @@ class Cycle:
 
     def deliver(self, messages: list[Message]) -> None:
         """Count messages, and hand them to ``on_data`` or to ``recv``."""
-        if self.life.closing is not None:
-            return  # nobody would get them, and behind a callback that blocks they would pile up without a bound
-        self.received += len(messages)
-        if self._is_queued:
-            self._dispatcher.run(lambda: self._callbacks.data(self._conn, messages), sum(map(len, messages)))
-        else:
+        if not self._is_queued:
             # Not behind the callbacks without an `on_data`: one of them may wait in `recv`.
             self._callbacks.data(self._conn, messages)
+        elif self.life.closing is None:  # behind a callback that blocks they would pile up without a bound
+            self._callbacks.received += len(messages)
+            self._dispatcher.run(
+                lambda: self._callbacks.data(self._conn, messages, is_counted=True), sum(map(len, messages))
+            )
 
     # Room: what was read and not taken yet is bounded.
 

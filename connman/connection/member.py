@@ -25,6 +25,8 @@ class Host(Protocol):
     """The thread that reads members, as they see it."""
 
     clock: Clock
+    now: float
+    """The clock's time when the present round of reading began."""
     diallers: Diallers
 
     def post(self, member: Member, step: Callable[[], None]) -> None:
@@ -156,10 +158,10 @@ class Member:
     # Reading.
 
     def read(self) -> None:
-        """Read once and deliver what that brought."""
+        """Read once and deliver what that brought. Threads: the host's, within a round."""
         transport = self.transport
         assert transport is not None
-        messages, end = transport.receive_ready()
+        messages, end = transport.receive_ready(self._host.now)
         if messages:
             self.cycle.deliver(messages)
             if end is None and not (self.cycle.takes_all or self.cycle.has_room):

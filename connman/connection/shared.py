@@ -39,6 +39,7 @@ class SharedReader:
         self.diallers = diallers
         self._name = name
         self._pid = os.getpid()
+        self.now = clock.now()
         self._selector: selectors.BaseSelector | None = None
         self._busy_since: float | None = None
         self._is_asleep = False
@@ -136,11 +137,14 @@ class SharedReader:
 
     def _round(self) -> bool:
         """Read every connection that is ready once, then do what was posted; False in a forked child."""
-        assert self._selector is not None
+        selector = self._selector
+        assert selector is not None
         self._is_asleep = True
-        events = self._selector.select(0 if self._jobs else None)
+        events = selector.select(0 if self._jobs else None)
         self._is_asleep = False
-        self._busy_since = began = self.clock.now()
+        self._busy_since = self.now = began = self.clock.now()
+        if os.getpid() != self._pid:
+            return False
         for key, _ in events:
             member = key.data
             if member is None:
@@ -151,9 +155,10 @@ class SharedReader:
             try:
                 member.read()
             except BaseException as bug:  # top of a thread: the other connections are not concerned
-                if os.getpid() == self._pid:
+                if self._selector is selector:
                     member.fail(bug)
-            if os.getpid() != self._pid:
+            # A callback may have forked: the child, told by Python's hook, has neither these connections nor a selector.
+            if self._selector is not selector:
                 return False
         for _ in range(len(self._jobs)):
             if not self._do(*self._jobs.popleft()):
@@ -221,7 +226,7 @@ class SharedReader:
         self._pid = os.getpid()
         self._members = set()
         self._is_running = self._is_asleep = False
-        self._thread = self._busy_since = None
+        self._thread = self._busy_since = self._selector = None
 
 
 class SharedReaders:
