@@ -36,6 +36,7 @@ class FrameCodec:
         self.pong: bytes | None = None
         self.end: ConnmanError | None = None
         self._limit = max_message_size
+        self._short = min(max_message_size, 125)
         self._mask = mask
         # Written once by encode_close and only read by the reader, so it needs no lock.
         self._close_sent = False
@@ -142,7 +143,7 @@ class FrameCodec:
         # slices of a memoryview 5.5. A loop of its own for text would give 8.5.
         size = len(chunk)
         limit = self._limit
-        short = min(limit, 125)
+        short = self._short
         before = len(messages)
         try:
             while pos < size:
