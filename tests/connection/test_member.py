@@ -242,7 +242,7 @@ def test_one_that_waits_for_a_dialler_can_be_ended(
 
     monkeypatch.setattr(threading.Thread, "start", start_or_not)
     pool = busy_pool()
-    dialer = ScriptedDialer([OPEN])
+    dialer = ScriptedDialer([HANG])
     told: list[object] = []
     conn = pool.add_connection(dialer, on_reset=lambda _, reset: told.append(reset.error))
     eventually(lambda: f"{conn.name}: dialling" in caplog.text)
@@ -330,6 +330,7 @@ def test_a_long_message_that_is_unpacked_in_pieces_comes_without_another_byte() 
         conn.wait_open(PATIENCE).send("go")
         eventually(lambda: heard)
         assert heard == [text]
+        pool.disconnect(timeout=0.1)
 
 
 def test_what_the_peer_violates_is_told_to_it_by_another_thread() -> None:
