@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from connman.clock import SystemClock, maybe_call_later
-from connman.errors import ConnmanError
+from connman.errors import ConnectError, ConnmanError
 from connman.threads import spawn
 from connman.transport.base import Dial
 
@@ -40,19 +42,27 @@ class Diallers:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lock = threading.Lock()
+        self._make_fresh()
+
+    def _make_fresh(self) -> None:
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         # Guarded by _lock: everything below.
         self._queue: deque[_Waiting] = deque()
         self._threads: set[threading.Thread] = set()
         self._limit = _FEW
         self._active = 0
+        self._others = 0  # threads of `run`
+        self._submitted = 0
         self._is_growing = False
 
     def submit(self, dial: Dial, work: Callable[[], None], give_up: Callable[[ConnmanError], None]) -> None:
-        """Have ``work()`` run on a dialler, or ``give_up(error)`` if ``dial`` is aborted while it still waits for one.
+        """Have ``work()`` run on a dialler.
 
-        Raises: RuntimeError when there is no thread for it, and none will come.
-        Threads: any; never blocks. ``give_up`` runs on the thread that aborts, and must not block.
+        ``give_up(error)`` is called instead if ``dial`` is aborted while it still waits for one, or if there is no
+        thread for it and none will come.
+
+        Threads: any; never blocks. ``give_up`` runs here or on the thread that aborts, and must not block.
         """
         waiting = _Waiting(dial, work, give_up, wake=lambda: self._cancel(waiting))
         try:
@@ -62,34 +72,45 @@ class Diallers:
             return
         with self._lock:
             self._queue.append(waiting)
-        try:
-            self._maybe_spawn()
-        except RuntimeError:
-            with self._lock:
-                self._queue.remove(waiting)
-            raise
+            self._submitted += 1
+            self._changed.notify_all()
+        self._maybe_spawn()
 
     def run(self, work: Callable[[], None]) -> None:
         """Run something else that must not be waited for, on a thread of its own, or here if none is granted.
 
         Threads: any.
         """
-        try:
-            thread = spawn(f"dialler-{self._name}", work)
-        except RuntimeError:
-            work()
-            return
         with self._lock:
-            self._threads = {known for known in self._threads if known.is_alive()} | {thread}
+            self._others += 1
+        try:
+            self._note(spawn(f"dialler-{self._name}", partial(self._run, work)))
+        except RuntimeError:
+            self._run(work)
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        finally:
+            with self._lock:
+                self._others -= 1
+                self._changed.notify_all()
 
     def wait_gone(self, within: float) -> bool:
-        """Wait up to ``within`` seconds for all threads to end.
+        """Wait up to ``within`` seconds for all threads to end, or for something more to dial.
 
         Threads: any but connman's own.
         """
         until = time.monotonic() + within
         with self._lock:
-            threads = list(self._threads)
+            submitted = self._submitted
+
+            def need_not_wait() -> bool:
+                return self._submitted != submitted or not (self._active or self._others)
+
+            if not self._changed.wait_for(need_not_wait, within):
+                return False
+            threads = list(self._threads) if self._submitted == submitted else []
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
@@ -99,10 +120,11 @@ class Diallers:
 
         Threads: the first one of the child that uses connman.
         """
-        self._lock = threading.Lock()
-        self._queue = deque()
-        self._threads = set()
-        self._limit, self._active, self._is_growing = _FEW, 0, False
+        self._make_fresh()
+
+    def _note(self, thread: threading.Thread) -> None:
+        with self._lock:
+            self._threads = {known for known in self._threads if known.is_alive()} | {thread}
 
     def _maybe_spawn(self) -> None:
         with self._lock:
@@ -112,22 +134,26 @@ class Diallers:
             self._is_growing = self._is_growing or must_grow
         if must_spawn:
             self._spawn()
-        if must_grow:
-            # The real clock: it is threads of the system that are short.
-            maybe_call_later(SystemClock(), _PATIENCE, self._grow)
+        # The real clock: it is threads of the system that are short.
+        if must_grow and maybe_call_later(SystemClock(), _PATIENCE, self._grow) is None:
+            with self._lock:
+                self._is_growing = False  # whoever submits next tries again
 
     def _spawn(self) -> None:
         try:
-            thread = spawn(f"dialler-{self._name}", self._loop)
-        except RuntimeError:
+            self._note(spawn(f"dialler-{self._name}", self._loop))
+        except RuntimeError as error:
+            stranded: list[_Waiting] = []
             with self._lock:
                 self._active -= 1
-                is_last = self._active == 0
-            if is_last:
-                raise
-            return
-        with self._lock:
-            self._threads = {known for known in self._threads if known.is_alive()} | {thread}
+                if not self._active:
+                    # Those of others as well, who were content when they saw that a thread was about to start.
+                    stranded.extend(self._queue)
+                    self._queue.clear()
+                    self._changed.notify_all()
+            # The system is short of threads, which passes, or the interpreter ends, and the connections with it.
+            for waiting in stranded:
+                waiting.give_up(ConnectError(waiting.dial.name, (), f"no thread to dial: {error}"))
 
     def _grow(self) -> None:
         with self._lock:
@@ -149,12 +175,15 @@ class Diallers:
             waiting.give_up(error)
 
     def _loop(self) -> None:
+        pid = os.getpid()
         while (waiting := self._next()) is not None:
             waiting.dial.remove_abortable(waiting.wake)
             try:
                 waiting.work()
             except BaseException:  # top of a thread: what dials says itself why a dial failed
                 logger.exception("a dialler failed")
+            if os.getpid() != pid:
+                return  # a login has forked: the child's dials are none of this thread's business
             # What it held must not live until the next dial.
             del waiting
 
@@ -165,4 +194,5 @@ class Diallers:
             self._active -= 1
             if not self._active:
                 self._limit = _FEW
+                self._changed.notify_all()
             return None

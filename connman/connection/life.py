@@ -50,7 +50,7 @@ class Life:
         # Entered itself, not through the condition, whose own `with` is Python code: a Ctrl-C there would leave it locked.
         self._lock = threading.RLock()
         self._condition = threading.Condition(self._lock)
-        # Guarded by _lock: everything below; `state`, `closing` and `transport` may be read without it.
+        # Guarded by _lock: everything below; `state`, `closing`, `transport` and `has_reader` may be read without it.
         self.state = State.IDLE if closing is None else State.CLOSED
         self.closing = closing
         self.transport: Transport | None = None
@@ -62,7 +62,7 @@ class Life:
         self._dial: Dial | None = None
         self._is_hurried = False
         self._threads: set[threading.Thread] = set()
-        self._has_reader = False
+        self.has_reader = False
         self._reader_id: int | None = None
         self._dialler_id: int | None = None
         self._wake_reader: Callable[[], None] | None = None
@@ -81,12 +81,12 @@ class Life:
                     _fail(self._future, self.closing)  # under the lock, as nobody has it yet
             future = self._future
             is_begun = self.state is State.IDLE
-            must_start = is_begun and not self._has_reader
+            must_start = is_begun and not self.has_reader
             if must_start:
                 self._starter = me
             if is_begun:
                 self.state = State.CONNECTING
-                self._has_reader = True
+                self.has_reader = True
         if is_begun:
             self._watch(State.CONNECTING)
         return future, must_start
@@ -94,7 +94,7 @@ class Life:
     def start_interrupted(self) -> None:
         """Be idle again if the calling thread was to start the reader, and none has begun: Ctrl-C came between."""
         with self._lock:
-            is_ours = self._has_reader and self._reader_id is None and self._starter == threading.get_ident()
+            is_ours = self.has_reader and self._reader_id is None and self._starter == threading.get_ident()
         if is_ours:
             self.reader_failed(NotConnected("the start was interrupted"))
 
@@ -114,7 +114,7 @@ class Life:
 
     def _forget_reader_locked(self) -> None:
         # The system gives a thread's number to the next one that starts, which must not be taken for the reader.
-        self._has_reader, self._reader_id, self._starter = False, None, None
+        self.has_reader, self._reader_id, self._starter = False, None, None
         self._dialler_id = self._wake_reader = None
         self._condition.notify_all()
 
@@ -271,7 +271,7 @@ class Life:
         between two attempts is cut or the connection is ended. It must not block.
         """
         with self._lock:
-            if not self._has_reader or self._reader_id is not None:
+            if not self.has_reader or self._reader_id is not None:
                 return False
             self._reader_id, self._wake_reader = threading.get_ident(), wake
         if wake is None:
@@ -279,12 +279,12 @@ class Life:
         return True
 
     def note_dialler(self, thread_id: int | None) -> None:
-        """Have ``thread_id`` count as the reader's while it dials for it; None when it has."""
+        """Have ``thread_id`` count as the reader's: it dials for it, or is a shared one that begins soon; None for none."""
         self._dialler_id = thread_id
 
     def is_reader(self) -> bool:
         """Return whether the calling thread is the one that dials and reads."""
-        return self._has_reader and threading.get_ident() in (self._reader_id, self._dialler_id)
+        return self.has_reader and threading.get_ident() in (self._reader_id, self._dialler_id)
 
     def wait_gone(self, timeout: float) -> bool:
         """Wait until the connection's threads are gone; False when ``timeout`` seconds did not do.
@@ -294,7 +294,7 @@ class Life:
         timeout = min(timeout, LONGEST_WAIT)
         until = time.monotonic() + timeout
         with self._lock:
-            if not self._condition.wait_for(lambda: not self._has_reader, timeout):
+            if not self._condition.wait_for(lambda: not self.has_reader, timeout):
                 return False
             threads = list(self._threads)
         for thread in threads:
@@ -308,7 +308,7 @@ class Life:
         """
         over = (State.CLOSED, State.IDLE)
         with self._lock:
-            if not deadline.wait_for(self._condition, lambda: self.state in over and not self._has_reader):
+            if not deadline.wait_for(self._condition, lambda: self.state in over and not self.has_reader):
                 raise WaitTimeout(f"not ended in time but {self.state.value}")
             if self.state is State.CLOSED:
                 return None

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from connman.clock import Clock, Timer, maybe_call_later
+from connman.clock import Clock, Timer
+from connman.connection import fork
 from connman.connection.cycle import Cycle, internal
 from connman.connection.diallers import Diallers
-from connman.errors import ConnectError, ConnectionClosed, ConnmanError
+from connman.errors import ConnectionClosed, ConnmanError
 from connman.records import Message
 from connman.transport.base import Dial, Transport
 
@@ -120,11 +121,7 @@ class Member:
             self._leave()
             return
         self._phase = _Phase.DIALLING
-        try:
-            self._host.diallers.submit(dial, partial(self._dial, dial), self._tell_dialled)
-        except RuntimeError as error:
-            # The system is short of threads, which passes, or the interpreter ends, and the connection with it.
-            self._after(ConnectError(dial.name, (), f"no thread to dial: {error}"))
+        self._host.diallers.submit(dial, partial(self._dial, dial), self._tell_dialled)
 
     def _dial(self, dial: Dial) -> None:
         """Dial. Threads: a dialler's."""
@@ -137,6 +134,7 @@ class Member:
             outcome = internal(bug)
         finally:
             life.note_dialler(None)
+        fork.check_process()  # a login may have forked: its child has another life
         self._tell_dialled(outcome)
 
     def _tell_dialled(self, outcome: _Outcome) -> None:
@@ -148,14 +146,19 @@ class Member:
             return
         self.transport, first = transport, _ = outcome
         transport.on_abort = partial(self._host.post, self, self._look)
-        if not self.cycle.opened(transport, first, self._host.is_watching):
+        if not self.cycle.opened(transport, first, self._is_watched):
             self._ended(self.cycle.life.closing or ConnectionClosed())
             return
         if transport.fileno() < 0:
             transport.watch(partial(self._host.post, self, self._maybe_read))
         self._resume()
 
-    # Reading.
+    def _is_watched(self) -> bool:
+        """Whether what arrives is read at once; see `Keepalive`. Threads: any."""
+        return self._phase is _Phase.READING and self._host.is_watching()
+
+    # Reading. A callback may have forked: before anything but the end of a step follows one, `check_process` has to see
+    # to it that a child touches neither the socket nor the selector, which it shares with its parent.
 
     def read(self) -> None:
         """Read once and deliver what that brought. Threads: the host's, within a round."""
@@ -164,14 +167,14 @@ class Member:
         messages, end = transport.receive_ready(self._host.now)
         if messages:
             self.cycle.deliver(messages)
-            if end is None and not (self.cycle.takes_all or self.cycle.has_room):
-                self._pause()
-            elif transport.rest:
-                self._host.post(self, self._maybe_read)
-        elif end is None and transport.reads_when != self._watched_for:
-            self._watch(transport, transport.reads_when)
         if end is not None:
             self._ended(end)
+        elif messages and not (self.cycle.takes_all or self.cycle.has_room):
+            self._pause()
+        elif transport.rest:  # perhaps not even one message yet: a long one is unpacked in pieces
+            self._host.post(self, self._maybe_read)
+        elif not messages and transport.reads_when != self._watched_for:
+            self._watch(transport, transport.reads_when)
 
     def _maybe_read(self) -> None:
         """Read a transport without a descriptor, until nothing is there: it tells of what comes, not of what is there."""
@@ -183,13 +186,17 @@ class Member:
                 self._host.post(self, self._maybe_read)
 
     def _resume(self) -> None:
+        fork.check_process()
+        transport = self.transport
+        assert transport is not None
+        transport.life = self._host.clock.now()  # as long as nobody read, the peer could give no sign of life
         self._phase = _Phase.READING
-        assert self.transport is not None
-        self._watch(self.transport, self.transport.reads_when)
+        self._watch(transport, transport.reads_when)
         self.read()  # what came with the upgrade, or while it was paused
         self._host.post(self, self._maybe_read)
 
     def _pause(self) -> None:
+        fork.check_process()
         assert self.transport is not None
         self._watch(self.transport, 0)
         self._phase = _Phase.PAUSED
@@ -203,6 +210,7 @@ class Member:
     # Ending.
 
     def _ended(self, error: ConnmanError) -> None:
+        fork.check_process()
         self._let_go()
         self._after(error)
 
@@ -221,13 +229,18 @@ class Member:
 
     def _after(self, error: ConnmanError) -> None:
         delay = self.cycle.ended(error)
+        fork.check_process()
         if delay is None:
             self._attempt()
             return
         self._phase = _Phase.WAITING
         self._waits += 1
+        if self.cycle.life.is_wait_over:  # cut in a callback
+            self._wait_is_over(self._waits)
+            return
         due = partial(self._wait_is_over, self._waits)
-        self._timer = maybe_call_later(self._host.clock, delay, partial(self._host.post, self, due))
+        # Raises when no timer thread is granted: better idle, with the reason, than waiting for ever.
+        self._timer = self._host.clock.call_later(delay, partial(self._host.post, self, due))
 
     def _wait_is_over(self, number: int) -> None:
         # A late timer, of a wait that was cut, must not cut the next.
@@ -242,7 +255,8 @@ class Member:
                 logger.error("reading failed", exc_info=bug, extra={"conn": self.cycle.name})
                 self._ended(internal(bug))
                 return
-            self.cycle.failed(bug)
         except BaseException as another:  # top of a thread: the other connections are not concerned
-            self.cycle.failed(another)
+            bug = another
+        # First, as what is told of the failure may raise as well.
         self._leave()
+        self.cycle.failed(bug)

@@ -38,18 +38,23 @@ class SharedReader:
         self.clock = clock
         self.diallers = diallers
         self._name = name
-        self._pid = os.getpid()
         self.now = clock.now()
         self._selector: selectors.BaseSelector | None = None
         self._busy_since: float | None = None
         self._is_asleep = False
         # Appended to by any thread, taken from by this one: single operations are atomic.
         self._jobs: deque[tuple[Member, Callable[[], None]]] = deque()
-        self._lock = threading.Lock()
-        # Guarded by _lock: _members, _is_running, _thread, _alarm (the pipe that wakes the thread: its two ends).
+        self._make_locks()
+
+    def _make_locks(self) -> None:
+        # Entered itself, not through the condition, whose own `with` is Python code: a Ctrl-C there would leave it locked.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        # Guarded by _lock: _members, _thread (the one that runs), _last (the one that ran last), _alarm (the pipe that
+        # wakes it: its two ends). Looking whether a member is in _members needs no lock.
         self._members: set[Member] = set()
-        self._is_running = False
         self._thread: threading.Thread | None = None
+        self._last: threading.Thread | None = None
         self._alarm: tuple[int, int] | None = None
 
     @property
@@ -64,30 +69,47 @@ class SharedReader:
         Threads: any; never blocks.
         """
         member = Member(cycle, self)
-        with self._lock:
-            self._members.add(member)
-            self._jobs.append((member, member.begin))
-            if not self._is_running:
-                self._start_locked(member)
-        self._wake()
-
-    def _start_locked(self, member: Member) -> None:
-        self._alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._alarm[0], selectors.EVENT_READ)
         try:
-            self._thread = spawn(f"readers-{self._name}", self._loop)
-            self._is_running = True
-        except RuntimeError:
+            with self._lock:
+                self._add_locked(member)
+        finally:
+            self._wake()  # also when Ctrl-C came: what was posted must not lie there until something else wakes it
+
+    def _add_locked(self, member: Member) -> None:
+        try:
+            self._members.add(member)
+            if self._thread is not None:
+                # Were it a callback on that thread that starts this, waiting for it there would last for ever.
+                member.cycle.life.note_dialler(self._thread.ident)
+            self._jobs.append((member, member.begin))
+            if self._thread is None:
+                self._start_locked()
+            self._changed.notify_all()
+        except BaseException:  # Ctrl-C as well: a member that never begins would keep the thread for ever
             self._members.discard(member)
+            raise
+
+    def _start_locked(self) -> None:
+        try:
+            self._alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            self._selector = selectors.DefaultSelector()
+            self._selector.register(self._alarm[0], selectors.EVENT_READ)
+            self._thread = spawn(f"readers-{self._name}", self._loop)
+        except OSError as error:
+            self._close_locked()
+            raise RuntimeError(f"no selector for it: {error.strerror}") from error
+        except BaseException:
+            # A thread that has begun nevertheless finds that it is not the one, and ends.
+            self._thread = None
             self._close_locked()
             raise
 
     def _close_locked(self) -> None:
         alarm, self._alarm = self._alarm, None
+        selector, self._selector = self._selector, None
         self._jobs.clear()
-        if self._selector is not None:
-            self._selector.close()
+        if selector is not None:
+            selector.close()
         for end in alarm or ():
             os.close(end)
 
@@ -110,40 +132,53 @@ class SharedReader:
                         os.write(self._alarm[1], b"\0")
 
     def wait_gone(self, within: float) -> bool:
-        """Wait up to ``within`` seconds for the thread to end, if it has no connection left.
+        """Wait up to ``within`` seconds for the thread to end, or to have a connection that is not about to leave.
 
         Threads: any but connman's own.
         """
+        until = time.monotonic() + within
         with self._lock:
-            thread = None if self._members else self._thread
+            if not self._changed.wait_for(self._need_not_wait_locked, within):
+                return False
+            thread = self._last if self._thread is None else None
         if thread is None:
             return True
-        thread.join(within)
+        thread.join(max(0.0, until - time.monotonic()))
         return not thread.is_alive()
+
+    def _need_not_wait_locked(self) -> bool:
+        # A connection is told to be gone just before its member leaves: the last one's must not be taken for one that
+        # keeps the thread.
+        return self._thread is None or any(member.cycle.life.has_reader for member in self._members)
 
     # The thread.
 
     def _loop(self) -> None:
-        while self._round() and not self._is_done():
+        with self._lock:
+            if self._thread is not threading.current_thread():
+                return  # whoever started it was interrupted, and has cleared everything away
+        pid = os.getpid()
+        while self._round(pid) and not self._is_done():
             pass
 
     def _is_done(self) -> bool:
         with self._lock:
             if self._members:
                 return False
-            self._is_running = False
+            self._last, self._thread = self._thread, None
             self._close_locked()
+            self._changed.notify_all()
             return True
 
-    def _round(self) -> bool:
-        """Read every connection that is ready once, then do what was posted; False in a forked child."""
+    def _round(self, pid: int) -> bool:
+        """Read every connection that is ready once, then do what was posted; False in a child of process ``pid``."""
         selector = self._selector
         assert selector is not None
         self._is_asleep = True
         events = selector.select(0 if self._jobs else None)
         self._is_asleep = False
         self._busy_since = self.now = began = self.clock.now()
-        if os.getpid() != self._pid:
+        if os.getpid() != pid:
             return False
         for key, _ in events:
             member = key.data
@@ -156,33 +191,45 @@ class SharedReader:
                 member.read()
             except BaseException as bug:  # top of a thread: the other connections are not concerned
                 if self._selector is selector:
-                    member.fail(bug)
-            # A callback may have forked: the child, told by Python's hook, has neither these connections nor a selector.
+                    self._fail(member, bug)
+            # A callback may have forked: the child, told by Python's hook, has another selector by now, or none.
             if self._selector is not selector:
                 return False
         for _ in range(len(self._jobs)):
-            if not self._do(*self._jobs.popleft()):
+            if not self._do(*self._jobs.popleft(), pid):
                 return False
+        self._forgive(began)
         self._busy_since = None
-        self._forgive(self.clock.now() - began)
         return True
 
-    def _do(self, member: Member, step: Callable[[], None]) -> bool:
+    def _do(self, member: Member, step: Callable[[], None], pid: int) -> bool:
         try:
             if member in self._members:
                 step()
         except BaseException as bug:  # top of a thread: the other connections are not concerned
-            if os.getpid() == self._pid:
-                member.fail(bug)
-        # A callback may have forked: the child has neither these connections nor this thread's business.
-        return os.getpid() == self._pid
+            if os.getpid() == pid:
+                self._fail(member, bug)
+        # A callback may have forked: the child has neither these connections nor this thread's business, not even when
+        # it has connections of its own by now, which another thread reads.
+        return os.getpid() == pid
 
-    def _forgive(self, seconds: float) -> None:
-        """Do not hold it against the peers when a callback has kept us from reading what they sent."""
-        if seconds > _LONG_ROUND:
-            for member in self._members:
-                if member.transport is not None:
-                    member.transport.life += seconds
+    def _fail(self, member: Member, bug: BaseException) -> None:
+        try:
+            member.fail(bug)
+        except BaseException:  # top of a thread: the other connections are not concerned
+            logger.exception("giving up failed", extra={"conn": member.cycle.name})
+
+    def _forgive(self, began: float) -> None:
+        """Do not hold it against the peers when callbacks have kept us since ``began`` from reading what they sent."""
+        now = self.clock.now()
+        if now - began <= _LONG_ROUND:
+            return
+        with self._lock:  # others add members meanwhile
+            members = list(self._members)
+        for member in members:
+            if (transport := member.transport) is not None:
+                # Not beyond now: some were read in this round, and a life that lies ahead would hide a dead peer.
+                transport.life = min(transport.life + now - began, now)
 
     def is_watching(self) -> bool:
         """Whether what arrives is read at once; see `Host`.
@@ -222,11 +269,8 @@ class SharedReader:
         """
         # Closing our copies touches neither the parent's selector nor its pipe.
         self._close_locked()
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._members = set()
-        self._is_running = self._is_asleep = False
-        self._thread = self._busy_since = self._selector = None
+        self._make_locks()
+        self._is_asleep, self._busy_since = False, None
 
 
 class SharedReaders:
