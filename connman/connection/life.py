@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from connman.clock import LONGEST_WAIT, Clock, Deadline, Signal
 from connman.connection.counters import Counters
-from connman.connection.future import ConnectedFuture
+from connman.connection.future import ConnectedFuture, SharedFuture
 from connman.errors import ConnectionClosed, ConnmanError, NotConnected, WaitTimeout
 from connman.records import State, Stats
 from connman.transport.base import Dial, Transport
@@ -58,7 +58,7 @@ class Life:
         self.last_error: Exception | None = None
         self.opened_at = 0.0
         self.counters = Counters()
-        self._future: ConnectedFuture | None = None
+        self._shared = SharedFuture(self.is_reader)
         self._dial: Dial | None = None
         self._is_hurried = False
         self._threads: tuple[threading.Thread, ...] = ()
@@ -75,11 +75,11 @@ class Life:
         me = threading.get_ident()
         with self._lock:
             # There is none in two states only: idle, and closed (its Future went with `disconnect`).
-            if self._future is None:
-                self._future = self._new_future()
+            future = self._shared.current()
+            if future is None:
+                future = self._shared.renew()
                 if self.closing is not None:
-                    _fail(self._future, self.closing)  # under the lock, as nobody has it yet
-            future = self._future
+                    _fail(future, self.closing)  # under the lock, as nobody has it yet
             is_begun = self.state is State.IDLE
             must_start = is_begun and not self._has_reader
             if must_start:
@@ -107,7 +107,7 @@ class Life:
                 return
             self.last_error = error
             self.state = State.IDLE
-            future, self._future = self._future, None
+            future = self._shared.take()
         if future is not None:
             _fail(future, error)
         self._watch(State.IDLE)
@@ -117,9 +117,6 @@ class Life:
         self._has_reader, self._reader_id, self._starter = False, None, None
         self._dialler_id = self._wake_reader = None
         self._changed.notify_all()
-
-    def _new_future(self) -> ConnectedFuture:
-        return ConnectedFuture(self.is_reader)
 
     # The reader's transitions.
 
@@ -150,11 +147,14 @@ class Life:
 
     def resolve(self, connection: Connection) -> None:
         """Settle the Future of the generation that has just opened."""
-        future = self._future
+        with self._lock:
+            future = self._shared.current()
         # None or invalid when `disconnect` has come since: what is there then is for those who ask too late.
         with contextlib.suppress(InvalidStateError):
             if future is not None:
                 future.set_result(connection)
+                with self._lock:
+                    self._shared.loosen(future, connection)
 
     def was_stable(self, stable_after: float) -> bool:
         """Return whether a transport is open and has been for ``stable_after`` seconds."""
@@ -174,13 +174,13 @@ class Life:
                 delay = None
                 self.last_error = decide
                 self.state = State.IDLE
-                failed, self._future = (None if was_open else self._future), None
+                failed = self._shared.take()
             else:
                 delay = decide
                 self.last_error = error
                 self.state = State.WAITING
                 if was_open:
-                    self._future = self._new_future()
+                    self._shared.renew()
             if self.closing is None:
                 self.counters.losses += was_open
                 self.counters.failed_attempts += not was_open
@@ -235,7 +235,7 @@ class Life:
             self.closing = closing
             self.state = State.CLOSED
             # One that has opened stays as it is, but whoever asks from now on gets another.
-            future, self._future = self._future, None
+            future = self._shared.take()
             dial, transport, wake = self._dial, self.transport, self._wake_reader
             self._changed.notify_all()
         # Outside the lock: each of these takes locks of its own, and Futures call back. All are told, whatever one of
@@ -327,7 +327,8 @@ class Life:
         self._changed = Signal(self._lock)
         self.closing = self.closing or ConnectionClosed()
         self.state = State.CLOSED
-        return None if self._future is None else self._future.fail_forked
+        future = self._shared.current()
+        return None if future is None else future.fail_forked
 
     def stats(self, messages_in: int, callback_errors: int) -> Stats:
         """Return the counters together with those of the present transport."""
