@@ -86,8 +86,8 @@ class ConnectedFuture(Future["Connection"]):
 class SharedFuture:
     """The Future that all who ask one connection get: the very same until it is taken away.
 
-    One that has opened is held weakly: it takes 1.6 KiB, and who has let go of it cannot tell another one from it. One
-    that is asked for again is kept, since whoever asks once more may ask often.
+    Once it has opened it is held weakly: it takes 1.6 KiB, and who has let go of it cannot tell another one from it.
+    One that is asked for again is kept: whoever asks once more may ask often.
 
     Threads: whoever holds the life's lock.
     """
@@ -116,15 +116,17 @@ class SharedFuture:
         return self._future
 
     def take(self) -> ConnectedFuture | None:
-        """Have none; return what there was, unless that has opened."""
+        """Have none; return the one that is pending."""
         future, self._future = self._future, None
         self._loose = self._connection = None
         return future
 
-    def loosen(self, future: ConnectedFuture, connection: Connection) -> None:
-        """Hold ``future``, which has resolved to ``connection``, weakly; nothing when it is not the one any more."""
-        if self._future is future:
-            self._future, self._loose, self._connection = None, weakref.ref(future), connection
+    def opened(self, connection: Connection) -> ConnectedFuture | None:
+        """Return the one that the caller has to resolve to ``connection``; it is held weakly from now on."""
+        future, self._future = self._future, None
+        if future is not None:
+            self._loose, self._connection = weakref.ref(future), connection
+        return future
 
 
 def _guarded(callback: Callable[[Future[Connection]], object], future: Future[Connection]) -> None:

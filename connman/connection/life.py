@@ -148,13 +148,11 @@ class Life:
     def resolve(self, connection: Connection) -> None:
         """Settle the Future of the generation that has just opened."""
         with self._lock:
-            future = self._shared.current()
+            future = self._shared.opened(connection) if self.state is State.OPEN else None
         # None or invalid when `disconnect` has come since: what is there then is for those who ask too late.
         with contextlib.suppress(InvalidStateError):
             if future is not None:
                 future.set_result(connection)
-                with self._lock:
-                    self._shared.loosen(future, connection)
 
     def was_stable(self, stable_after: float) -> bool:
         """Return whether a transport is open and has been for ``stable_after`` seconds."""
