@@ -111,6 +111,34 @@ class Deadline:
         return True
 
 
+class Signal:
+    """A condition on its owner's lock that is made when somebody waits: made at once it takes 1.3 KiB of an object.
+
+    Threads: whoever holds the lock.
+    """
+
+    __slots__ = ("_condition", "_lock")
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self._lock = lock
+        self._condition: threading.Condition | None = None
+
+    @property
+    def condition(self) -> threading.Condition:
+        """The condition to wait on."""
+        if self._condition is None:
+            self._condition = threading.Condition(self._lock)
+        return self._condition
+
+    def notify_all(self) -> None:
+        """Wake everyone who waits.
+
+        Threads: whoever holds the lock.
+        """
+        if self._condition is not None:
+            self._condition.notify_all()
+
+
 class _Scheduled:
     """One entry of the timer thread's heap."""
 

@@ -155,7 +155,7 @@ def make_options(values: Mapping[str, Any]) -> Options:
     unknown = sorted(set(values) - known)
     if unknown:
         raise TypeError(f"unknown option {unknown[0]!r}")
-    return Options(**values)
+    return Options(**values) if values else _DEFAULT
 
 
 def checked_headers(headers: Headers) -> list[tuple[str, str]]:
@@ -215,3 +215,7 @@ def _check_seconds(name: str, value: object, *, zero: bool = False) -> None:
 def _check_size(size: object) -> None:
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise InvalidOption("max_message_size is a number of bytes from 1")
+
+
+# For everyone who changes nothing. Down here, since making it calls what is above.
+_DEFAULT = Options()

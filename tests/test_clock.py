@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from connman.clock import Deadline, SystemClock, TimerThread
+from connman.clock import Deadline, Signal, SystemClock, TimerThread
 from connman.testing import FakeClock
 from connman.threads import is_own
+from tests.loopback import in_thread
 from tests.waiting import eventually
 
 PATIENCE = 10.0
@@ -307,3 +308,20 @@ def test_the_system_clock_is_monotonic() -> None:
     clock = SystemClock()
     before = time.monotonic()
     assert before <= clock.now() <= time.monotonic()
+
+
+def test_a_signal_wakes_who_waits_and_is_nothing_before() -> None:
+    lock = threading.RLock()
+    signal, is_set = Signal(lock), threading.Event()
+    with lock:
+        signal.notify_all()  # nobody waits: nothing to do
+
+    def wait() -> bool:
+        with lock:
+            return Deadline.after(SystemClock(), PATIENCE).wait_for(signal.condition, is_set.is_set)
+
+    waiter = in_thread(wait)
+    is_set.set()
+    with lock:
+        signal.notify_all()
+    assert waiter.result(PATIENCE)

@@ -78,6 +78,8 @@ class Connection(Core):
         on the reader thread.
         Threads: any but the reader's.
         """
+        if self.is_open:
+            return self
         future = self.get_connected()
         try:
             return self._self(future.result(timeout))

@@ -42,6 +42,15 @@ _ids = itertools.count(1)
 _CLOSE_CODES = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
 
 
+# One of each for all: they hold no state.
+_endpoint_dialer, _thread_readers, _at_once, _system_clock = (
+    EndpointDialer(),
+    ThreadReaders(),
+    ReaderDispatcher(),
+    SystemClock(),
+)
+
+
 class SharedArguments(OptionArguments, total=False):
     """The keyword arguments of `Connection` that many connections can have in common."""
 
@@ -88,9 +97,9 @@ class Core:
             raise InvalidOption("name is a text or None")
         self.id = next(_ids)
         self.name = printable(name) if name else f"{self.endpoint or type(target).__name__}#{self.id}"
-        self._dialer = cast(Dialer, target) if is_dialer else EndpointDialer()
-        self._clock = clock or SystemClock()
-        self._readers: Readers = ThreadReaders()
+        self._dialer = cast(Dialer, target) if is_dialer else _endpoint_dialer
+        self._clock = clock or _system_clock
+        self._readers: Readers = _thread_readers
         self._watchers: tuple[Callable[[Connection, State], None], ...] = ()
         self._build()
         fork.register(self)
@@ -119,7 +128,7 @@ class Core:
         self._life = Life(clock, self._state_changed, closing)
         self._inbox: BoundedQueue[Message] = BoundedQueue(clock, options.max_message_size, len)
         self._callbacks = Callbacks(self._life, self._inbox, on_open, on_data, on_reset)
-        self._dispatcher: Dispatcher = ReaderDispatcher()
+        self._dispatcher: Dispatcher = _at_once
         if options.dispatch == "thread":
             self._dispatcher = ThreadDispatcher(self._life, clock, self.name, options.max_message_size)
         self._cycle = Cycle(

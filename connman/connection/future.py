@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING
@@ -80,6 +81,52 @@ class ConnectedFuture(Future["Connection"]):
             self.fail_forked()
         elif self._is_reader() and not self.done():
             raise WouldDeadlock("the reader thread cannot wait for the connection that only it can open")
+
+
+class SharedFuture:
+    """The Future that all who ask one connection get: the very same until it is taken away.
+
+    Once it has opened it is held weakly: it takes 1.6 KiB, and who has let go of it cannot tell another one from it.
+    One that is asked for again is kept: whoever asks once more may ask often.
+
+    Threads: whoever holds the life's lock.
+    """
+
+    __slots__ = ("_connection", "_future", "_is_reader", "_loose")
+
+    def __init__(self, is_reader: Callable[[], bool]) -> None:
+        self._is_reader = is_reader
+        self._future: ConnectedFuture | None = None
+        self._loose: weakref.ref[ConnectedFuture] | None = None
+        self._connection: Connection | None = None
+
+    def current(self) -> ConnectedFuture | None:
+        """Return the one to share, None when there is none."""
+        if self._future is None and self._loose is not None and self._connection is not None:
+            self._future = self._loose()
+            if self._future is None:
+                self._future = ConnectedFuture(self._is_reader)
+                self._future.set_result(self._connection)
+        return self._future
+
+    def renew(self) -> ConnectedFuture:
+        """Put a fresh one in its place and return it."""
+        self.take()
+        self._future = ConnectedFuture(self._is_reader)
+        return self._future
+
+    def take(self) -> ConnectedFuture | None:
+        """Have none; return the one that is pending."""
+        future, self._future = self._future, None
+        self._loose = self._connection = None
+        return future
+
+    def opened(self, connection: Connection) -> ConnectedFuture | None:
+        """Return the one that the caller has to resolve to ``connection``; it is held weakly from now on."""
+        future, self._future = self._future, None
+        if future is not None:
+            self._loose, self._connection = weakref.ref(future), connection
+        return future
 
 
 def _guarded(callback: Callable[[Future[Connection]], object], future: Future[Connection]) -> None:

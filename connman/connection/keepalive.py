@@ -36,7 +36,7 @@ class Keepalive:
         is_watched: Callable[[], bool] | None = None,
     ) -> None:
         self._transport = transport
-        self._is_watched = is_watched or (lambda: transport.reading)
+        self._is_watched = is_watched
         transport.progress.window = timeout
         self._clock = clock
         self._interval = interval
@@ -74,7 +74,7 @@ class Keepalive:
 
     def _judge_at(self) -> float:
         # The answer may lie unread in the socket while a callback of the user's keeps the reader.
-        if not self._is_watched():
+        if not (self._transport.reading if self._is_watched is None else self._is_watched()):
             return self._clock.now() + self._interval
         return max(self._transport.life + self._interval, self._probed_at) + self._timeout
 

@@ -11,9 +11,9 @@ from concurrent.futures import InvalidStateError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from connman.clock import LONGEST_WAIT, Clock, Deadline
+from connman.clock import LONGEST_WAIT, Clock, Deadline, Signal
 from connman.connection.counters import Counters
-from connman.connection.future import ConnectedFuture
+from connman.connection.future import ConnectedFuture, SharedFuture
 from connman.errors import ConnectionClosed, ConnmanError, NotConnected, WaitTimeout
 from connman.records import State, Stats
 from connman.transport.base import Dial, Transport
@@ -49,7 +49,7 @@ class Life:
         self._watch = watch
         # Entered itself, not through the condition, whose own `with` is Python code: a Ctrl-C there would leave it locked.
         self._lock = threading.RLock()
-        self._condition = threading.Condition(self._lock)
+        self._changed = Signal(self._lock)
         # Guarded by _lock: everything below; `state`, `closing`, `transport` and `has_reader` may be read without it.
         self.state = State.IDLE if closing is None else State.CLOSED
         self.closing = closing
@@ -58,10 +58,10 @@ class Life:
         self.last_error: Exception | None = None
         self.opened_at = 0.0
         self.counters = Counters()
-        self._future: ConnectedFuture | None = None
+        self._shared = SharedFuture(self.is_reader)
         self._dial: Dial | None = None
         self._is_hurried = False
-        self._threads: set[threading.Thread] = set()
+        self._threads: tuple[threading.Thread, ...] = ()
         self.has_reader = False
         self._reader_id: int | None = None
         self._dialler_id: int | None = None
@@ -75,11 +75,11 @@ class Life:
         me = threading.get_ident()
         with self._lock:
             # There is none in two states only: idle, and closed (its Future went with `disconnect`).
-            if self._future is None:
-                self._future = self._new_future()
+            future = self._shared.current()
+            if future is None:
+                future = self._shared.renew()
                 if self.closing is not None:
-                    _fail(self._future, self.closing)  # under the lock, as nobody has it yet
-            future = self._future
+                    _fail(future, self.closing)  # under the lock, as nobody has it yet
             is_begun = self.state is State.IDLE
             must_start = is_begun and not self.has_reader
             if must_start:
@@ -107,7 +107,7 @@ class Life:
                 return
             self.last_error = error
             self.state = State.IDLE
-            future, self._future = self._future, None
+            future = self._shared.take()
         if future is not None:
             _fail(future, error)
         self._watch(State.IDLE)
@@ -116,10 +116,7 @@ class Life:
         # The system gives a thread's number to the next one that starts, which must not be taken for the reader.
         self.has_reader, self._reader_id, self._starter = False, None, None
         self._dialler_id = self._wake_reader = None
-        self._condition.notify_all()
-
-    def _new_future(self) -> ConnectedFuture:
-        return ConnectedFuture(self.is_reader)
+        self._changed.notify_all()
 
     # The reader's transitions.
 
@@ -144,13 +141,14 @@ class Life:
             self.counters.opens += 1
             self.opened_at = now
             self.state = State.OPEN
-            self._condition.notify_all()
+            self._changed.notify_all()
         self._watch(State.OPEN)
         return True
 
     def resolve(self, connection: Connection) -> None:
         """Settle the Future of the generation that has just opened."""
-        future = self._future
+        with self._lock:
+            future = self._shared.opened(connection) if self.state is State.OPEN else None
         # None or invalid when `disconnect` has come since: what is there then is for those who ask too late.
         with contextlib.suppress(InvalidStateError):
             if future is not None:
@@ -174,18 +172,18 @@ class Life:
                 delay = None
                 self.last_error = decide
                 self.state = State.IDLE
-                failed, self._future = (None if was_open else self._future), None
+                failed = self._shared.take()
             else:
                 delay = decide
                 self.last_error = error
                 self.state = State.WAITING
                 if was_open:
-                    self._future = self._new_future()
+                    self._shared.renew()
             if self.closing is None:
                 self.counters.losses += was_open
                 self.counters.failed_attempts += not was_open
             state, generation = self.state, self.generation
-            self._condition.notify_all()
+            self._changed.notify_all()
         if failed is not None:
             assert isinstance(decide, ConnmanError)
             _fail(failed, decide)
@@ -197,7 +195,7 @@ class Life:
         """Wait between two attempts, until the time, `hurry` or `disconnect` ends it."""
         with self._lock:
             Deadline.after(self._clock, delay).wait_for(
-                self._condition, lambda: self._is_hurried or self.closing is not None
+                self._changed.condition, lambda: self._is_hurried or self.closing is not None
             )
         self.retry()
 
@@ -222,7 +220,7 @@ class Life:
         with self._lock:
             if self.state is State.WAITING:
                 self._is_hurried = True
-                self._condition.notify_all()
+                self._changed.notify_all()
             wake = self._wake_reader
         if wake is not None:
             wake()
@@ -235,9 +233,9 @@ class Life:
             self.closing = closing
             self.state = State.CLOSED
             # One that has opened stays as it is, but whoever asks from now on gets another.
-            future, self._future = self._future, None
+            future = self._shared.take()
             dial, transport, wake = self._dial, self.transport, self._wake_reader
-            self._condition.notify_all()
+            self._changed.notify_all()
         # Outside the lock: each of these takes locks of its own, and Futures call back. All are told, whatever one of
         # them raises (a Ctrl-C, a Future's callback): nobody tells them a second time.
         with contextlib.ExitStack() as everyone:
@@ -262,7 +260,7 @@ class Life:
     def note_thread(self, thread: threading.Thread) -> None:
         """Count ``thread`` among those that `wait_gone` waits for."""
         with self._lock:
-            self._threads = {known for known in self._threads if known.is_alive()} | {thread}
+            self._threads = (*(known for known in self._threads if known.is_alive()), thread)
 
     def claim_reader(self, wake: Callable[[], None] | None = None) -> bool:
         """Make the calling thread the reader; False when none is wanted: its start was interrupted and given up.
@@ -294,9 +292,9 @@ class Life:
         timeout = min(timeout, LONGEST_WAIT)
         until = time.monotonic() + timeout
         with self._lock:
-            if not self._condition.wait_for(lambda: not self.has_reader, timeout):
+            if not self._changed.condition.wait_for(lambda: not self.has_reader, timeout):
                 return False
-            threads = list(self._threads)
+            threads = self._threads
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
@@ -308,7 +306,9 @@ class Life:
         """
         over = (State.CLOSED, State.IDLE)
         with self._lock:
-            if not deadline.wait_for(self._condition, lambda: self.state in over and not self.has_reader):
+            if not deadline.wait_for(
+                self._changed.condition, lambda: self.state in over and not self.has_reader
+            ):
                 raise WaitTimeout(f"not ended in time but {self.state.value}")
             if self.state is State.CLOSED:
                 return None
@@ -322,10 +322,11 @@ class Life:
         Threads: the first one of the child that uses connman.
         """
         self._lock = threading.RLock()
-        self._condition = threading.Condition(self._lock)
+        self._changed = Signal(self._lock)
         self.closing = self.closing or ConnectionClosed()
         self.state = State.CLOSED
-        return None if self._future is None else self._future.fail_forked
+        future = self._shared.current()
+        return None if future is None else future.fail_forked
 
     def stats(self, messages_in: int, callback_errors: int) -> Stats:
         """Return the counters together with those of the present transport."""

@@ -7,7 +7,7 @@ import logging
 from connman.connection.cycle import Cycle, internal
 from connman.errors import ConnectionClosed, ConnectionLost, ConnmanError
 from connman.threads import spawn
-from connman.transport.base import Dial, Transport
+from connman.transport.base import Transport
 
 logger = logging.getLogger("connman.connection")
 
@@ -56,22 +56,28 @@ class Reader:
     def _loop(self) -> None:
         cycle = self._cycle
         cycle.restart()
-        while (dial := cycle.begin()) is not None:
-            delay = cycle.ended(self._live(dial))
+        while (error := self._live()) is not None:
+            delay = cycle.ended(error)
             if delay is not None:
                 self._life.wait_retry(delay)
             cycle.wait_told()
 
-    def _live(self, dial: Dial) -> ConnmanError:
-        """Open one transport, read it to its end, and return why it ended."""
+    def _live(self) -> ConnmanError | None:
+        """Open one transport, read it to its end, and return why it ended; None when nothing is left to do."""
+        dial = self._cycle.begin()
+        if dial is None:
+            return None
         opened = self._cycle.dial(dial)
         if isinstance(opened, ConnmanError):
             return opened
         transport, first = opened
+        # Nothing of the dial has to live as long as what came of it.
+        del dial, opened
         transport.on_abort = self._cycle.wake
         try:
             if not self._cycle.opened(transport, first):
                 return self._life.closing or ConnectionClosed()
+            del first
             return self._read(transport)
         except ConnmanError as error:
             return error
@@ -84,11 +90,7 @@ class Reader:
 
     def _read(self, transport: Transport) -> ConnmanError:
         cycle = self._cycle
-
-        def is_over() -> bool:
-            return transport.error is not None
-
-        while cycle.wait_room(is_over):
+        while cycle.takes_all or cycle.wait_room(lambda: transport.error is not None):
             cycle.deliver(transport.receive())
         # Aborted while nobody took what had arrived. Nothing else would tell: the peer's end is behind what is not read.
         return transport.error or ConnectionLost("ended while nobody took what had arrived")

@@ -19,7 +19,7 @@ from connman.transport.tls import TlsStream, start_tls
 _CHUNK = 65536
 # While little comes. A thread that waits in recv() holds the memory for all it may get, and what is freed from
 # between such pieces stays in holes: 64 KiB for each idle connection cost 9 KiB.
-_LITTLE = 512
+_LITTLE = 256
 
 
 def open_tcp(dial: Dial) -> Pipe:

@@ -94,7 +94,7 @@ class _Upgrade:
         self._wire = DialSocket(guard, dial.deadline)
         self._request = request
         self._key = ""
-        self._shown: Iterator[bytes] | None = None
+        self._shown: Iterator[bytes] = iter(())
 
     def run(self) -> None:
         """Do the upgrade; afterwards `leftover`, `subprotocol` and `deflate` are set.
@@ -126,32 +126,34 @@ class _Upgrade:
     # What websocket-client calls.
 
     def send(self, data: bytes) -> int:
-        """Send the request that websocket-client has made.
+        """Send the request that websocket-client has made, and read the answer, all of which has to be in order.
 
         Its first line is made anew, because its URL parser drops what follows a ";" in a path, and its characters are
         sent as latin-1 like everywhere in HTTP, not as UTF-8. The key is read off it, being the one that counts.
+
+        The answer is read here because `recv` is called five calls deeper, which for every thread that has dialled kept
+        one more page of memory.
+
+        Raises: BadAnswer, UpgradeRefused; _Hidden for an OSError.
         """
         _, _, head = data.decode().partition("\r\n")
         found = re.search(r"^Sec-WebSocket-Key: (\S+)\r$", head, re.MULTILINE)
         self._key = found[1] if found else ""
         with _hiding():
             self._wire.sendall(f"GET {self._request.resource} HTTP/1.1\r\n{head}".encode("latin-1"))
+        answer = self._read_answer()
+        self.subprotocol = check_accepted(answer, self._key, self._request.subprotocols)
+        extensions = answer.values("sec-websocket-extensions")
+        self.deflate = agreed_deflate(extensions, is_offered=self._offers_deflate)
+        self._shown = iter(re.findall(rb"[^\n]+|\n", _shown(answer)))
         return len(data)
 
     def recv(self, size: int) -> bytes:
-        """Return the next piece of the answer, after all of it has been read and found to be in order.
+        """Return the next piece of the answer.
 
         websocket-client asks for one byte until that is a line feed, a third of a whole dial's time: it gets what comes
         before the line feed as one.
-
-        Raises: BadAnswer, UpgradeRefused; _Hidden for an OSError.
         """
-        if self._shown is None:
-            answer = self._read_answer()
-            self.subprotocol = check_accepted(answer, self._key, self._request.subprotocols)
-            extensions = answer.values("sec-websocket-extensions")
-            self.deflate = agreed_deflate(extensions, is_offered=self._offers_deflate)
-            self._shown = iter(re.findall(rb"[^\n]+|\n", _shown(answer)))
         return next(self._shown, b"")
 
     def gettimeout(self) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import threading
+import weakref
 from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
@@ -391,3 +392,25 @@ def test_a_callback_that_exits_inside_disconnect_leaves_nobody_waiting() -> None
             rig.conn.disconnect()
         with pytest.raises(ConnectionClosed):
             receiving.result(PATIENCE)
+
+
+def test_one_that_has_opened_is_forgotten_with_its_last_holder_and_made_again_for_who_asks() -> None:
+    with Rig([OPEN]) as rig:
+        future = rig.conn.get_connected()
+        assert future.result(PATIENCE) is rig.conn
+        rig.conn.wait_open(PATIENCE)
+        known = weakref.ref(future)
+        del future
+        eventually(lambda: known() is None)
+        again = rig.conn.get_connected()
+        assert again.result(0) is rig.conn
+        assert rig.conn.get_connected() is again
+        assert len(rig.dialer.dials) == 1
+
+
+def test_one_that_somebody_holds_stays_the_one_after_it_has_opened() -> None:
+    with Rig([OPEN]) as rig:
+        future = rig.conn.get_connected()
+        future.result(PATIENCE)
+        rig.conn.wait_open(PATIENCE)
+        assert ask_at_once(rig.conn, 10) == {future}
