@@ -85,7 +85,9 @@ class SharedReader:
             if self._thread is None:
                 self._start_locked()
             self._changed.notify_all()
-        except BaseException:  # Ctrl-C as well: a member that never begins would keep the thread for ever
+        except (
+            BaseException
+        ):  # user code (a signal handler): a member that never begins would keep the thread for ever
             self._members.discard(member)
             raise
 
@@ -98,8 +100,9 @@ class SharedReader:
         except OSError as error:
             self._close_locked()
             raise RuntimeError(f"no selector for it: {error.strerror}") from error
-        except BaseException:
-            # A thread that has begun nevertheless finds that it is not the one, and ends.
+        except (
+            BaseException
+        ):  # also user code (a signal handler), perhaps when the thread has begun: that one ends
             self._thread = None
             self._close_locked()
             raise

@@ -70,7 +70,9 @@ class Receiving:
 
         Threads: the reader only.
         """
-        chunk: bytes | None = self.rest if self.error is None else b""
+        if self.error is not None:
+            return [], self.error  # aborted: what has arrived and was not received yet is dropped
+        chunk: bytes | None = self.rest
         if not chunk:
             try:
                 chunk = self._stream.recv_some()

@@ -11,10 +11,17 @@ import pytest
 
 from connman import Connection, Pool, State
 from connman.connection.queue import MAX_ITEMS
-from connman.errors import ConnectionClosed, ConnectionLost, ProtocolError, WaitTimeout, WouldDeadlock
+from connman.errors import (
+    ConnectionClosed,
+    ConnectionLost,
+    ConnmanError,
+    ProtocolError,
+    WaitTimeout,
+    WouldDeadlock,
+)
 from connman.records import Message
 from connman.testing import FakeClock, ScriptedDialer
-from connman.transport.base import Dial
+from connman.transport.base import Dial, Transport
 from tests.connection.rig import DEAF, HANG, OPEN, PATIENCE, REFUSED, Rig, forever, reader_kind, say
 from tests.loopback import in_thread
 from tests.promises.peers import TEXT, Peers, frame, frames
@@ -308,8 +315,7 @@ def test_a_dial_that_fails_in_an_unforeseen_way_is_a_failed_attempt(caplog: pyte
 
 
 def test_a_long_message_that_is_unpacked_in_pieces_comes_without_another_byte() -> None:
-    """Compressed it is one chunk: it was left lying until the peer sent more."""
-    text = "x" * 3_000_000
+    text = "x" * 15_000_000
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = packer.compress(text.encode()) + packer.flush(zlib.Z_SYNC_FLUSH)
     data = bytearray(frame(packed[:-4], TEXT))
@@ -331,6 +337,34 @@ def test_a_long_message_that_is_unpacked_in_pieces_comes_without_another_byte() 
         eventually(lambda: heard)
         assert heard == [text]
         pool.disconnect(timeout=0.1)
+
+
+class InPieces:
+    """A target whose transport needs some more looks at what has arrived before a message is whole."""
+
+    def __init__(self, pieces: int) -> None:
+        self._inner = ScriptedDialer([OPEN])
+        self._left = pieces
+
+    def dial(self, dial: Dial) -> Transport:
+        transport = self._inner.dial(dial)
+        receive_ready = transport.receive_ready
+
+        def in_pieces() -> tuple[list[Message], ConnmanError | None]:
+            if not self._left:
+                return receive_ready()
+            self._left -= 1
+            transport.rest = b"more" if self._left else b""
+            return [] if self._left else ["whole"], None
+
+        transport.receive_ready = in_pieces  # type: ignore[method-assign]
+        return transport
+
+
+def test_what_was_not_looked_at_yet_is_without_another_byte() -> None:
+    """It was left lying when the last look had brought no message."""
+    with Pool(readers=1, ping_interval=None) as pool:
+        assert pool.add_connection(InPieces(5)).recv(PATIENCE) == "whole"
 
 
 def test_what_the_peer_violates_is_told_to_it_by_another_thread() -> None:

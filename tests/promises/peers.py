@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 
 import pytest
 
+import connman
+from connman.clock import SystemClock
+from connman.connection.shared import SharedReaders
 from tests.loopback import Server, in_thread
 from tests.scripted import Guest
 from tests.waiting import eventually
@@ -19,6 +22,20 @@ T = TypeVar("T")
 
 PATIENCE = 10.0  # seconds that only a failing test reaches
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+
+
+def connection(is_shared: bool, target: object, **options: Any) -> connman.Connection:
+    """Make a connection with a reader thread of its own, or, as those of a pool with `readers=1`, with a shared one."""
+    conn = connman.Connection(target, **options)
+    if is_shared:
+        conn.read_by(SharedReaders(1, f"shared by {conn.name}", SystemClock()))
+    return conn
+
+
+def by_dispatch(dispatch: str, target: object, **options: Any) -> connman.Connection:
+    """Make a connection; the dispatch "shared" is that of the reader, on a shared one."""
+    is_shared = dispatch == "shared"
+    return connection(is_shared, target, dispatch="reader" if is_shared else dispatch, **options)
 
 
 def within(seconds: float, function: Callable[..., T], *args: Any) -> T:

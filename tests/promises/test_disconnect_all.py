@@ -63,8 +63,10 @@ class Notes:
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.usefixtures("many_descriptors")
-def test_1000_open_and_200_half_open_connections_end_together() -> None:
+@pytest.mark.parametrize("readers", [None, 2])
+def test_1000_open_and_200_half_open_connections_end_together(readers: int | None) -> None:
     manager, notes = connman.Manager(), Notes()
+    pool = manager.create_pool("all", readers=readers)
     before = descriptors()
     with (
         ws_server() as server,
@@ -77,7 +79,7 @@ def test_1000_open_and_200_half_open_connections_end_together() -> None:
         def connect(target: str, count: int, **options: Any) -> list[connman.Connection]:
             plain = {"proxy": None, "open_timeout": 60.0, "handshake_timeout": 60.0, "wait": lambda _: 60.0}
             return [
-                manager.connect(target, **{**plain, **notes.callbacks(), **options}) for _ in range(count)
+                pool.add_connection(target, **{**plain, **notes.callbacks(), **options}) for _ in range(count)
             ]
 
         began = time.monotonic()

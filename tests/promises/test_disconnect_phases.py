@@ -16,14 +16,14 @@ import connman
 from connman.errors import ConnectionClosed
 from connman.testing import FaultProxy
 from tests.loopback import dialling_sockets, hanging_port, in_thread, read_to_the_end, shut, silent
-from tests.promises.peers import PATIENCE, Peers, accept, deaf_ws, frame, serve_ws, within
+from tests.promises.peers import PATIENCE, Peers, accept, by_dispatch, deaf_ws, frame, serve_ws, within
 from tests.waiting import eventually
 
 PROMPTLY = 1.0
 CLOSE_TIMEOUT = 0.3
 NO_MORE = 3.0  # seconds without a further connection
 
-DISPATCHES = ["reader", "thread"]
+DISPATCHES = ["reader", "thread", "shared"]
 
 
 @dataclass
@@ -62,8 +62,8 @@ def maker(dispatch: str) -> Make:
             return callback
 
         on = {name: noting(name) for name in ("on_open", "on_data", "on_reset")}
-        plain = {"proxy": None, "close_timeout": CLOSE_TIMEOUT, "wait": lambda _: 0.5, "dispatch": dispatch}
-        conn = connman.Connection(target, **on, **{**plain, **options})
+        plain = {"proxy": None, "close_timeout": CLOSE_TIMEOUT, "wait": lambda _: 0.5}
+        conn = by_dispatch(dispatch, target, **on, **{**plain, **options})
         return conn, calls
 
     return make
@@ -344,7 +344,8 @@ def end_it(case: Case) -> None:
 
 def threads_of(conn: connman.Connection) -> list[str]:
     """Name the threads that work for `conn`: not a lookup that hangs, which nobody can end."""
-    return [t.name for t in threading.enumerate() if t.name.endswith(f"-{conn.name}")]
+    own, shared = f"-{conn.name}", f"shared by {conn.name}"
+    return [t.name for t in threading.enumerate() if t.name.endswith((own, shared, f"{shared}-1"))]
 
 
 def what_came_after(case: Case) -> str | None:
@@ -399,13 +400,9 @@ def test_a_callback_that_blocks_holds_disconnect_up_for_its_bound_only() -> None
         entered.clear()
         go_on.clear()
         with Peers(serve) as server:
-            conn = connman.connect(
-                server.url(),
-                proxy=None,
-                dispatch=dispatch,
-                on_data=block,
-                on_reset=lambda *_: after.append("reset"),
-            )
+            conn = by_dispatch(
+                dispatch, server.url(), proxy=None, on_data=block, on_reset=lambda *_: after.append("reset")
+            ).connect()
             assert entered.wait(PATIENCE)
             within(0.3 + 1 + PROMPTLY, lambda: conn.disconnect(timeout=0.3))  # noqa: B023
             assert conn.state is connman.State.CLOSED
@@ -437,7 +434,8 @@ class Round:
         self.events: list[str] = []
         self.is_over = False
         self.late: list[str] = []
-        self.conn = connman.Connection(
+        self.conn = by_dispatch(
+            dice.choice(DISPATCHES),
             self.proxy.url("ws", "/"),
             on_open=lambda _: self._note("open"),
             on_data=lambda *_: self._note("data"),
@@ -447,7 +445,6 @@ class Round:
             close_timeout=self.CLOSE_TIMEOUT,
             proxy=None,
             reconnect=dice.random() < 0.8,
-            dispatch=dice.choice(DISPATCHES),
             ping_interval=dice.choice([None, 0.02]),
             handshake=dice.choice([None, None, lambda channel: channel.send("pass")]),
         )

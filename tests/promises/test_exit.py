@@ -25,6 +25,8 @@ PHASES = [
     for element in node.value.elts
     if isinstance(element, ast.Name)
 ]
+# On a shared reader the rest says the same as on a thread each.
+QUICK_SHARED = {"opened", "fed", "dialling", "backing_off", "retrying_all_the_time", "pool_opening"}
 # Each takes as long as it may, or says the same as another.
 SLOW = {
     "in_a_busy_callback",
@@ -46,9 +48,10 @@ def server() -> Iterator[WebSocketProcess]:
 
 
 def cases() -> Iterator[object]:
+    quick = {(phase, "shared") for phase in QUICK_SHARED}
     for phase in PHASES:
-        for dispatch in ("reader", "thread"):
-            slow = phase in SLOW or dispatch == "thread"
+        for dispatch in ("reader", "thread", "shared"):
+            slow = phase in SLOW if dispatch == "reader" else (phase, dispatch) not in quick
             yield pytest.param(
                 phase, dispatch, marks=[pytest.mark.slow] if slow else [], id=f"{phase}-{dispatch}"
             )

@@ -96,6 +96,39 @@ def test_the_child_dials_anew_and_the_parent_never_notices(
     }
 
 
+@pytest.mark.parametrize("scheme", ["ws", pytest.param("wss", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", QUICK)
+def test_a_pool_on_a_shared_reader_is_idle_in_the_child_and_goes_on_in_the_parent(
+    servers: Servers, method: str, scheme: str
+) -> None:
+    told = fork(method, "shared", *servers[scheme])
+    assert told.pop("parent") == {
+        "states": ["open", "connecting", "waiting", "open"],
+        "feed": True,
+        "echo": True,
+        "generation": [1, 1],
+        "resets": [],
+    }
+    assert told == {
+        "states": ["idle"] * 4,
+        "kept": [],
+        "echo": True,
+        "feed": True,
+        "generation": [1, 1],
+        "left": [],
+    }
+
+
+@pytest.mark.parametrize(("use", "code"), [("used", 7), ("unused", 0)])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_shared_reader_that_forks_in_a_callback_reads_on_in_the_parent_only(
+    server: WebSocketProcess, method: str, use: str, code: int
+) -> None:
+    """The two have one selector in common: what the child took out of it, or put in, was the parent's."""
+    told = fork(method, f"forked_by_a_reader_and_{use}", server)
+    assert told == {"code": code, "echo": [True] * 3, "generation": [1, 1], "resets": []}
+
+
 @pytest.mark.parametrize("method", QUICK)
 @pytest.mark.parametrize("scheme", [pytest.param("ws", marks=pytest.mark.slow), "wss"])
 def test_a_child_that_never_uses_it_does_no_harm_either(servers: Servers, method: str, scheme: str) -> None:

@@ -13,11 +13,12 @@ import trustme
 import connman
 from connman.errors import PingTimeout
 from tests.loopback import in_thread
-from tests.promises.peers import PATIENCE, Peers, accept, within
+from tests.promises.peers import PATIENCE, Peers, accept, by_dispatch, connection, within
 from tests.servers import WebSocketProcess, ws_server
 from tests.waiting import eventually
 
-DISPATCHES = ["reader", pytest.param("thread", marks=pytest.mark.slow)]
+DISPATCHES = ["reader", "shared", pytest.param("thread", marks=pytest.mark.slow)]
+SHARED = pytest.mark.parametrize("is_shared", [False, True], ids=["own reader", "shared reader"])
 INTERVAL = TIMEOUT = 0.3
 NOTICED = INTERVAL + TIMEOUT + 1.0
 KEEPALIVE = {"ping_interval": INTERVAL, "ping_timeout": TIMEOUT, "proxy": None}
@@ -62,9 +63,7 @@ class Losses:
 @pytest.mark.parametrize("dispatch", DISPATCHES)
 def test_a_frozen_server_process_is_noticed(server: WebSocketProcess, dispatch: str) -> None:
     losses = Losses()
-    conn = connman.Connection(
-        server.url("/silent"), on_reset=losses, dispatch=dispatch, open_timeout=0.5, **KEEPALIVE
-    )
+    conn = by_dispatch(dispatch, server.url("/silent"), on_reset=losses, open_timeout=0.5, **KEEPALIVE)
     with conn:
         # It must have been alive over some pings before.
         eventually(lambda: conn.stats.ping_rtt is not None)
@@ -74,21 +73,27 @@ def test_a_frozen_server_process_is_noticed(server: WebSocketProcess, dispatch: 
         eventually(lambda: conn.is_open and conn.generation == 2)
 
 
+@SHARED
 @pytest.mark.slow
-def test_a_frozen_server_process_is_noticed_over_tls(secure_server: tuple[WebSocketProcess, Any]) -> None:
+def test_a_frozen_server_process_is_noticed_over_tls(
+    secure_server: tuple[WebSocketProcess, Any], is_shared: bool
+) -> None:
     server, context = secure_server
     losses = Losses()
-    with connman.Connection(server.url("/silent"), on_reset=losses, ssl_context=context, **KEEPALIVE) as conn:
+    with connection(
+        is_shared, server.url("/silent"), on_reset=losses, ssl_context=context, **KEEPALIVE
+    ) as conn:
         eventually(lambda: conn.stats.ping_rtt is not None)
         server.stop()
         losses.wait_noticed(time.monotonic(), "SIGSTOP over TLS")
         within(1.0, conn.disconnect)
 
 
-def test_a_frozen_peer_is_noticed_while_it_is_sent_to(server: WebSocketProcess) -> None:
+@SHARED
+def test_a_frozen_peer_is_noticed_while_it_is_sent_to(server: WebSocketProcess, is_shared: bool) -> None:
     """The pings wait behind messages that nobody takes."""
     losses = Losses()
-    with connman.Connection(server.url("/silent"), on_reset=losses, **KEEPALIVE) as conn:
+    with connection(is_shared, server.url("/silent"), on_reset=losses, **KEEPALIVE) as conn:
         server.stop()
         since = time.monotonic()
         sender = in_thread(conn.send, b"\0" * 16_000_000)
@@ -124,13 +129,14 @@ SHAPES = {
 }
 
 
+@SHARED
 @pytest.mark.parametrize(
     "shape", [name if name == "a drip" else pytest.param(name, marks=pytest.mark.slow) for name in SHAPES]
 )
-def test_a_peer_that_stops_in_the_middle_is_noticed(shape: str) -> None:
+def test_a_peer_that_stops_in_the_middle_is_noticed(shape: str, is_shared: bool) -> None:
     losses = Losses()
     with Peers(SHAPES[shape]) as server:
-        conn = connman.Connection(server.url(), on_reset=losses, close_timeout=0.2, **KEEPALIVE)
+        conn = connection(is_shared, server.url(), on_reset=losses, close_timeout=0.2, **KEEPALIVE)
         since = time.monotonic()
         conn.connect()
         losses.wait_noticed(since, shape)
@@ -147,9 +153,7 @@ def test_a_callback_that_blocks_is_no_dead_peer(server: WebSocketProcess, dispat
         heard.append(data)
         pause.wait(3 * (INTERVAL + TIMEOUT))
 
-    with connman.Connection(
-        server.url("/echo"), on_data=on_data, on_reset=losses, dispatch=dispatch, **KEEPALIVE
-    ) as conn:
+    with by_dispatch(dispatch, server.url("/echo"), on_data=on_data, on_reset=losses, **KEEPALIVE) as conn:
         conn.send("one")
         conn.send("two")
         eventually(lambda: len(heard) == 2)
@@ -186,9 +190,12 @@ def test_a_peer_that_freezes_while_a_callback_blocks_is_noticed_after_it(server:
         losses.wait_noticed(time.monotonic(), "SIGSTOP under a slow callback")
 
 
-def test_a_peer_that_does_not_read_never_holds_disconnect_up(server: WebSocketProcess) -> None:
+@SHARED
+def test_a_peer_that_does_not_read_never_holds_disconnect_up(
+    server: WebSocketProcess, is_shared: bool
+) -> None:
     outcomes = []
-    conn = connman.Connection(server.url("/deaf"), ping_interval=None, close_timeout=0.5, proxy=None)
+    conn = connection(is_shared, server.url("/deaf"), ping_interval=None, close_timeout=0.5, proxy=None)
     conn.wait_open(PATIENCE)
     for _ in range(4):
         outcomes.append(in_thread(conn.send, b"\0" * 20_000_000))

@@ -15,6 +15,7 @@ import pytest
 
 from connman import Connection, ConnmanError
 from connman.testing import ScriptedDialer
+from tests.promises.peers import connection
 from tests.waiting import eventually
 
 PATIENCE = 10.0  # seconds that only a failing test reaches
@@ -71,11 +72,14 @@ def is_gone(conn: Connection) -> bool:
     return not any(conn.name in thread.name for thread in threading.enumerate())
 
 
-def every_point(prepare: Callable[[Connection], Callable[[], object]]) -> Iterator[tuple[Connection, str]]:
+def every_point(
+    prepare: Callable[[Connection], Callable[[], object]], is_shared: bool
+) -> Iterator[tuple[Connection, str]]:
     """Interrupt the call that `prepare` returns at each of its points, each time on a fresh connection."""
     for point in itertools.count(1):
         dialer = ScriptedDialer(itertools.repeat(ScriptedDialer.OPEN))
-        conn = Connection(dialer, ping_interval=1.0, close_timeout=0.05)  # with a timer thread already
+        # With a timer thread already.
+        conn = connection(is_shared, dialer, ping_interval=1.0, close_timeout=0.05)
         where = interrupted(prepare(conn), point)
         if where is None:
             conn.disconnect()
@@ -106,19 +110,26 @@ def ending(conn: Connection) -> Callable[[], object]:
     return lambda: conn.end_soon(1000)
 
 
+SHARED = pytest.mark.parametrize("is_shared", [False, True], ids=["own reader", "shared reader"])
+
+
+@SHARED
 @pytest.mark.parametrize("prepare", [sending, receiving, hurrying, ending])
 def test_a_connection_ends_after_an_interrupt_at_any_point_of_a_call(
-    prepare: Callable[[Connection], Callable[[], object]],
+    prepare: Callable[[Connection], Callable[[], object]], is_shared: bool
 ) -> None:
     # The send lock, and the locks of queue, life and timers, stayed taken by a main thread that had left.
-    for conn, where in every_point(prepare):
+    for conn, where in every_point(prepare, is_shared):
         within(conn.disconnect, f"disconnect() after {where}")
         assert is_gone(conn), where
 
 
-def test_a_connection_opens_after_an_interrupt_at_any_point_of_the_first_call() -> None:
+@SHARED
+def test_a_connection_opens_after_an_interrupt_at_any_point_of_the_first_call(
+    is_shared: bool,
+) -> None:
     # It stayed "connecting" for ever, with no reader to connect it.
-    for conn, where in every_point(lambda conn: conn.get_connected):
+    for conn, where in every_point(lambda conn: conn.get_connected, is_shared):
         within(lambda conn=conn: conn.wait_open(PATIENCE), f"wait_open() after {where}")  # type: ignore[misc]
         assert conn.is_open, where
         within(conn.disconnect, f"disconnect() after {where}")

@@ -8,7 +8,9 @@ import pytest
 
 import connman
 from tests.loopback import read_to_the_end, shut
-from tests.promises.peers import PATIENCE, Peers, serve_ws, within
+from tests.promises.peers import PATIENCE, Peers, connection, serve_ws, within
+
+pytestmark = pytest.mark.parametrize("is_shared", [False, True], ids=["own reader", "shared reader"])
 
 CALLERS = 500
 
@@ -43,9 +45,9 @@ def outcome(
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "ws"])
-def test_500_callers_at_once_share_one_socket(scheme: str) -> None:
+def test_500_callers_at_once_share_one_socket(scheme: str, is_shared: bool) -> None:
     with Peers(serve_ws if scheme == "ws" else read_to_the_end) as server:
-        conn = connman.Connection(server.url(scheme), proxy=None)
+        conn = connection(is_shared, server.url(scheme), proxy=None)
 
         def ask(number: int) -> Answer:
             future = conn.get_connected()
@@ -59,7 +61,7 @@ def test_500_callers_at_once_share_one_socket(scheme: str) -> None:
         conn.disconnect()
 
 
-def test_callers_that_cancel_or_time_out_touch_nobody_else() -> None:
+def test_callers_that_cancel_or_time_out_touch_nobody_else(is_shared: bool) -> None:
     may_answer = threading.Event()
     refusals: list[bool] = []
 
@@ -68,7 +70,7 @@ def test_callers_that_cancel_or_time_out_touch_nobody_else() -> None:
         serve_ws(sock)
 
     with Peers(serve) as server:
-        conn = connman.Connection(server.url(), proxy=None)
+        conn = connection(is_shared, server.url(), proxy=None)
         impatient = threading.Barrier(50, action=may_answer.set)
 
         def ask(number: int) -> Answer:
@@ -90,7 +92,7 @@ def test_callers_that_cancel_or_time_out_touch_nobody_else() -> None:
         conn.disconnect()
 
 
-def test_a_failure_without_reconnect_is_not_remembered() -> None:
+def test_a_failure_without_reconnect_is_not_remembered(is_shared: bool) -> None:
     failing = iter([True])
 
     def serve(sock) -> None:
@@ -101,7 +103,7 @@ def test_a_failure_without_reconnect_is_not_remembered() -> None:
             serve_ws(sock)
 
     with Peers(serve) as server:
-        conn = connman.Connection(server.url(), proxy=None, reconnect=False)
+        conn = connection(is_shared, server.url(), proxy=None, reconnect=False)
         first = conn.get_connected()
         with pytest.raises(connman.errors.ConnectError):
             first.result(PATIENCE)
@@ -114,7 +116,7 @@ def test_a_failure_without_reconnect_is_not_remembered() -> None:
         conn.disconnect()
 
 
-def test_callers_of_a_failing_connection_never_get_more_than_one_attempt_at_a_time() -> None:
+def test_callers_of_a_failing_connection_never_get_more_than_one_attempt_at_a_time(is_shared: bool) -> None:
     """With `reconnect=False` each failure is followed by other callers' fresh dials: never two at once."""
     lock = threading.Lock()
     under_way = most = 0
@@ -130,7 +132,7 @@ def test_callers_of_a_failing_connection_never_get_more_than_one_attempt_at_a_ti
         shut(sock)
 
     with Peers(serve) as server:
-        conn = connman.Connection(server.url(), proxy=None, reconnect=False)
+        conn = connection(is_shared, server.url(), proxy=None, reconnect=False)
 
         def ask(number: int) -> Answer:
             future = conn.get_connected()

@@ -15,10 +15,10 @@ import trustme
 import connman
 from connman.errors import ConnectionClosed, ConnectionLost
 from connman.testing import FaultProxy
-from tests.promises.peers import CLOSE, PATIENCE, Peers, accept, frame, serve_ws, within
+from tests.promises.peers import CLOSE, PATIENCE, Peers, accept, by_dispatch, frame, serve_ws, within
 from tests.waiting import eventually
 
-DISPATCHES = ["reader", "thread"]
+DISPATCHES = ["reader", "thread", "shared"]
 BURST = 500
 
 
@@ -96,8 +96,9 @@ def test_what_was_sent_just_before_the_close_is_delivered_before_the_reset(
     for _ in range(5):
         diary = Diary()
         with Peers(serve) as server:
-            conn = connman.Connection(
-                server.url(scheme), **diary.callbacks(), **framing, dispatch=dispatch, reconnect=False,
+            conn = by_dispatch(
+                dispatch,
+                server.url(scheme), **diary.callbacks(), **framing, reconnect=False,
                 ssl_context=tls[1], proxy=None,
             )  # fmt: skip
             conn.connect()
@@ -123,10 +124,10 @@ def test_a_reset_of_the_peer_comes_after_what_had_arrived(dispatch: str) -> None
 
     diary = Diary()
     with Peers(serve) as server, FaultProxy("127.0.0.1", server.port) as proxy:
-        conn = connman.Connection(
+        conn = by_dispatch(
+            dispatch,
             proxy.url("ws"),
             **diary.callbacks(),
-            dispatch=dispatch,
             wait=lambda _: 0.01,
             stable_after=0,
             proxy=None,
@@ -161,8 +162,9 @@ def test_what_on_reset_returns_rules_the_following_opens(dispatch: str) -> None:
         return answers.pop(0) if answers else None
 
     with Peers(serve_ws) as server, FaultProxy("127.0.0.1", server.port) as proxy:
-        conn = connman.Connection(
-            proxy.url("ws"), on_open=rule("first"), on_data=lambda *_: None, on_reset=on_reset, dispatch=dispatch,
+        conn = by_dispatch(
+            dispatch,
+            proxy.url("ws"), on_open=rule("first"), on_data=lambda *_: None, on_reset=on_reset,
             wait=lambda _: 0.01, stable_after=0, proxy=None,
         )  # fmt: skip
         conn.connect()
@@ -195,9 +197,10 @@ def test_callbacks_that_raise_neither_end_the_connection_nor_the_order(dispatch:
         sock.recv(65536)
 
     with Peers(serve) as server:
-        conn = connman.Connection(
+        conn = by_dispatch(
+            dispatch,
             server.url(), **{name: raising(inner) for name, inner in diary.callbacks().items()},
-            dispatch=dispatch, wait=lambda _: 0.01, stable_after=0, proxy=None,
+            wait=lambda _: 0.01, stable_after=0, proxy=None,
         )  # fmt: skip
         conn.connect()
         eventually(lambda: diary.count("reset") >= 3)
@@ -211,7 +214,7 @@ def test_the_last_reset_comes_before_disconnect_returns(dispatch: str) -> None:
     diary = Diary()
     with Peers(serve_ws) as server:
         for _ in range(20):
-            conn = connman.Connection(server.url(), **diary.callbacks(), dispatch=dispatch, proxy=None)
+            conn = by_dispatch(dispatch, server.url(), **diary.callbacks(), proxy=None)
             conn.wait_open(PATIENCE)
             conn.disconnect(4000, "bye")
             diary.check()
@@ -253,10 +256,10 @@ def test_the_order_holds_under_every_race(opens: int, seed: int) -> None:
     diaries = [Diary() for _ in range(8)]
     with Peers(talk(random.Random(seed))) as server, FaultProxy("127.0.0.1", server.port) as proxy:
         conns = [
-            connman.Connection(
+            by_dispatch(
+                DISPATCHES[number % 3],
                 proxy.url("ws"),
                 **diary.callbacks(),
-                dispatch=DISPATCHES[number % 2],
                 wait=lambda _: 0.0,
                 stable_after=0,
                 proxy=None,

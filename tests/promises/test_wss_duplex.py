@@ -11,6 +11,7 @@ import trustme
 
 import connman
 from tests.loopback import in_thread
+from tests.promises.peers import connection
 from tests.servers import WebSocketProcess, ws_server
 
 WRITERS = 4
@@ -32,7 +33,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
 class Conversation:
     """Four threads that send, each its own numbered messages, and what came back."""
 
-    def __init__(self, secure: Secure, seed: int, messages: int, path: str = "/echo") -> None:
+    def __init__(self, secure: Secure, seed: int, messages: int, is_shared: bool = False) -> None:
         server, context = secure
         self._dice = random.Random(seed)
         self._count = messages // WRITERS
@@ -41,8 +42,13 @@ class Conversation:
         self._total = 0
         self._is_complete = threading.Event()
         self.resets: list[connman.Reset] = []
-        self.conn = connman.Connection(
-            server.url(path), ssl_context=context, proxy=None, on_data=self._hear, on_reset=self._reset
+        self.conn = connection(
+            is_shared,
+            server.url("/echo"),
+            ssl_context=context,
+            proxy=None,
+            on_data=self._hear,
+            on_reset=self._reset,
         )
 
     def _hear(self, _: connman.Connection, message: object) -> None:
@@ -78,13 +84,19 @@ class Conversation:
         return [f"{writer} {number} ".ljust(size, "x") for number, size in enumerate(sizes)]
 
 
+SHARED = pytest.mark.parametrize("is_shared", [False, True], ids=["own reader", "shared reader"])
+
+
+@SHARED
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("conversations", "messages"), [(3, 2000), pytest.param(50, 4000, marks=pytest.mark.slow)]
 )
-def test_one_reader_and_four_writers(secure: Secure, seed: int, conversations: int, messages: int) -> None:
+def test_one_reader_and_four_writers(
+    secure: Secure, seed: int, conversations: int, messages: int, is_shared: bool
+) -> None:
     for number in range(conversations):
-        Conversation(secure, seed + number, messages).hold()
+        Conversation(secure, seed + number, messages, is_shared).hold()
 
 
 @pytest.mark.slow
@@ -94,7 +106,8 @@ def test_several_conversations_at_once(secure: Secure, seed: int) -> None:
         holding.result(100)
 
 
-def test_long_messages_both_ways_at_once(secure: Secure) -> None:
+@SHARED
+def test_long_messages_both_ways_at_once(secure: Secure, is_shared: bool) -> None:
     """Neither side can take what the other sends before it has got rid of its own: no deadlock."""
     server, context = secure
     heard: list[object] = []
@@ -106,7 +119,7 @@ def test_long_messages_both_ways_at_once(secure: Secure) -> None:
         if len(heard) == len(messages):
             is_complete.set()
 
-    with connman.Connection(server.url("/echo"), ssl_context=context, proxy=None, on_data=on_data) as conn:
+    with connection(is_shared, server.url("/echo"), ssl_context=context, proxy=None, on_data=on_data) as conn:
         for sending in [in_thread(conn.send, message) for message in messages]:
             sending.result(PATIENCE)
         assert is_complete.wait(PATIENCE)

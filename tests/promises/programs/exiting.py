@@ -17,7 +17,10 @@ from typing import Any
 import connman
 
 PHASE, DISPATCH, URL, REFUSING_PORT, HANGING_PORT = sys.argv[1:6]
-PLAIN: dict[str, Any] = {"proxy": None, "dispatch": DISPATCH}
+# "shared": callbacks on the reader, which all connections share.
+IS_SHARED = DISPATCH == "shared"
+READERS = 1 if IS_SHARED else None
+PLAIN: dict[str, Any] = {"proxy": None, "dispatch": "reader" if IS_SHARED else DISPATCH}
 NEVER = threading.Event()
 KEPT: list[Any] = []
 
@@ -50,7 +53,9 @@ def stands_in(module: str) -> Callable[[], bool]:
 
 def connect(path: str, **options: Any) -> connman.Connection:
     target = path if "://" in path else URL + path
-    conn = connman.connect(target, **{**PLAIN, **options})
+    pool = connman.get_pool("exiting") or connman.create_pool("exiting", readers=READERS)
+    make = pool.add_connection if IS_SHARED else connman.connect
+    conn = make(target, **{**PLAIN, **options})
     KEPT.append(conn)
     return conn
 
@@ -184,19 +189,19 @@ def waited_for() -> None:
 
 
 def pool_opening() -> None:
-    pool = connman.Pool(url=URL + "/echo", size=50, **PLAIN)
+    pool = connman.Pool(url=URL + "/echo", size=50, readers=READERS, **PLAIN)
     KEPT.append(pool)
     pool.connect()
 
 
 def pool_hanging() -> None:
-    pool = connman.create_pool("devices", url=URL + "/hang", size=50, **PLAIN)
+    pool = connman.create_pool("devices", url=URL + "/hang", size=50, readers=READERS, **PLAIN)
     pool.connect()
     eventually(lambda: all(conn.state is connman.State.CONNECTING for conn in pool.get_connections()))
 
 
 def pool_silent() -> None:
-    pool = connman.create_pool("devices", url=URL + "/deaf", size=50, **PLAIN)
+    pool = connman.create_pool("devices", url=URL + "/deaf", size=50, readers=READERS, **PLAIN)
     pool.wait_open(10)
 
 

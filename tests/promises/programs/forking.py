@@ -97,11 +97,11 @@ def sockets() -> set[str]:
 class Feed:
     """A connection that something keeps arriving on."""
 
-    def __init__(self) -> None:
+    def __init__(self, connect: Callable[..., connman.Connection] = connman.connect) -> None:
         self.heard = 0
         self.resets: list[str] = []
         FEEDS.append(self)
-        self.conn = connman.connect(
+        self.conn = connect(
             f"{URL}/feed?interval=0.05",
             on_data=self._hear,
             on_reset=lambda _, r: self.resets.append(str(r.error)),
@@ -186,6 +186,98 @@ def states() -> dict[str, Any]:
     }
     connman.disconnect_all()
     return told
+
+
+def shared() -> dict[str, Any]:
+    """A pool on one reader thread, its connections in every state."""
+    pool = connman.create_pool("shared", readers=1, **PLAIN)
+    feed = Feed(pool.add_connection)
+    dialling = pool.add_connection(f"{URL}/hang")
+    waiting = pool.add_connection(f"ws://127.0.0.1:{REFUSING_PORT}", wait=lambda _: 600.0)
+    echoing = pool.add_connection(f"{URL}/echo")
+    eventually(lambda: waiting.state is connman.State.WAITING)
+    echo(echoing, "parent")
+    feed.hear_more()
+    inherited = sockets()
+
+    def child() -> dict[str, Any]:
+        told = {
+            "states": [conn.state.value for conn in pool.get_connections()],
+            "kept": sorted(inherited & sockets()),
+            "echo": echo(echoing, "child"),
+            "feed": feed.hear_more(),
+            "generation": [echoing.generation, feed.conn.generation],
+        }
+        waiting.connect()
+        eventually(lambda: waiting.state is connman.State.WAITING, "backoff in the child")
+        dialling.connect()
+        pool.disconnect()
+        told["left"] = [thread.name for thread in threading.enumerate() if "connman-readers" in thread.name]
+        return told
+
+    # A bare fork leaves the parent's threads in the child's list.
+    told = in_child(child)
+    told["left"] = told["left"] if METHOD != "bare" else []
+    told["parent"] = {
+        "states": [conn.state.value for conn in pool.get_connections()],
+        "feed": feed.hear_more(),
+        "echo": echo(echoing, "parent again"),
+        "generation": [echoing.generation, feed.conn.generation],
+        "resets": list(feed.resets),
+    }
+    waiting.reconnect_now()
+    eventually(lambda: waiting.stats.failed_attempts > 1, "the parent to go on")
+    pool.disconnect()
+    return told
+
+
+def forked_by_a_reader(*, is_used: bool) -> dict[str, Any]:
+    """The thread that reads all forks, in a callback, and returns from it on both sides: in the child first."""
+    pool = connman.create_pool("shared", readers=1, **PLAIN)
+    parent, codes, resets = os.getpid(), [], []
+    done, tell = os.pipe()
+    heard: list[object] = []
+
+    def hear_in_the_child(*_: object) -> None:
+        heard.append(threading.current_thread())
+        if len(heard) == 20:
+            # All by the child's own thread: the one that forked is none of its readers.
+            os._exit(7 if len(set(heard)) == 1 else 8)
+
+    def on_open(_: connman.Connection) -> None:
+        pid = fork()
+        if pid:
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            os.write(tell, b"x")
+            return
+        signal.alarm(int(PATIENCE))
+        if is_used:
+            pool.add_connection(f"{URL}/feed?interval=0.01", on_data=hear_in_the_child)
+
+    beside = pool.add_connection(f"{URL}/echo")
+    echo(beside, "before")
+    conn = pool.add_connection(
+        f"{URL}/echo",
+        on_open=lambda conn: on_open(conn) if os.getpid() == parent else None,
+        on_reset=lambda _, reset: resets.append(str(reset.error)) if os.getpid() == parent else None,
+    )
+    os.read(done, 1)
+    told = {
+        "code": codes[0],
+        "echo": [echo(conn, "one"), echo(beside, "two"), echo(conn, "three")],
+        "generation": [conn.generation, beside.generation],
+        "resets": list(resets),
+    }
+    pool.disconnect()
+    return told
+
+
+def forked_by_a_reader_and_used() -> dict[str, Any]:
+    return forked_by_a_reader(is_used=True)
+
+
+def forked_by_a_reader_and_unused() -> dict[str, Any]:
+    return forked_by_a_reader(is_used=False)
 
 
 def untouched() -> dict[str, Any]:
