@@ -98,15 +98,15 @@ class Cycle:
             return error
 
     def opened(
-        self, transport: Transport, first: list[Message], is_watched: Callable[[], bool] | None = None
+        self, transport: Transport, first: list[Message], seen_until: Callable[[], float] | None = None
     ) -> bool:
         """Count ``transport`` as open and tell everybody; False when the connection was ended meanwhile.
 
-        ``is_watched``: whether somebody reads or would at once, see `Keepalive`.
+        ``seen_until``: see `Keepalive`.
         """
         if not self.life.opened(transport):
             return False
-        self._start_keepalive(transport, is_watched)
+        self._start_keepalive(transport, seen_until)
         self._log(logging.INFO, "open", transport=transport.name)
         self.life.resolve(self._conn)
         self._dispatcher.run(lambda: self._callbacks.opened(self._conn), 0)
@@ -114,12 +114,12 @@ class Cycle:
             self.deliver(first)
         return True
 
-    def _start_keepalive(self, transport: Transport, is_watched: Callable[[], bool] | None) -> None:
+    def _start_keepalive(self, transport: Transport, seen_until: Callable[[], float] | None) -> None:
         interval = self._options.ping_interval
         if interval is None or not transport.can_ping:
             return
         self._keepalive = Keepalive(
-            transport, self._clock, interval, self._options.ping_timeout, is_watched=is_watched
+            transport, self._clock, interval, self._options.ping_timeout, seen_until=seen_until
         )
         try:
             self._keepalive.start()

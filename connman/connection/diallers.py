@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -28,10 +27,9 @@ _MOST = 512
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    dial: Dial
     work: Callable[[], None]
+    dial: Dial | None
     give_up: Callable[[ConnmanError], None]
-    wake: Callable[[], None]
 
 
 class Diallers:
@@ -48,11 +46,10 @@ class Diallers:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         # Guarded by _lock: everything below.
-        self._queue: deque[_Waiting] = deque()
+        self._queue: dict[_Waiting, None] = {}  # in order, and to be taken from in the middle
         self._threads: set[threading.Thread] = set()
         self._limit = _FEW
         self._active = 0
-        self._others = 0  # threads of `run`
         self._submitted = 0
         self._is_growing = False
 
@@ -64,37 +61,28 @@ class Diallers:
 
         Threads: any; never blocks. ``give_up`` runs here or on the thread that aborts, and must not block.
         """
-        waiting = _Waiting(dial, work, give_up, wake=lambda: self._cancel(waiting))
+        waiting = _Waiting(work, dial, give_up)
+        self._put(waiting)
         try:
-            dial.add_abortable(waiting.wake)
-        except ConnmanError as error:
-            give_up(error)
-            return
-        with self._lock:
-            self._queue.append(waiting)
-            self._submitted += 1
-            self._changed.notify_all()
+            # Behind the queue: an abort that came in between would find nothing there to take out.
+            dial.add_abortable(partial(self._cancel, waiting))
+        except ConnmanError:
+            self._cancel(waiting)
         self._maybe_spawn()
 
     def run(self, work: Callable[[], None]) -> None:
-        """Run something else that must not be waited for, on a thread of its own, or here if none is granted.
+        """Run something else that must not be waited for, among the dials, or here if no thread is granted.
 
         Threads: any.
         """
-        with self._lock:
-            self._others += 1
-        try:
-            self._note(spawn(f"dialler-{self._name}", partial(self._run, work)))
-        except RuntimeError:
-            self._run(work)
+        self._put(_Waiting(work, None, lambda _: work()))
+        self._maybe_spawn()
 
-    def _run(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        finally:
-            with self._lock:
-                self._others -= 1
-                self._changed.notify_all()
+    def _put(self, waiting: _Waiting) -> None:
+        with self._lock:
+            self._queue[waiting] = None
+            self._submitted += 1
+            self._changed.notify_all()
 
     def wait_gone(self, within: float) -> bool:
         """Wait up to ``within`` seconds for all threads to end, or for something more to dial.
@@ -106,7 +94,7 @@ class Diallers:
             submitted = self._submitted
 
             def need_not_wait() -> bool:
-                return self._submitted != submitted or not (self._active or self._others)
+                return self._submitted != submitted or not self._active
 
             if not self._changed.wait_for(need_not_wait, within):
                 return False
@@ -153,7 +141,8 @@ class Diallers:
                     self._changed.notify_all()
             # The system is short of threads, which passes, or the interpreter ends, and the connections with it.
             for waiting in stranded:
-                waiting.give_up(ConnectError(waiting.dial.name, (), f"no thread to dial: {error}"))
+                name = "" if waiting.dial is None else waiting.dial.name
+                waiting.give_up(ConnectError(name, (), f"no thread to dial: {error}"))
 
     def _grow(self) -> None:
         with self._lock:
@@ -168,7 +157,8 @@ class Diallers:
         with self._lock:
             if waiting not in self._queue:
                 return  # a dialler has it
-            self._queue.remove(waiting)
+            del self._queue[waiting]
+        assert waiting.dial is not None
         try:
             waiting.dial.check_aborted()
         except ConnmanError as error:
@@ -177,7 +167,6 @@ class Diallers:
     def _loop(self) -> None:
         pid = os.getpid()
         while (waiting := self._next()) is not None:
-            waiting.dial.remove_abortable(waiting.wake)
             try:
                 waiting.work()
             except BaseException:  # top of a thread: what dials says itself why a dial failed
@@ -190,7 +179,9 @@ class Diallers:
     def _next(self) -> _Waiting | None:
         with self._lock:
             if self._queue and self._active <= self._limit:
-                return self._queue.popleft()
+                waiting = next(iter(self._queue))
+                del self._queue[waiting]
+                return waiting
             self._active -= 1
             if not self._active:
                 self._limit = _FEW

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 
@@ -21,7 +22,7 @@ class Keepalive:
     got (a callback that blocks), the peer is not judged; its return to reading counts as life. After a suspension the
     peer is pinged first and judged ``timeout`` later.
 
-    ``is_watched``: whether somebody reads or would at once; without it, whether the reader is inside ``receive``.
+    ``seen_until``: up to when what had arrived has been looked at; without it, now if the reader is inside ``receive``.
 
     Threads: `start` and `stop` from the reader; the ticks run on the timer thread and never block.
     """
@@ -33,10 +34,10 @@ class Keepalive:
         interval: float,
         timeout: float,
         *,
-        is_watched: Callable[[], bool] | None = None,
+        seen_until: Callable[[], float] | None = None,
     ) -> None:
         self._transport = transport
-        self._is_watched = is_watched
+        self._seen_until = seen_until or self._seen_by_reader
         transport.progress.window = timeout
         self._clock = clock
         self._interval = interval
@@ -66,24 +67,29 @@ class Keepalive:
 
     def _schedule(self) -> None:
         now = self._clock.now()
-        self._due = max(now, min(self._next_ping, self._judge_at()))
+        dead_at = self._dead_at()
+        # Overdue, but nobody has looked: again soon.
+        look_at = dead_at if dead_at > now else now + self._timeout / 20
+        self._due = max(now, min(self._next_ping, look_at))
         with self._lock:
             # Looked at and set under one lock: a stop() in between would leave a timer that nobody cancels.
             if not self._is_stopped:
                 self._timer = self._clock.call_later(self._due - now, self._tick)
 
-    def _judge_at(self) -> float:
-        # The answer may lie unread in the socket while a callback of the user's keeps the reader.
-        if not (self._transport.reading if self._is_watched is None else self._is_watched()):
-            return self._clock.now() + self._interval
+    def _dead_at(self) -> float:
         return max(self._transport.life + self._interval, self._probed_at) + self._timeout
+
+    def _seen_by_reader(self) -> float:
+        # The answer may lie unread in the socket while a callback of the user's keeps the reader.
+        return self._clock.now() if self._transport.reading else -math.inf
 
     def _tick(self) -> None:
         now = self._clock.now()
         if now - self._due > _LATE:
             self._probed_at = self._next_ping = now
         # Neither abort() nor ping() ever blocks: the thread this runs on serves every connection of the process.
-        if now >= self._judge_at():
+        # In this order: what is seen moves the end further away.
+        if now >= self._dead_at() and self._seen_until() >= self._dead_at():
             self._transport.abort(PingTimeout(f"no sign of life for {now - self._transport.life:.1f} s"))
             return
         if now >= self._next_ping:

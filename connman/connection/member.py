@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -30,10 +31,22 @@ class Host(Protocol):
     """The clock's time when the present round of reading began."""
     diallers: Diallers
 
+    def has(self, member: Member) -> bool:
+        """Whether it has not left ``member``.
+
+        Threads: any.
+        """
+
     def post(self, member: Member, step: Callable[[], None]) -> None:
         """Have the thread call ``step()`` soon; nothing when it has left ``member``.
 
         Threads: any; never blocks.
+        """
+
+    def call_later(self, member: Member, delay: float, step: Callable[[], None]) -> Timer | None:
+        """Have the thread call ``step()`` after ``delay`` seconds; None when that cannot be cancelled.
+
+        Threads: the reading one.
         """
 
     def watch(self, member: Member, fd: int, reads_when: int) -> None:
@@ -42,8 +55,8 @@ class Host(Protocol):
         Threads: the reading one.
         """
 
-    def is_watching(self) -> bool:
-        """Whether what arrives is read at once: no callback holds the thread up.
+    def seen_until(self, transport: Transport) -> float:
+        """Return the clock's time up to which what had arrived on ``transport`` has been read.
 
         Threads: any.
         """
@@ -70,12 +83,22 @@ class Member:
     Threads: the host's, but for what is said there.
     """
 
-    __slots__ = ("_host", "_phase", "_timer", "_waits", "_watched_for", "cycle", "transport")
+    __slots__ = (
+        "_host",
+        "_is_read_posted",
+        "_phase",
+        "_timer",
+        "_waits",
+        "_watched_for",
+        "cycle",
+        "transport",
+    )
 
     def __init__(self, cycle: Cycle, host: Host) -> None:
         self.cycle = cycle
         self.transport: Transport | None = None
         self._host = host
+        self._is_read_posted = False
         self._phase = _Phase.IDLE
         self._timer: Timer | None = None
         self._waits = 0  # between attempts, so far
@@ -138,7 +161,10 @@ class Member:
         self._tell_dialled(outcome)
 
     def _tell_dialled(self, outcome: _Outcome) -> None:
-        self._host.post(self, partial(self._dialled, outcome))
+        if self._host.has(self):
+            self._host.post(self, partial(self._dialled, outcome))
+        elif not isinstance(outcome, ConnmanError):
+            outcome[0].dispose()  # a bug has made it leave meanwhile
 
     def _dialled(self, outcome: _Outcome) -> None:
         if isinstance(outcome, ConnmanError):
@@ -146,16 +172,19 @@ class Member:
             return
         self.transport, first = transport, _ = outcome
         transport.on_abort = partial(self._host.post, self, self._look)
-        if not self.cycle.opened(transport, first, self._is_watched):
+        if not self.cycle.opened(transport, first, self._seen_until):
             self._ended(self.cycle.life.closing or ConnectionClosed())
             return
         if transport.fileno() < 0:
-            transport.watch(partial(self._host.post, self, self._maybe_read))
+            transport.watch(self._post_read)
         self._resume()
 
-    def _is_watched(self) -> bool:
-        """Whether what arrives is read at once; see `Keepalive`. Threads: any."""
-        return self._phase is _Phase.READING and self._host.is_watching()
+    def _seen_until(self) -> float:
+        """Return up to when what had arrived was read; see `Keepalive`. Threads: any."""
+        transport = self.transport
+        if self._phase is not _Phase.READING or transport is None:
+            return -math.inf
+        return self._host.seen_until(transport)
 
     # Reading. A callback may have forked: before anything but the end of a step follows one, `check_process` has to see
     # to it that a child touches neither the socket nor the selector, which it shares with its parent.
@@ -172,18 +201,26 @@ class Member:
         elif messages and not (self.cycle.takes_all or self.cycle.has_room):
             self._pause()
         elif transport.rest:  # perhaps not even one message yet: a long one is unpacked in pieces
-            self._host.post(self, self._maybe_read)
+            self._post_read()
         elif not messages and transport.reads_when != self._watched_for:
             self._watch(transport, transport.reads_when)
 
+    def _post_read(self) -> None:
+        """Have it read in the next round: for what no descriptor tells of. Threads: any."""
+        # One at a time, however many ask: each round reads each connection once.
+        if not self._is_read_posted:
+            self._is_read_posted = True
+            self._host.post(self, self._maybe_read)
+
     def _maybe_read(self) -> None:
-        """Read a transport without a descriptor, until nothing is there: it tells of what comes, not of what is there."""
+        self._is_read_posted = False  # before reading: who finds it set has brought what is read now
         transport = self.transport
         if self._phase is _Phase.READING and transport is not None:
             before = transport.bytes_in
             self.read()
-            if transport.bytes_in > before:
-                self._host.post(self, self._maybe_read)
+            if transport.bytes_in > before and transport.fileno() < 0:
+                # Without a descriptor it tells of what comes, not of what is there.
+                self._post_read()
 
     def _resume(self) -> None:
         fork.check_process()
@@ -193,7 +230,8 @@ class Member:
         self._phase = _Phase.READING
         self._watch(transport, transport.reads_when)
         self.read()  # what came with the upgrade, or while it was paused
-        self._host.post(self, self._maybe_read)
+        if transport.fileno() < 0:
+            self._post_read()
 
     def _pause(self) -> None:
         fork.check_process()
@@ -238,9 +276,7 @@ class Member:
         if self.cycle.life.is_wait_over:  # cut in a callback
             self._wait_is_over(self._waits)
             return
-        due = partial(self._wait_is_over, self._waits)
-        # Raises when no timer thread is granted: better idle, with the reason, than waiting for ever.
-        self._timer = self._host.clock.call_later(delay, partial(self._host.post, self, due))
+        self._timer = self._host.call_later(self, delay, partial(self._wait_is_over, self._waits))
 
     def _wait_is_over(self, number: int) -> None:
         # A late timer, of a wait that was cut, must not cut the next.

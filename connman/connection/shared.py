@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
 import logging
 import os
 import selectors
@@ -10,19 +12,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
-from connman.clock import Clock
+from connman.clock import Clock, Timer
 from connman.connection import fork
 from connman.connection.cycle import Cycle
 from connman.connection.diallers import Diallers
 from connman.connection.member import Member
 from connman.threads import spawn
+from connman.transport.base import Transport
 from connman.transport.sockets import READABLE
 
 logger = logging.getLogger("connman.connection")
-
-# A round that takes longer was held up by callbacks: meanwhile nobody looked at what the others' peers have sent.
-_LONG_ROUND = 0.1
 
 
 class SharedReader:
@@ -31,7 +32,7 @@ class SharedReader:
     Everything happens in steps on that thread, none of which waits for the network: what others have to tell it they
     `post`. Each connection that is ready is read once a round, so that none can starve the others.
 
-    Threads: `start`, `post`, `is_watching`, `wait_gone` and `size` from any thread; the rest is the thread's own.
+    Threads: `start`, `post`, `seen_until`, `wait_gone` and `size` from any thread; the rest is the thread's own.
     """
 
     def __init__(self, name: str, clock: Clock, diallers: Diallers) -> None:
@@ -40,10 +41,15 @@ class SharedReader:
         self._name = name
         self.now = clock.now()
         self._selector: selectors.BaseSelector | None = None
-        self._busy_since: float | None = None
+        # Whether a round is under way, and when the last one that has ended began: what had arrived by then is read.
+        self._is_busy = False
+        self._looked_at = self.now
         self._is_asleep = False
         # Appended to by any thread, taken from by this one: single operations are atomic.
         self._jobs: deque[tuple[Member, Callable[[], None]]] = deque()
+        # What is due without a timer: (when, order, member, step).
+        self._due: list[tuple[float, int, Member, Callable[[], None]]] = []
+        self._order = itertools.count()
         self._make_locks()
 
     def _make_locks(self) -> None:
@@ -85,24 +91,24 @@ class SharedReader:
             if self._thread is None:
                 self._start_locked()
             self._changed.notify_all()
-        except (
-            BaseException
-        ):  # user code (a signal handler): a member that never begins would keep the thread for ever
+        except BaseException:  # user code (a signal handler) raised
+            # One that never begins would keep the thread for ever.
             self._members.discard(member)
             raise
 
     def _start_locked(self) -> None:
         try:
-            self._alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            self._alarm = os.pipe()  # not os.pipe2(), which macOS has not
+            for end in self._alarm:
+                os.set_blocking(end, False)
             self._selector = selectors.DefaultSelector()
             self._selector.register(self._alarm[0], selectors.EVENT_READ)
             self._thread = spawn(f"readers-{self._name}", self._loop)
         except OSError as error:
             self._close_locked()
             raise RuntimeError(f"no selector for it: {error.strerror}") from error
-        except (
-            BaseException
-        ):  # also user code (a signal handler), perhaps when the thread has begun: that one ends
+        except BaseException:  # user code (a signal handler) raised, or no thread was granted
+            # One that has begun nevertheless finds that it is not the one, and ends.
             self._thread = None
             self._close_locked()
             raise
@@ -111,10 +117,18 @@ class SharedReader:
         alarm, self._alarm = self._alarm, None
         selector, self._selector = self._selector, None
         self._jobs.clear()
+        self._due.clear()
         if selector is not None:
             selector.close()
         for end in alarm or ():
             os.close(end)
+
+    def has(self, member: Member) -> bool:
+        """Whether it has not left ``member``.
+
+        Threads: any.
+        """
+        return member in self._members
 
     def post(self, member: Member, step: Callable[[], None]) -> None:
         """Have the thread call ``step()`` soon; nothing when it has left ``member``.
@@ -124,6 +138,25 @@ class SharedReader:
         if member in self._members:
             self._jobs.append((member, step))
             self._wake()
+
+    def call_later(self, member: Member, delay: float, step: Callable[[], None]) -> Timer | None:
+        """Have the thread call ``step()`` after ``delay`` seconds; see `Host`.
+
+        Threads: the reading one.
+        """
+        try:
+            return self.clock.call_later(delay, partial(self.post, member, step))
+        except RuntimeError:
+            # The system is short of threads just now and grants no timer: then this one keeps the time.
+            heapq.heappush(self._due, (time.monotonic() + delay, next(self._order), member, step))
+            return None
+
+    def _post_due(self) -> float | None:
+        """Post what is due without a timer; return the seconds until the next, None for none."""
+        while self._due and self._due[0][0] <= time.monotonic():
+            _, _, member, step = heapq.heappop(self._due)
+            self._jobs.append((member, step))
+        return max(0.0, self._due[0][0] - time.monotonic()) if self._due else None
 
     def _wake(self) -> None:
         # The thread says that it sleeps before it looks at the jobs for the last time; we look after having added one.
@@ -178,9 +211,11 @@ class SharedReader:
         selector = self._selector
         assert selector is not None
         self._is_asleep = True
-        events = selector.select(0 if self._jobs else None)
+        patience = self._post_due() if self._due else None
+        events = selector.select(0 if self._jobs else patience)
         self._is_asleep = False
-        self._busy_since = self.now = began = self.clock.now()
+        self._is_busy = True
+        self.now = began = self.clock.now()
         if os.getpid() != pid:
             return False
         for key, _ in events:
@@ -201,8 +236,8 @@ class SharedReader:
         for _ in range(len(self._jobs)):
             if not self._do(*self._jobs.popleft(), pid):
                 return False
-        self._forgive(began)
-        self._busy_since = None
+        self._looked_at = began
+        self._is_busy = False
         return True
 
     def _do(self, member: Member, step: Callable[[], None], pid: int) -> bool:
@@ -222,25 +257,16 @@ class SharedReader:
         except BaseException:  # top of a thread: the other connections are not concerned
             logger.exception("giving up failed", extra={"conn": member.cycle.name})
 
-    def _forgive(self, began: float) -> None:
-        """Do not hold it against the peers when callbacks have kept us since ``began`` from reading what they sent."""
-        now = self.clock.now()
-        if now - began <= _LONG_ROUND:
-            return
-        with self._lock:  # others add members meanwhile
-            members = list(self._members)
-        for member in members:
-            if (transport := member.transport) is not None:
-                # Not beyond now: some were read in this round, and a life that lies ahead would hide a dead peer.
-                transport.life = min(transport.life + now - began, now)
+    def seen_until(self, transport: Transport) -> float:
+        """Return the clock's time up to which what had arrived on ``transport`` has been read; see `Host`.
 
-    def is_watching(self) -> bool:
-        """Whether what arrives is read at once; see `Host`.
+        A callback that blocks keeps it from going on, for the other connections of this thread as well.
 
         Threads: any.
         """
-        since = self._busy_since
-        return since is None or self.clock.now() - since < _LONG_ROUND
+        now = self.clock.now()
+        # In this order: what a round has taken out of the socket counts when the round has ended.
+        return self._looked_at if transport.is_readable() or self._is_busy else now
 
     def watch(self, member: Member, fd: int, reads_when: int) -> None:
         """Have ``member.read()`` called when ``fd`` is ready; see `Host`.
@@ -273,7 +299,7 @@ class SharedReader:
         # Closing our copies touches neither the parent's selector nor its pipe.
         self._close_locked()
         self._make_locks()
-        self._is_asleep, self._busy_since = False, None
+        self._is_asleep = self._is_busy = False
 
 
 class SharedReaders:

@@ -59,6 +59,12 @@ class Transport(Protocol):
         Threads: the reader only.
         """
 
+    def is_readable(self) -> bool:
+        """Return whether `receive_ready` would find something now, without taking it.
+
+        Threads: any.
+        """
+
     def fileno(self) -> int:
         """Return the descriptor to watch for something to receive; -1 without one: `watch` then.
 

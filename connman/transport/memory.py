@@ -114,6 +114,13 @@ class MemoryStream:
         """
         return self._incoming.take(Deadline(self._clock, None)) if self._incoming.is_ready else None
 
+    def is_readable(self) -> bool:
+        """Return whether something is there; see ``stream.Stream``.
+
+        Threads: any.
+        """
+        return self._incoming.is_ready
+
     def fileno(self) -> int:
         """Return -1: there is no descriptor.
 

@@ -119,6 +119,13 @@ class Receiving:
         """What the descriptor has to be; see ``base.Transport``."""
         return self._stream.reads_when
 
+    def is_readable(self) -> bool:
+        """Return whether `receive_ready` would find something; see ``base.Transport``.
+
+        Threads: any.
+        """
+        return bool(self.rest) or self._stream.is_readable()
+
     def fileno(self) -> int:
         """Return the descriptor to watch; see ``base.Transport``.
 

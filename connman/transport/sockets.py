@@ -111,6 +111,15 @@ def poll_ready(fd: int, events: int, seconds: float | None) -> bool:
     return bool(poll.poll(milliseconds(seconds)))
 
 
+def is_readable(sock: socket.socket) -> bool:
+    """Return whether bytes, an end of file or an error wait to be read; False for a socket that is closed.
+
+    Threads: any.
+    """
+    fd = sock.fileno()
+    return fd >= 0 and poll_ready(fd, READABLE, 0)
+
+
 def milliseconds(seconds: float | None) -> int | None:
     """Return a time limit as ``poll`` takes it, None for none; 0 and less are the shortest there is.
 

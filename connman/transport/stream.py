@@ -31,6 +31,12 @@ class Stream(Protocol):
         Threads: the reader only.
         """
 
+    def is_readable(self) -> bool:
+        """Return whether `recv_some` would find something now, without taking it.
+
+        Threads: any.
+        """
+
     def fileno(self) -> int:
         """Return the descriptor; -1 without one.
 

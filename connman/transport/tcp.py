@@ -12,7 +12,7 @@ from connman.transport.base import Dial
 from connman.transport.dial import discard_on_error, open_socket
 from connman.transport.framing import RawCodec
 from connman.transport.pipe import Pipe
-from connman.transport.sockets import READABLE, WRITABLE, SocketGuard, poll_ready, wait_ready
+from connman.transport.sockets import READABLE, WRITABLE, SocketGuard, is_readable, poll_ready, wait_ready
 from connman.transport.stream import Codec, Stream
 from connman.transport.tls import TlsStream, start_tls
 
@@ -123,6 +123,13 @@ class TcpStream:
             raise
         self._size = _LITTLE if len(chunk) < _LITTLE else _CHUNK
         return chunk
+
+    def is_readable(self) -> bool:
+        """Return whether something is there; see ``stream.Stream``.
+
+        Threads: any.
+        """
+        return is_readable(self._sock)
 
     def fileno(self) -> int:
         """Return the descriptor; see ``stream.Stream``.

@@ -14,7 +14,15 @@ from typing import Any
 from connman.clock import Deadline
 from connman.errors import CertificateError, ConnectError, InvalidOption
 from connman.transport.base import Dial, describe
-from connman.transport.sockets import READABLE, WRITABLE, DialSocket, SocketGuard, poll_ready, wait_ready
+from connman.transport.sockets import (
+    READABLE,
+    WRITABLE,
+    DialSocket,
+    SocketGuard,
+    is_readable,
+    poll_ready,
+    wait_ready,
+)
 
 # The largest plain text of one record (RFC 8446 5.1): a read returns no more than that. A write is given no more
 # either: OpenSSL tells of a longer one only as a whole, so of one that broke we would not know how much went out; and
@@ -188,6 +196,13 @@ class TlsStream:
             while socket.socket.recv(self._sock, _CHUNK):
                 pass
         return b""
+
+    def is_readable(self) -> bool:
+        """Return whether something is there; see ``stream.Stream``.
+
+        Threads: any.
+        """
+        return is_readable(self._sock)
 
     def fileno(self) -> int:
         """Return the descriptor; see ``stream.Stream``.

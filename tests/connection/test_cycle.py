@@ -1,6 +1,7 @@
 """The steps of a connection's life, each by itself, driven by the test in place of a reader."""
 
 import logging
+import math
 import threading
 from typing import Any
 
@@ -240,12 +241,12 @@ def test_without_a_timer_thread_there_are_no_pings(caplog: pytest.LogCaptureFixt
 
 
 def test_who_says_that_nobody_watches_is_believed() -> None:
-    """`opened` hands on whether what arrives is read at once: a peer that nobody reads is not judged."""
+    """`opened` hands on until when what arrives is read: a peer that nobody reads is not judged."""
     driven = Driven(OPEN, ping_interval=1.0, ping_timeout=1.0)
     opened = driven.dial()
     assert not isinstance(opened, ConnmanError)
     is_watched = False
-    driven.cycle.opened(*opened, lambda: is_watched)
+    driven.cycle.opened(*opened, lambda: driven.clock.now() if is_watched else -math.inf)
     driven.clock.advance(60)
     assert opened[0].error is None
     is_watched = True
