@@ -86,7 +86,7 @@ class SharedReader:
             self._changed.notify_all()
         except (
             BaseException
-        ):  # user code (a signal handler): a member that never begins would keep the thread for ever
+        ):  # user code (a signal handler): what never begins would keep the thread for ever
             self._members.discard(member)
             raise
 
@@ -101,7 +101,7 @@ class SharedReader:
             raise RuntimeError(f"no selector for it: {error.strerror}") from error
         except (
             BaseException
-        ):  # also user code (a signal handler), perhaps when the thread has begun: that one ends
+        ):  # user code (a signal handler), perhaps when the thread has begun: that one ends
             self._thread = None
             self._close_locked()
             raise
