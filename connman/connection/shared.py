@@ -85,9 +85,7 @@ class SharedReader:
             if self._thread is None:
                 self._start_locked()
             self._changed.notify_all()
-        except (
-            BaseException
-        ):  # user code (a signal handler): a member that never begins would keep the thread for ever
+        except BaseException:  # user code (a signal handler): what never begins would keep the thread
             self._members.discard(member)
             raise
 
@@ -100,9 +98,7 @@ class SharedReader:
         except OSError as error:
             self._close_locked()
             raise RuntimeError(f"no selector for it: {error.strerror}") from error
-        except (
-            BaseException
-        ):  # also user code (a signal handler), perhaps when the thread has begun: that one ends
+        except BaseException:  # user code (a signal handler), perhaps behind the start: that thread ends
             self._thread = None
             self._close_locked()
             raise
