@@ -86,7 +86,7 @@ def open_once(
     transport = _dialled(dial, dialer)
     try:
         return transport, _log_in(dial, transport, options, handshake)
-    except BaseException:
+    except BaseException:  # user code: the transport is closed, whatever the handshake raised
         transport.dispose()
         raise
 
