@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable
 
@@ -85,11 +84,11 @@ def open_once(
     dial.begin(_evaluated_headers(dial, options))
     dial.check_aborted()
     transport = _dialled(dial, dialer)
-    with contextlib.ExitStack() as on_failure:
-        on_failure.callback(transport.dispose)
-        first = _log_in(dial, transport, options, handshake)
-        on_failure.pop_all()
-    return transport, first
+    try:
+        return transport, _log_in(dial, transport, options, handshake)
+    except BaseException:  # user code: the transport is closed, whatever the handshake raised
+        transport.dispose()
+        raise
 
 
 def _dialled(dial: Dial, dialer: Dialer) -> Transport:

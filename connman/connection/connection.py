@@ -51,14 +51,8 @@ class Connection(Core):
 
         Threads: any; never blocks.
         """
-        fork.check_process()
-        try:
-            future, must_start = self._life.ask()
-            if must_start:
-                self._start_reader()
-        except BaseException:  # user code (a signal handler) raised: nobody else would start the reader
-            self._life.start_interrupted()
-            raise
+        future = self._ask()
+        assert future is not None
         return future
 
     def connect(self) -> Self:
@@ -66,7 +60,7 @@ class Connection(Core):
 
         Threads: any; never blocks.
         """
-        self.get_connected()
+        self._ask(wants_future=False)
         return self
 
     def wait_open(self, timeout: float | None = None) -> Self:

@@ -21,6 +21,7 @@ from connman.connection.callbacks import (
     ThreadDispatcher,
 )
 from connman.connection.cycle import Cycle, Readers
+from connman.connection.future import ConnectedFuture
 from connman.connection.life import Life
 from connman.connection.queue import BoundedQueue
 from connman.connection.reader import ThreadReaders
@@ -142,6 +143,18 @@ class Core:
             callbacks=self._callbacks,
             dispatcher=self._dispatcher,
         )
+
+    def _ask(self, *, wants_future: bool = True) -> ConnectedFuture | None:
+        """Start the reader if idle; return the shared Future if wanted."""
+        fork.check_process()
+        try:
+            future, must_start = self._life.ask(wants_future=wants_future)
+            if must_start:
+                self._start_reader()
+        except BaseException:  # user code (a signal handler) raised: nobody else would start the reader
+            self._life.start_interrupted()
+            raise
+        return future
 
     def _start_reader(self) -> None:
         try:

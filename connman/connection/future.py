@@ -86,8 +86,8 @@ class ConnectedFuture(Future["Connection"]):
 class SharedFuture:
     """The Future that all who ask one connection get: the very same until it is taken away.
 
-    Once it has opened it is held weakly: it takes 1.6 KiB, and who has let go of it cannot tell another one from it.
-    One that is asked for again is kept: whoever asks once more may ask often.
+    It takes 1.6 KiB, so it is made when somebody asks, and held weakly once it has opened: who has let go of it cannot
+    tell another one from it. One that is asked for again is kept: whoever asks once more may ask often.
 
     Threads: whoever holds the life's lock.
     """
@@ -102,8 +102,8 @@ class SharedFuture:
 
     def current(self) -> ConnectedFuture | None:
         """Return the one to share, None when there is none."""
-        if self._future is None and self._loose is not None and self._connection is not None:
-            self._future = self._loose()
+        if self._future is None and self._connection is not None:
+            self._future = None if self._loose is None else self._loose()
             if self._future is None:
                 self._future = ConnectedFuture(self._is_reader)
                 self._future.set_result(self._connection)
@@ -122,10 +122,10 @@ class SharedFuture:
         return future
 
     def opened(self, connection: Connection) -> ConnectedFuture | None:
-        """Return the one that the caller has to resolve to ``connection``; it is held weakly from now on."""
+        """Return the one that the caller has to resolve to ``connection``, if there is one; held weakly from now on."""
         future, self._future = self._future, None
-        if future is not None:
-            self._loose, self._connection = weakref.ref(future), connection
+        self._loose = None if future is None else weakref.ref(future)
+        self._connection = connection
         return future
 
 

@@ -70,13 +70,12 @@ class Life:
 
     # Asking for a connection.
 
-    def ask(self) -> tuple[ConnectedFuture, bool]:
-        """Return the Future to share, and whether the caller now has to start a reader thread."""
+    def ask(self, *, wants_future: bool = True) -> tuple[ConnectedFuture | None, bool]:
+        """Return the Future to share, if wanted, and whether the caller now has to start a reader thread."""
         me = threading.get_ident()
         with self._lock:
-            # There is none in two states only: idle, and closed (its Future went with `disconnect`).
-            future = self._shared.current()
-            if future is None:
+            future = self._shared.current() if wants_future else None
+            if future is None and wants_future:
                 future = self._shared.renew()
                 if self.closing is not None:
                     _fail(future, self.closing)  # under the lock, as nobody has it yet
@@ -178,7 +177,7 @@ class Life:
                 self.last_error = error
                 self.state = State.WAITING
                 if was_open:
-                    self._shared.renew()
+                    self._shared.take()
             if self.closing is None:
                 self.counters.losses += was_open
                 self.counters.failed_attempts += not was_open

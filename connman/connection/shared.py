@@ -91,8 +91,7 @@ class SharedReader:
             if self._thread is None:
                 self._start_locked()
             self._changed.notify_all()
-        except BaseException:  # user code (a signal handler) raised
-            # One that never begins would keep the thread for ever.
+        except BaseException:  # user code (a signal handler): what never begins would keep the thread
             self._members.discard(member)
             raise
 
@@ -107,8 +106,7 @@ class SharedReader:
         except OSError as error:
             self._close_locked()
             raise RuntimeError(f"no selector for it: {error.strerror}") from error
-        except BaseException:  # user code (a signal handler) raised, or no thread was granted
-            # One that has begun nevertheless finds that it is not the one, and ends.
+        except BaseException:  # user code (a signal handler), perhaps behind the start: that thread ends
             self._thread = None
             self._close_locked()
             raise
