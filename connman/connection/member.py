@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 import math
@@ -27,8 +28,6 @@ class Host(Protocol):
     """The thread that reads members, as they see it."""
 
     clock: Clock
-    now: float
-    """The clock's time when the present round of reading began."""
     diallers: Diallers
 
     def has(self, member: Member) -> bool:
@@ -193,7 +192,7 @@ class Member:
         """Read once and deliver what that brought. Threads: the host's, within a round."""
         transport = self.transport
         assert transport is not None
-        messages, end = transport.receive_ready(self._host.now)
+        messages, end = transport.receive_ready()
         if messages:
             self.cycle.deliver(messages)
         if end is not None:
@@ -293,6 +292,12 @@ class Member:
                 return
         except BaseException as another:  # top of a thread: the other connections are not concerned
             bug = another
+        self.abandon(bug)
+
+    def abandon(self, bug: BaseException) -> None:
+        """Leave it idle, with the bug as its last error; asking for it starts it anew."""
         # First, as what is told of the failure may raise as well.
         self._leave()
+        with contextlib.suppress(Exception):  # the selector may be what is broken
+            self._let_go()
         self.cycle.failed(bug)

@@ -39,11 +39,10 @@ class SharedReader:
         self.clock = clock
         self.diallers = diallers
         self._name = name
-        self.now = clock.now()
         self._selector: selectors.BaseSelector | None = None
         # Whether a round is under way, and when the last one that has ended began: what had arrived by then is read.
         self._is_busy = False
-        self._looked_at = self.now
+        self._looked_at = clock.now()
         self._is_asleep = False
         # Appended to by any thread, taken from by this one: single operations are atomic.
         self._jobs: deque[tuple[Member, Callable[[], None]]] = deque()
@@ -192,8 +191,19 @@ class SharedReader:
             if self._thread is not threading.current_thread():
                 return  # whoever started it was interrupted, and has cleared everything away
         pid = os.getpid()
-        while self._round(pid) and not self._is_done():
-            pass
+        try:
+            while self._round(pid) and not self._is_done():
+                pass
+        except BaseException as bug:  # top of a thread: its connections would wait for ever
+            if os.getpid() == pid:
+                self._give_up(bug)
+
+    def _give_up(self, bug: BaseException) -> None:
+        logger.error("a shared reader failed", exc_info=bug)
+        while not self._is_done():
+            for member in self._members.copy():
+                with contextlib.suppress(Exception):  # the others are to be told all the same
+                    member.abandon(bug)
 
     def _is_done(self) -> bool:
         with self._lock:
@@ -213,7 +223,7 @@ class SharedReader:
         events = selector.select(0 if self._jobs else patience)
         self._is_asleep = False
         self._is_busy = True
-        self.now = began = self.clock.now()
+        began = self.clock.now()
         if os.getpid() != pid:
             return False
         for key, _ in events:
@@ -257,8 +267,6 @@ class SharedReader:
 
     def seen_until(self, transport: Transport) -> float:
         """Return the clock's time up to which what had arrived on ``transport`` has been read; see `Host`.
-
-        A callback that blocks keeps it from going on, for the other connections of this thread as well.
 
         Threads: any.
         """

@@ -52,10 +52,9 @@ class Transport(Protocol):
         Threads: the reader only.
         """
 
-    def receive_ready(self, now: float | None = None) -> tuple[list[Message], ConnmanError | None]:
+    def receive_ready(self) -> tuple[list[Message], ConnmanError | None]:
         """Return what one read brings without blocking, and why it has ended once it has; with an end nothing follows.
 
-        ``now``: the clock's time, if the caller knows it.
         Threads: the reader only.
         """
 

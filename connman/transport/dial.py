@@ -10,7 +10,6 @@ import os
 import select
 import socket
 import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -88,10 +87,11 @@ def discard_on_error(dial: Dial, guard: SocketGuard) -> Iterator[None]:
 
     Threads: the dialling thread.
     """
-    with contextlib.ExitStack() as stack:
-        stack.callback(_discard, dial, guard)
+    try:
         yield
-        stack.pop_all()
+    except BaseException:  # user code: an SSL context of the user's may raise anything
+        _discard(dial, guard)
+        raise
 
 
 def apply_keepalive(sock: socket.socket, ping_interval: float | None, ping_timeout: float) -> None:
@@ -136,7 +136,7 @@ class _Race:
 
     def __init__(self, dial: Dial, addresses: Sequence[Address]) -> None:
         self._dial = dial
-        self._untried = deque(addresses)
+        self._untried = list(addresses)
         self._count = len(addresses)
         # By descriptor, which is what poll() answers with.
         self._running: dict[int, _Runner] = {}
@@ -163,7 +163,7 @@ class _Race:
             self._abandon("given up")
 
     def _start_next(self) -> None:
-        family, address = self._untried.popleft()
+        family, address = self._untried.pop(0)
         began, text = self._dial.clock.now(), format_address(address)
         self._next = Deadline.after(self._dial.clock, _STAGGER)
         try:

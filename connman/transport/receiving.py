@@ -65,7 +65,7 @@ class Receiving:
         self.bytes_in += len(chunk)
         return chunk
 
-    def receive_ready(self, now: float | None = None) -> tuple[list[Message], ConnmanError | None]:
+    def receive_ready(self) -> tuple[list[Message], ConnmanError | None]:
         """Return what one read brings without blocking; see ``base.Transport``.
 
         Threads: the reader only.
@@ -81,16 +81,15 @@ class Receiving:
             if not chunk:
                 return [], None if chunk is None else self._eof()
             self.bytes_in += len(chunk)
-        messages = self._take(chunk, now)
+        messages = self._take(chunk)
         end = self._codec.end
         return messages, None if end is None else self._finish(end)
 
-    def _take(self, chunk: bytes, now: float | None = None) -> list[Message]:
+    def _take(self, chunk: bytes) -> list[Message]:
         codec = self._codec
         messages = codec.feed(chunk)
         self.rest = codec.rest
-        if now is None:
-            now = self._clock.now()
+        now = self._clock.now()
         if codec.frames:
             codec.frames = 0
             self.life = now
