@@ -4,7 +4,6 @@ import contextlib
 import os
 import random
 import resource
-import selectors
 import socket
 import ssl
 import threading
@@ -668,28 +667,18 @@ def test_a_queue_of_futures_is_settled_by_the_end() -> None:
     assert reader_threads() == []
 
 
-class Broken:
-    """A selector that fails once it is asked."""
-
-    def __init__(self, inner: selectors.BaseSelector, failure: BaseException) -> None:
-        self._inner = inner
-        self._failure = failure
-
-    def select(self, timeout: float | None = None) -> Any:
-        raise self._failure
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-
 def test_a_reader_that_fails_leaves_its_connections_idle_and_starts_anew(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They stayed open, read by nobody, for ever."""
     with Peers(serve_ws) as server, Pool(readers=1, ping_interval=None, proxy=None) as pool:
         conns = [pool.add_connection(server.url()).wait_open(PATIENCE) for _ in range(3)]
         reader = pool._readers._readers[0]  # type: ignore[union-attr]  # noqa: SLF001
-        reader._selector = Broken(reader._selector, MemoryError("none left"))  # noqa: SLF001
+
+        def fail(*_: object) -> Any:
+            raise MemoryError("none left")
+
+        monkeypatch.setattr(reader._selector, "select", fail)  # noqa: SLF001
         conns[0].send("wake")
         eventually(lambda: {conn.state for conn in conns} == {connman.State.IDLE})
         assert "none left" in str(conns[1].last_error)
