@@ -1,1 +1,1 @@
-"""How fast connman is beside its peers: `scripts/bench` runs this, DESIGN's section on speed says what is to be reached."""
+"""How fast connman is beside its peers: `scripts/bench` runs this, bench/rows.py says what is to be reached."""

@@ -150,7 +150,7 @@ def judge(target: Target, outcomes: Outcomes, floor: str | None = None) -> Verdi
     figure = ratio(*taking_part) if target.against else taking_part[0].median
     missing = next((outcome.missing for outcome in taking_part if outcome.missing), None)
     if missing:
-        return Verdict(target, None, None, f"not there yet: {missing}")
+        return Verdict(target, None, None, f"not measured: {missing}")
     broken = [outcome.error or "; ".join(outcome.faults) for outcome in taking_part]
     if any(broken) or figure is None:
         return Verdict(target, figure, False, "SHORT: " + "; ".join(filter(None, broken)))
@@ -165,5 +165,5 @@ def verdicts(row: Row, outcomes: Outcomes) -> list[Verdict]:
 
 
 def exit_status(judged: Sequence[Verdict]) -> int:
-    """Return 1 when a target was missed. What is not there yet, and was said to be so, misses none."""
+    """Return 1 when a target was missed. What could not be measured, and was said to be so, misses none."""
     return int(any(verdict.is_met is False for verdict in judged))

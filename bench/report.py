@@ -39,7 +39,7 @@ def lines(row: Row, outcomes: Outcomes) -> Iterator[str]:
 def client_line(label: str, outcome: Outcome, times: float | None) -> str:
     """Print the median, the spread and what the first client of the row is to this one."""
     if outcome.missing:
-        return f"{label:{WIDTH}} not there yet: {outcome.missing}"
+        return f"{label:{WIDTH}} not measured: {outcome.missing}"
     if outcome.error or outcome.spread is None:
         return f"{label:{WIDTH}} failed: {outcome.error}"
     low, high = map(number, outcome.spread)
@@ -66,7 +66,7 @@ def summary(judged: list[tuple[Row, Verdict]]) -> str:
     """Say in a few lines how many targets were reached, and which were not."""
     met = sum(verdict.is_met is True for _, verdict in judged)
     text = [f"{met} of {len(judged)} targets reached"]
-    for word, wanted in (("short", False), ("not there yet", None)):
+    for word, wanted in (("short", False), ("not measured", None)):
         names = [f"{row.name} ({v.target.what} {v.target.limit})" for row, v in judged if v.is_met is wanted]
         text += [f"{word}: {', '.join(names)}"] if names else []
     return "\n".join(text)

@@ -1,4 +1,4 @@
-"""What is measured and what is to be reached: the rows of DESIGN's section on speed, and the curves around them."""
+"""What is measured, what is to be reached, and the curves around it."""
 
 from __future__ import annotations
 

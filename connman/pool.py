@@ -39,7 +39,9 @@ class Pool:
     one, which is started as well; only when a callback ended it, the next use does that, lest the two take turns without
     a pause. What `add_connection` made is not replaced. ``defaults``: options and callbacks of every connection.
     ``readers``: how many threads read all of them, for pools of hundreds; None for a thread for each connection. The
-    callbacks of connections that share a thread wait for each other: none of them may block.
+    callbacks of connections that share a thread wait for each other: none of them may block, as `send` does when its peer
+    does not read, unless with ``dispatch="thread"``; and none can wait for a connection of its thread (WouldDeadlock).
+    ``handshake`` and ``headers`` are called on the threads that dial, several at once.
 
     Raises: InvalidOption; InvalidTarget; TypeError for an unknown option.
     Threads: every method from any thread.

@@ -73,7 +73,7 @@ def test_what_gave_no_figure_is_not_met() -> None:
 
 def test_what_is_not_there_yet_is_said_and_misses_nothing() -> None:
     verdict = judge(Target("a", at_most=1), {"a": outcome(missing="Pool(readers=1)")})
-    assert (verdict.is_met, verdict.word) == (None, "not there yet: Pool(readers=1)")
+    assert (verdict.is_met, verdict.word) == (None, "not measured: Pool(readers=1)")
     assert exit_status([verdict]) == 0
 
 
@@ -253,7 +253,7 @@ def test_a_summary_names_what_is_short_and_what_is_missing() -> None:
     missing = {"mine": outcome(missing="it"), "theirs": outcome(1)}
     judged = [(a_row(), verdict) for outcomes in (short, missing) for verdict in verdicts(a_row(), outcomes)]
     assert report.summary(judged) == (
-        "0 of 2 targets reached\nshort: row (mine / theirs ≥ 2x)\nnot there yet: row (mine / theirs ≥ 2x)"
+        "0 of 2 targets reached\nshort: row (mine / theirs ≥ 2x)\nnot measured: row (mine / theirs ≥ 2x)"
     )
 
 
@@ -308,6 +308,6 @@ def test_one_row_runs() -> None:
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     lines = run.stdout.splitlines()
     assert lines[0].startswith("echo-together: "), run.stderr
-    assert not [line for line in lines if "failed" in line or "not there yet" in line]
+    assert not [line for line in lines if "failed" in line or "not measured" in line]
     # Whether it is fast enough here and now is not what is tested: only that the status says what the table says.
     assert run.returncode == int("SHORT" in run.stdout)
