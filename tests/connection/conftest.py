@@ -19,11 +19,16 @@ LIFE = {
     "test_life",
     "test_reader",
 }
+# With both kinds also where the slow tests are left out.
+QUICK = {"test_callbacks", "test_connection", "test_reader"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if metafunc.module.__name__.rpartition(".")[2] in LIFE:
-        metafunc.parametrize("each_reader_kind", ["thread", "shared"], indirect=True)
+    name = metafunc.module.__name__.rpartition(".")[2]
+    if name in LIFE:
+        marks = () if name in QUICK else pytest.mark.slow
+        kinds = ["thread", pytest.param("shared", marks=marks)]
+        metafunc.parametrize("each_reader_kind", kinds, indirect=True)
 
 
 @pytest.fixture(autouse=True)

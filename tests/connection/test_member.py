@@ -97,7 +97,7 @@ def test_an_end_comes_through_to_a_connection_that_is_paused(end: str) -> None:
         peer = fill(rig)
         if end == "disconnect":
             rig.conn.disconnect()
-            assert peer.is_closed
+            eventually(lambda: peer.is_closed)
         elif end == "drop":  # only seen when reading goes on
             peer.drop()
             eventually(lambda: rig.told.resets or take(rig.conn))
@@ -124,6 +124,7 @@ def test_a_callback_thread_that_is_behind_pauses_reading() -> None:
         assert heard == [str(number) for number in range(100_000)]
 
 
+@pytest.mark.slow
 def test_a_new_attempt_waits_until_the_callback_thread_has_caught_up() -> None:
     """Resets are told as well: attempts that fail at once must not fill the memory behind a callback that blocks."""
     gate = threading.Event()
@@ -139,6 +140,7 @@ def test_a_new_attempt_waits_until_the_callback_thread_has_caught_up() -> None:
         eventually(lambda: rig.clock.advance(1) or len(rig.dialer.dials) > held)
 
 
+@pytest.mark.slow
 def test_disconnect_reaches_one_that_is_held_before_an_attempt() -> None:
     gate = threading.Event()
     with Rig(forever(REFUSED), dispatch="thread", wait=lambda _: 0.0) as rig:

@@ -251,6 +251,7 @@ def test_a_peer_that_does_not_read_our_sends_holds_nobody_up(server: WebSocketPr
     assert conn.recv(PATIENCE) == "still"
 
 
+@pytest.mark.slow
 def test_a_callback_that_blocks_makes_no_dead_peers_of_the_others(server: WebSocketProcess) -> None:
     resets: list[connman.Reset] = []
     heard = Heard()
@@ -301,9 +302,10 @@ def test_a_look_at_the_end_of_a_long_round_finds_nobody_dead() -> None:
     """Peers were judged while what they had sent lay unread behind a callback, or just before it was read."""
     clock = Leaping()
     resets: list[connman.Reset] = []
-    has_leapt = threading.Event()
+    inside, has_leapt = threading.Event(), threading.Event()
 
     def on_data(*_: object) -> None:
+        inside.set()
         # What the other peer has to say is there, and nobody has read it.
         eventually(other_pipe.is_readable)
         clock.offset += 1.5 * (INTERVAL + TIMEOUT)
@@ -318,12 +320,14 @@ def test_a_look_at_the_end_of_a_long_round_finds_nobody_dead() -> None:
         other_pipe = other._life.transport  # noqa: SLF001
         assert other_pipe is not None
         blocking.send("go")
+        assert inside.wait(PATIENCE)
         other.send("x")
-        has_leapt.wait(PATIENCE)
+        assert has_leapt.wait(PATIENCE)
         assert other.recv(PATIENCE) == "x"
         assert resets == []
 
 
+@pytest.mark.slow
 def test_members_may_come_while_a_long_round_is_forgiven(server: WebSocketProcess) -> None:
     """The set of them grew while the thread walked it, which ended the thread, and with it every connection."""
     entered, leave = threading.Event(), threading.Event()

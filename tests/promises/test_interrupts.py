@@ -113,6 +113,7 @@ def ending(conn: Connection) -> Callable[[], object]:
 SHARED = pytest.mark.parametrize("is_shared", [False, True], ids=["own reader", "shared reader"])
 
 
+@pytest.mark.slow
 @SHARED
 @pytest.mark.parametrize("prepare", [sending, receiving, hurrying, ending])
 def test_a_connection_ends_after_an_interrupt_at_any_point_of_a_call(

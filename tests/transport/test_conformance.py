@@ -368,7 +368,13 @@ SUBJECTS = {
 }
 
 
-@pytest.fixture(params=SUBJECTS)
+# TLS below and compression above it: what each of them does alone is tested with the quick ones.
+SLOW = {"wss deflate"}
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SUBJECTS]
+)
 def subject(request: pytest.FixtureRequest) -> Subject:
     return SUBJECTS[request.param]
 

@@ -396,6 +396,7 @@ def bomb(size: int) -> bytes:
     return data + deflater.flush(zlib.Z_SYNC_FLUSH)[:-4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [PACKED_BINARY, PACKED_TEXT])
 @pytest.mark.parametrize("pieces", [1, 50])
 def test_a_bomb_is_refused_while_it_is_inflated(first: int, pieces: int) -> None:
@@ -429,6 +430,7 @@ def test_a_frame_that_hardly_shrinks_is_not_kept_before_it_is_inflated() -> None
     assert codec.end is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [frame(0), frame(0, b"\x00\x00\x00\xff\xff"), frame(PING, b"x")])
 def test_an_endless_message_holds_no_more_than_its_limit(attack: bytes) -> None:
     codec = make(100_000)
@@ -475,6 +477,7 @@ def test_64_mib_are_taken_out_of_their_chunks_once(number: int, size: int) -> No
     assert copied_from(make(64 * MIB), data, size) < 1.01 * len(data)  # heads are looked at first
 
 
+@pytest.mark.slow
 def test_what_is_left_of_a_chunk_is_copied_once_for_each_mebibyte_that_comes_out() -> None:
     """Which is at least what inflating it cost, since a chunk has 256 KiB."""
     chunk = frame(PACKED_BINARY, bomb(MIB)) * 200

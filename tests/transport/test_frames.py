@@ -373,6 +373,7 @@ def test_100_000_fragments_make_one_message() -> None:
     assert codec.frames == 100_002
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [frame(0), frame(0, b"ab"), frame(PING, b"x")])
 def test_an_endless_message_holds_no_more_than_its_limit(attack: bytes) -> None:
     codec = FrameCodec(100_000)

@@ -294,6 +294,7 @@ def test_any_split_of_any_stream_gives_what_their_parser_gives(
     assert_same(FrameCodec(limit), cut(data, places), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [TEXT, BINARY, 1, 0x80, PING, CLOSE])
 @pytest.mark.parametrize("size", [0, 1, 2, 124, 125, 126, 127, 300, 65535, 65536, 65537])
 def test_every_length_in_every_form(first: int, size: int) -> None:
