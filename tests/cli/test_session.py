@@ -143,6 +143,7 @@ def test_all_input_is_sent_before_it_ends(shared: WebSocketProcess) -> None:
     eventually(lambda: shared.stats()["messages"] == before + 1000)
 
 
+@pytest.mark.slow
 def test_it_waits_for_the_number_of_answers_that_was_asked_for() -> None:
     def answer_late(frames: Frames) -> None:
         question = next(iter(frames))
@@ -158,6 +159,7 @@ def test_it_waits_for_the_number_of_answers_that_was_asked_for() -> None:
     assert (done.code, done.out) == (0, "question\n")
 
 
+@pytest.mark.slow
 def test_a_stream_goes_on_while_messages_come(shared: WebSocketProcess) -> None:
     done = run("connect", "--once", "--eof-wait", "1", shared.url("/feed?interval=0.01&count=150"), text="")
     assert done.out.splitlines() == [str(number) for number in range(1, 151)]
@@ -266,6 +268,7 @@ def test_once_fails_when_the_peer_leaves_in_order_but_not_all_was_sent() -> None
         assert "the peer: closed with code 1000; received 0, sent 1, not sent 1" in program.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/http?status=404", "/close?code=4001", "/http?status=401"])
 def test_a_fatal_end_is_the_end_also_without_once(shared: WebSocketProcess, path: str) -> None:
     with started("connect", shared.url(path)) as program:
@@ -289,6 +292,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_connection_that_cannot_even_begin_is_a_failure() -> None:
     words = [sys.executable, "-c", NO_READER, "connect", "ws://127.0.0.1:1/"]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False)

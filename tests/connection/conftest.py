@@ -20,7 +20,7 @@ LIFE = {
     "test_reader",
 }
 # With both kinds also where the slow tests are left out.
-QUICK = {"test_callbacks", "test_connection", "test_reader"}
+QUICK = {"test_callbacks"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -274,6 +274,7 @@ class Subject:
         assert not is_open
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("restless")
 def test_all_at_once(seed: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("CRITICAL")  # thousands of changes are not worth a line each in a report

@@ -47,6 +47,7 @@ def echo(ws: ServerConnection) -> None:
         ws.send(message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 @pytest.mark.parametrize(
     "parameters", [{}, {"server_max_window_bits": 10, "client_max_window_bits": 9}, {"client_no_context_takeover": True}]

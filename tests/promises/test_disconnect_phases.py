@@ -24,6 +24,7 @@ CLOSE_TIMEOUT = 0.3
 NO_MORE = 3.0  # seconds without a further connection
 
 DISPATCHES = ["reader", "thread", "shared"]
+EACH_DISPATCH = ["reader", "thread", pytest.param("shared", marks=pytest.mark.slow)]
 
 
 @dataclass
@@ -357,7 +358,7 @@ def what_came_after(case: Case) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("dispatch", DISPATCHES)
+@pytest.mark.parametrize("dispatch", EACH_DISPATCH)
 @pytest.mark.parametrize("phase", PHASES)
 def test_disconnect_returns_soon_in_any_phase(phase: str, dispatch: str) -> None:
     with PHASES[phase](maker(dispatch)) as case:

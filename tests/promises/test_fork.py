@@ -119,6 +119,7 @@ def test_a_pool_on_a_shared_reader_is_idle_in_the_child_and_goes_on_in_the_paren
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("use", "code"), [("used", 7), ("unused", 0)])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_shared_reader_that_forks_in_a_callback_reads_on_in_the_parent_only(

@@ -17,8 +17,10 @@ from tests.promises.peers import PATIENCE, Peers, accept, by_dispatch, connectio
 from tests.servers import WebSocketProcess, ws_server
 from tests.waiting import eventually
 
-DISPATCHES = ["reader", "shared", pytest.param("thread", marks=pytest.mark.slow)]
-SHARED = pytest.mark.parametrize("is_shared", [False, True], ids=["own reader", "shared reader"])
+DISPATCHES = ["reader", *(pytest.param(name, marks=pytest.mark.slow) for name in ("shared", "thread"))]
+SHARED = pytest.mark.parametrize(
+    "is_shared", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["own reader", "shared reader"]
+)
 INTERVAL = TIMEOUT = 0.3
 NOTICED = INTERVAL + TIMEOUT + 1.0
 KEEPALIVE = {"ping_interval": INTERVAL, "ping_timeout": TIMEOUT, "proxy": None}
@@ -143,6 +145,7 @@ def test_a_peer_that_stops_in_the_middle_is_noticed(shape: str, is_shared: bool)
         conn.disconnect()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dispatch", DISPATCHES)
 def test_a_callback_that_blocks_is_no_dead_peer(server: WebSocketProcess, dispatch: str) -> None:
     losses = Losses()

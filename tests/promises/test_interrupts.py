@@ -110,7 +110,9 @@ def ending(conn: Connection) -> Callable[[], object]:
     return lambda: conn.end_soon(1000)
 
 
-SHARED = pytest.mark.parametrize("is_shared", [False, True], ids=["own reader", "shared reader"])
+SHARED = pytest.mark.parametrize(
+    "is_shared", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["own reader", "shared reader"]
+)
 
 
 @pytest.mark.slow

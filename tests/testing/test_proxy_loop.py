@@ -106,6 +106,7 @@ def meddle(proxy: FaultProxy, chance: random.Random) -> None:
             is_echoed(sock)
 
 
+@pytest.mark.slow
 def test_faults_from_many_threads_at_once(proxy: FaultProxy, seed: int) -> None:
     """Links come and go while four threads switch every fault: afterwards the proxy works and nothing is left."""
     meddlers = [

@@ -368,8 +368,8 @@ SUBJECTS = {
 }
 
 
-# TLS below and compression above it: what each of them does alone is tested with the quick ones.
-SLOW = {"wss deflate"}
+# Compression has tests of its own among the quick ones.
+SLOW = {"ws deflate", "wss deflate"}
 
 
 @pytest.fixture(

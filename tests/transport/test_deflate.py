@@ -470,6 +470,7 @@ def test_work_grows_with_what_comes_and_with_what_it_becomes() -> None:
         assert calls_for(make_stream(2 * number)) < 2.2 * calls_for(make_stream(number))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 1000])
 @pytest.mark.parametrize("size", [4096, 262144])
 def test_64_mib_are_taken_out_of_their_chunks_once(number: int, size: int) -> None:

@@ -360,6 +360,7 @@ def test_a_frame_of_64_mib_in_small_chunks_is_copied_a_fixed_number_of_times() -
     assert peak < 2.3 * 64 * MIB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 1000])
 @pytest.mark.parametrize("size", [4096, 262144])
 def test_64_mib_are_taken_out_of_their_chunks_once(number: int, size: int) -> None:

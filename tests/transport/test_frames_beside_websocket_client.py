@@ -311,6 +311,7 @@ def test_every_length_in_every_form(first: int, size: int) -> None:
             assert_same(FrameCodec(limit), [data], strict_events([data], limit))
 
 
+@pytest.mark.slow
 @given(SHORT, PLACES)
 @settings(max_examples=200, deadline=None)
 def test_what_is_not_compressed_is_read_the_same_where_compression_was_agreed_on(

@@ -501,6 +501,7 @@ def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return server_context, context
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_secure", [False, True])
 @pytest.mark.parametrize(
     "parameters",
