@@ -12,6 +12,8 @@ from connman.transport.base import Transport
 
 # A tick that comes this much later than it was due tells that this process, or the machine, was stopped meanwhile.
 _LATE = 1.0
+# No peer is looked after more often than this, however short its timeout.
+_SOON = 0.01
 
 
 class Keepalive:
@@ -54,7 +56,7 @@ class Keepalive:
 
         Raises: RuntimeError when no timer thread can be started (the interpreter is ending).
         """
-        self._schedule()
+        self._schedule(self._interval)
 
     def stop(self) -> None:
         """End; a tick that is running may still finish. Idempotent."""
@@ -65,11 +67,11 @@ class Keepalive:
         if timer is not None:
             timer.cancel()
 
-    def _schedule(self) -> None:
+    def _schedule(self, patience: float) -> None:
+        """Have the next tick come when it is due; ``patience``: seconds to leave a peer that is overdue, but not seen."""
         now = self._clock.now()
         dead_at = self._dead_at()
-        # Overdue, but nobody has looked: again soon.
-        look_at = dead_at if dead_at > now else now + self._timeout / 20
+        look_at = dead_at if dead_at > now else now + patience
         self._due = max(now, min(self._next_ping, look_at))
         with self._lock:
             # Looked at and set under one lock: a stop() in between would leave a timer that nobody cancels.
@@ -89,10 +91,12 @@ class Keepalive:
             self._probed_at = self._next_ping = now
         # Neither abort() nor ping() ever blocks: the thread this runs on serves every connection of the process.
         # In this order: what is seen moves the end further away.
-        if now >= self._dead_at() and self._seen_until() >= self._dead_at():
+        seen = self._seen_until()
+        if now >= self._dead_at() and seen >= self._dead_at():
             self._transport.abort(PingTimeout(f"no sign of life for {now - self._transport.life:.1f} s"))
             return
         if now >= self._next_ping:
             self._next_ping = now + self._interval
             self._transport.ping()
-        self._schedule()
+        # Where nobody looks, whoever looks again is life by itself; a busy thread is behind by a round or two.
+        self._schedule(self._interval if seen == -math.inf else max(_SOON, self._timeout / 20))

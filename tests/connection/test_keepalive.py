@@ -1,12 +1,14 @@
 """Pings on a fake clock: when they go out, what counts as life, and what does not make a peer dead."""
 
+import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from connman import Connection
+from connman.clock import Timer
 from connman.connection.keepalive import Keepalive
 from connman.errors import ConnmanError, PingTimeout
 from connman.testing import FakeClock
@@ -268,3 +270,24 @@ def test_no_interval_no_pings() -> None:
         rig.clock.advance(1e6)
         assert lives(rig)
         rig.conn.disconnect(timeout=0)
+
+
+@pytest.mark.parametrize(("seen", "ticks"), [(-math.inf, 60), (0.0, 400)])
+def test_one_that_is_overdue_and_not_seen_is_not_looked_after_without_a_pause(
+    seen: float, ticks: int
+) -> None:
+    class Counting(FakeClock):
+        count = 0
+
+        def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+            self.count += 1
+            return super().call_later(delay, callback)
+
+    clock = Counting()
+    line = Line(clock)
+    keepalive = Keepalive(line, clock, 0.1, 0.001, seen_until=lambda: seen)  # type: ignore[arg-type]
+    keepalive.start()
+    clock.advance(3.0)
+    keepalive.stop()
+    assert line.error is None
+    assert clock.count <= ticks
