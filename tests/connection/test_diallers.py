@@ -316,3 +316,23 @@ def test_a_child_that_returns_from_a_dial_dials_no_more() -> None:
     assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
     assert os.getpid() == parent
     assert in_child == []
+
+
+def test_an_abort_while_it_is_submitted_is_not_lost() -> None:
+    """Between its registration and its queue it found nothing to take out: the dead dial waited for a dialler."""
+
+    class Aborted(Dial):
+        def add_abortable(self, wake: Callable[[], None]) -> None:
+            super().add_abortable(wake)
+            self.abort(NotConnected("ended just now"))
+
+    diallers, worked, given_up = Diallers("aborted"), [], []
+    hanging = Hanging(diallers)
+    for number in range(FEW):
+        hanging.submit(number)
+    dial = Aborted(None, Options(), SystemClock(), name="aborted")
+    diallers.submit(dial, lambda: worked.append(1), given_up.append)
+    assert [str(error) for error in given_up] == ["ended just now"]
+    hanging.gate.set()
+    assert diallers.wait_gone(PATIENCE)
+    assert worked == []

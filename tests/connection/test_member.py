@@ -440,3 +440,23 @@ def test_a_failure_of_the_failure_ends_that_connection_only(caplog: pytest.LogCa
         good_peer.send("still here")
         assert good_peer.recv() == "still here"
         bad.disconnect()
+
+
+def test_reads_that_many_ask_for_are_posted_once() -> None:
+    """Each put of the peer posted one, and each that was run another: one connection was read more often in each round."""
+    inside, leave = threading.Event(), threading.Event()
+    with Pool(readers=1, ping_interval=None) as pool:
+        dialer = ScriptedDialer([OPEN])
+        pool.add_connection(dialer, on_data=lambda *_: None).wait_open(PATIENCE)
+        blocking = pool.add_connection(
+            ScriptedDialer([lambda peer: peer.send("go"), HANG]),
+            on_data=lambda *_: (inside.set(), leave.wait(PATIENCE)),
+        )
+        blocking.connect()
+        assert inside.wait(PATIENCE)
+        peer = dialer.next_peer()
+        for _ in range(50):
+            peer.send("x")
+        (reader,) = pool._readers._readers  # type: ignore[union-attr]  # noqa: SLF001
+        assert len(reader._jobs) <= 4  # noqa: SLF001
+        leave.set()
