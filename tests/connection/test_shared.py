@@ -689,3 +689,19 @@ def test_a_reader_that_fails_leaves_its_connections_idle_and_starts_anew(
         for conn in conns:
             conn.wait_open(PATIENCE)
     assert "a shared reader failed" in caplog.text
+
+
+def test_what_is_seen_moves_on_from_round_to_round_however_busy() -> None:
+    """A dead peer was never noticed while another connection kept every round of their thread long."""
+    seen: list[float] = []
+    with Peers(serve_ws) as server, Pool(readers=1, ping_interval=None, proxy=None) as pool:
+        (reader,) = pool._readers._readers  # type: ignore[union-attr]  # noqa: SLF001
+
+        def on_data(conn: Connection, _: object) -> None:
+            seen.append(reader.seen_until(conn._life.transport))  # type: ignore[arg-type]  # noqa: SLF001
+
+        busy = pool.add_connection(server.url(), on_data=on_data).wait_open(PATIENCE)
+        for count in (1, 2, 3):
+            busy.send("x")
+            eventually(lambda count=count: len(seen) == count)
+    assert seen[0] < seen[1] < seen[2]
