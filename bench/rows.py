@@ -20,6 +20,7 @@ SIMPLE = "simple-websocket"
 PICOWS, PICOWS_UVLOOP = "picows", "picows, uvloop"
 PICOWS_TYPED = "picows, asks for msg_type"
 RAW, EMPTY = "floor: recv() alone", "floor: callback alone"
+CUTTING = "floor: recv(), cut out, decode, call"
 RAW_SOCKET = "floor: socket alone"
 RAW_SELECTOR = "floor: selector and recv()"
 SEND_MANY = "connman send_many"
@@ -40,12 +41,13 @@ MODULES = {
     PICOWS_TYPED: "picows_loop",
     RAW: "floor",
     EMPTY: "floor",
+    CUTTING: "floor",
     RAW_SOCKET: "floor",
     RAW_SELECTOR: "floor",
     SEND_MANY: "connman_threads",
     IN_CALLBACK: "connman_threads",
 }
-JOBS = {EMPTY: "callbacks", SEND_MANY: "send_many", IN_CALLBACK: "echo_callback"}
+JOBS = {EMPTY: "callbacks", CUTTING: "cut", SEND_MANY: "send_many", IN_CALLBACK: "echo_callback"}
 """Where a label means another job than its row."""
 OPTIONS = {
     PICOWS_UVLOOP: {"uvloop": 1},
@@ -61,6 +63,7 @@ PACES = {
     PICOWS_TYPED: 40,
     RAW: 400,
     EMPTY: 160,
+    CUTTING: 40,
     WEBSOCKETS: 2,
     SEND_MANY: 8,
 }
@@ -70,13 +73,13 @@ STEP = 128
 """Counts are multiples of it, so that 64 threads and whole batches share them out evenly."""
 RECEIVERS = (
     *(CONNMAN, PICOWS, PICOWS_UVLOOP, PICOWS_TYPED, CLIENT, CLIENT_UNCHECKED),
-    *(APP, APP_UNCHECKED, SIMPLE, WEBSOCKETS, RAW, EMPTY),
+    *(APP, APP_UNCHECKED, SIMPLE, WEBSOCKETS, RAW, EMPTY, CUTTING),
 )
 ECHOERS = (
     *(CONNMAN, IN_CALLBACK, CLIENT, CLIENT_UNCHECKED, WEBSOCKETS, SIMPLE),
     *(PICOWS, PICOWS_UVLOOP, RAW_SOCKET),
 )
-CURVE_RECEIVERS = tuple(label for label in RECEIVERS if label != PICOWS_TYPED)
+CURVE_RECEIVERS = tuple(label for label in RECEIVERS if label not in (PICOWS_TYPED, CUTTING))
 QUICK_RECEIVERS = tuple(label for label in RECEIVERS if label not in (CLIENT, APP, EMPTY))
 SIZES = (0, 32, 256, 1024, 8192, 65536, 1 << 20)
 CROWDS = (1, 10, 100, 1000, 5000)
@@ -161,9 +164,8 @@ def receive_row(scale: Scale, name: str, size: int, times: float) -> Row:
         Target(CONNMAN, PICOWS_TYPED, at_least=1.0),
     )
     title = f"receive text of {size} B through connect(on_data=…)"
-    return Row(
-        name, title, "messages/s", receiving(scale, labels, size), targets, scale.rounds, placement="apart"
-    )
+    tasks, rounds = receiving(scale, labels, size), scale.rounds
+    return Row(name, title, "messages/s", tasks, targets, rounds, placement="apart", floor=CUTTING)
 
 
 def send_row(scale: Scale) -> Row:

@@ -101,17 +101,8 @@ class BoundedQueue(Generic[_T]):
         Threads: any.
         """
         with self._lock:
-            error: Exception | None = None
-
-            def is_ready() -> bool:
-                nonlocal error
-                error = None if self._items else why_no_more()
-                return bool(self._items) or error is not None
-
-            if not deadline.wait_for(self._not_empty.condition, is_ready):
-                raise WaitTimeout("no message in time")
-            if error is not None:
-                raise error
+            if not self._items:
+                self._wait_for_item(deadline, why_no_more)
             assert self._items is not None
             had_room = self.has_room
             item = self._items.popleft()
@@ -123,6 +114,15 @@ class BoundedQueue(Generic[_T]):
         if self._on_room is not None:
             self._on_room()
         return item
+
+    def _wait_for_item(self, deadline: Deadline, why_no_more: Callable[[], Exception | None]) -> None:
+        while not self._items:
+            error = why_no_more()
+            if error is not None:
+                raise error
+            if deadline.expired:
+                raise WaitTimeout("no message in time")
+            self._clock.wait(self._not_empty.condition, deadline.remaining())
 
     def wake(self) -> None:
         """Have everyone who waits look again.

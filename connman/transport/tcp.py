@@ -17,6 +17,9 @@ from connman.transport.stream import Codec, Stream
 from connman.transport.tls import TlsStream, start_tls
 
 _CHUNK = 65536
+# For a thread of its own that has found a whole chunk: half the system calls, and half the frames that a chunk cuts.
+# Measured: 1.2 times the messages of 1 KiB that 64 KiB give; 256 KiB give no more.
+_MUCH = 131072
 # While little comes. A thread that waits in recv() holds the memory for all it may get, and what is freed from
 # between such pieces stays in holes: 64 KiB for each idle connection cost 9 KiB.
 _LITTLE = 256
@@ -105,7 +108,8 @@ class TcpStream:
             if self._guard.is_shut:
                 return b""
             raise
-        self._size = _LITTLE if len(chunk) < _LITTLE else _CHUNK
+        size = len(chunk)
+        self._size = _LITTLE if size < _LITTLE else _MUCH if size >= _CHUNK else _CHUNK
         return chunk
 
     def recv_some(self) -> bytes | None:
