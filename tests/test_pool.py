@@ -31,6 +31,7 @@ from connman.testing import FakeClock, ScriptedDialer
 from connman.testing.dialer import Outcome
 from connman.transport.base import Dial, Transport
 from tests.loopback import in_thread
+from tests.overridden import override
 from tests.waiting import eventually
 
 PATIENCE = 10.0
@@ -661,7 +662,7 @@ class Breaking:
         def send(*_: object) -> None:
             raise ConnectionLost("broken pipe")
 
-        transport.send = send  # type: ignore[method-assign]
+        override(transport, send=send)
         return transport
 
 

@@ -54,6 +54,8 @@ class Backoff:
     Threads: one at a time, the connection's reader.
     """
 
+    __slots__ = ("_began", "_clock", "_name", "_options", "_refusals", "_state")
+
     def __init__(self, options: Options, clock: Clock, name: str = "") -> None:
         self._options = options
         self._name = name

@@ -34,6 +34,8 @@ class Callbacks:
     Threads: one at a time, whichever runs the dispatch.
     """
 
+    __slots__ = ("_inbox", "_is_open_told", "_life", "_on_data", "_on_reset", "errors", "on_open", "received")
+
     def __init__(
         self, life: Life, inbox: BoundedQueue[Message], on_open: OnOpen | None, on_data: OnData | None,
         on_reset: OnReset | None,

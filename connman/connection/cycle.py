@@ -47,6 +47,11 @@ class Cycle:
     Threads: one at a time, the reader's; `dial` alone may be run by a thread that the reader charged with it.
     """
 
+    __slots__ = (
+        "_backoff", "_callbacks", "_clock", "_conn", "_dialer", "_dispatcher", "_endpoint", "_handshake",
+        "_is_queued", "_keepalive", "_options", "life", "name", "takes_all",
+    )  # fmt: skip
+
     def __init__(
         self,
         conn: Connection,

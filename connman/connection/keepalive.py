@@ -29,6 +29,11 @@ class Keepalive:
     Threads: `start` and `stop` from the reader; the ticks run on the timer thread and never block.
     """
 
+    __slots__ = (
+        "_clock", "_due", "_interval", "_is_stopped", "_lock", "_next_ping", "_probed_at", "_seen_until",
+        "_timeout", "_timer", "_transport",
+    )  # fmt: skip
+
     def __init__(
         self,
         transport: Transport,

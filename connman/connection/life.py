@@ -42,6 +42,12 @@ class Life:
     Threads: any, but for `take_dial`, `opened`, `ended` and `wait_retry`, which belong to the reader thread.
     """
 
+    __slots__ = (
+        "_changed", "_clock", "_dial", "_dialler_id", "_is_hurried", "_lock", "_reader_id", "_shared",
+        "_starter", "_threads", "_wake_reader", "_watch", "closing", "counters", "generation", "has_reader",
+        "last_error", "opened_at", "state", "transport",
+    )  # fmt: skip
+
     def __init__(
         self, clock: Clock, watch: Callable[[State], None], closing: ConnectionClosed | None = None
     ) -> None:

@@ -24,6 +24,11 @@ class BoundedQueue(Generic[_T]):
     Threads: every method from any thread.
     """
 
+    __slots__ = (
+        "_clock", "_is_bounded", "_is_closed", "_items", "_lock", "_max_size", "_not_empty", "_not_full",
+        "_on_room", "_size", "_size_of",
+    )  # fmt: skip
+
     def __init__(self, clock: Clock, max_size: int, size_of: Callable[[_T], int]) -> None:
         self._clock = clock
         self._max_size = max_size

@@ -40,6 +40,8 @@ class Reader:
     Threads: `run_loop` is the body of the reader thread; one at a time for each connection.
     """
 
+    __slots__ = ("_cycle", "_life")
+
     def __init__(self, cycle: Cycle) -> None:
         self._cycle = cycle
         self._life = cycle.life

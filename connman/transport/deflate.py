@@ -39,6 +39,11 @@ class DeflateCodec(FrameCodec):
     Threads: as `FrameCodec`; `finish` one at a time.
     """
 
+    __slots__ = (
+        "_agreed", "_batch", "_deflater", "_ends", "_first", "_inflater", "_is_packed", "_packed_limit",
+        "_packs", "_remaining", "is_ordered",
+    )  # fmt: skip
+
     def __init__(self, max_message_size: int, agreed: Deflate, *, mask: bool = True) -> None:
         super().__init__(max_message_size, mask=mask)
         # zlib has no raw streams with a window of 8 bits: a server that asks for them gets nothing compressed, which

@@ -27,6 +27,11 @@ class FrameCodec:
     Threads: `feed`, `eof` and the attributes from the reader only; the encoders from any thread.
     """
 
+    __slots__ = (
+        "_close_sent", "_cut", "_cut_size", "_limit", "_mask", "_message", "_opcode", "_short", "_utf8",
+        "end", "frames", "pong", "replies", "rest",
+    )  # fmt: skip
+
     is_ordered = False
 
     def __init__(self, max_message_size: int, *, mask: bool = True) -> None:

@@ -24,6 +24,8 @@ class _StreamCodec(ABC):
     Threads: `feed`, `eof` and the attributes from the reader only; the encoders from any thread.
     """
 
+    __slots__ = ("_cut", "_limit", "end", "frames", "pong", "replies", "rest")
+
     is_ordered = False
 
     def __init__(self, max_message_size: int) -> None:
@@ -111,6 +113,8 @@ class RawCodec(_StreamCodec):
     Threads: `feed`, `eof` and the attributes from the reader only; the encoders from any thread.
     """
 
+    __slots__ = ()
+
     def encode(self, message: Data) -> bytes:
         """Return the bytes themselves; a str as UTF-8.
 
@@ -153,6 +157,8 @@ class LineCodec(_StreamCodec):
 
     Threads: `feed`, `eof` and the attributes from the reader only; the encoders from any thread.
     """
+
+    __slots__ = ("_delimiter", "_encoding", "_slack", "_strips_return")
 
     def __init__(self, max_message_size: int, framing: Lines) -> None:
         super().__init__(max_message_size)
@@ -227,6 +233,8 @@ class LengthCodec(_StreamCodec):
 
     Threads: `feed`, `eof` and the attributes from the reader only; the encoders from any thread.
     """
+
+    __slots__ = ("_byteorder", "_needed", "_size")
 
     def __init__(self, max_message_size: int, framing: LengthPrefixed) -> None:
         super().__init__(max_message_size)

@@ -39,6 +39,12 @@ class Pipe(Receiving):
     Threads: `receive` and `dispose` belong to one reader; everything else may be called from any thread.
     """
 
+    __slots__ = (
+        "_accepted", "_close_request", "_close_timer", "_control", "_is_close_queued", "_is_retrying",
+        "_lock", "_must_linger", "_send_lock", "_unsent", "bytes_out", "can_ping", "error", "messages_out",
+        "name", "on_abort", "subprotocol",
+    )  # fmt: skip
+
     def __init__(self, name: str, stream: Stream, codec: Codec, clock: Clock, leftover: bytes = b"") -> None:
         super().__init__(stream, codec, clock, leftover)
         self.name = name

@@ -17,6 +17,8 @@ class Progress:
     Threads: the reader, but for ``window``, which is set before it reads.
     """
 
+    __slots__ = ("_since", "part", "window")
+
     def __init__(self) -> None:
         self.window = math.inf
         self.part = 0

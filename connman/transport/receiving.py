@@ -19,6 +19,11 @@ class Receiving:
     Threads: the reader's.
     """
 
+    __slots__ = (
+        "_clock", "_codec", "_pid", "_ping", "_stream", "bytes_in", "life", "ping_rtt", "progress", "reading",
+        "rest",
+    )  # fmt: skip
+
     error: ConnmanError | None
 
     def __init__(self, stream: Stream, codec: Codec, clock: Clock, leftover: bytes) -> None:

@@ -28,6 +28,8 @@ class SocketGuard:
     Threads: `shutdown` from any thread; the rest from the one that owns the socket just then.
     """
 
+    __slots__ = ("__weakref__", "_is_closed", "_is_shut", "_lock", "sock")
+
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._lock = threading.Lock()

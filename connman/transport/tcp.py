@@ -85,6 +85,8 @@ class TcpStream:
     the send lock; `shutdown` from any thread.
     """
 
+    __slots__ = ("_guard", "_size", "_sock")
+
     reads_when = READABLE
 
     def __init__(self, guard: SocketGuard) -> None:

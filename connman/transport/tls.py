@@ -132,6 +132,11 @@ class TlsStream:
     the send lock; `shutdown` from any thread.
     """
 
+    __slots__ = (
+        "_guard", "_is_draining", "_is_ended", "_is_unwrapped", "_lock", "_sock", "_write_wants",
+        "reads_when",
+    )  # fmt: skip
+
     def __init__(self, guard: SocketGuard) -> None:
         assert isinstance(guard.sock, ssl.SSLSocket)
         self._guard = guard

@@ -24,6 +24,7 @@ from connman.testing import FakeClock, ScriptedDialer
 from connman.transport.base import Dial, Transport
 from tests.connection.rig import DEAF, HANG, OPEN, PATIENCE, REFUSED, Rig, forever, reader_kind, say
 from tests.loopback import in_thread
+from tests.overridden import override
 from tests.promises.peers import TEXT, Peers, frame, frames
 from tests.scripted import Guest
 from tests.waiting import eventually
@@ -357,7 +358,7 @@ class InPieces:
             transport.rest = b"more" if self._left else b""
             return [] if self._left else ["whole"], None
 
-        transport.receive_ready = in_pieces  # type: ignore[method-assign]
+        override(transport, receive_ready=in_pieces)
         return transport
 
 
@@ -409,7 +410,7 @@ def test_a_failure_of_ours_while_a_step_runs_ends_that_connection_only(
         def bug(*_: object) -> Any:
             raise MemoryError("ours")
 
-        transport.receive_ready = bug  # type: ignore[union-attr,method-assign]
+        override(transport, receive_ready=bug)
         transport.abort(ConnectionLost("look"))  # type: ignore[union-attr]
         eventually(lambda: losses)
         assert "MemoryError" in str(losses[0].error)

@@ -17,6 +17,7 @@ from connman.transport.base import Dial, Transport
 from connman.transport.memory import MemoryListener
 from tests.connection.rig import DEAF, HANG, OPEN, PATIENCE, REFUSED, Rig, forever, read_as_told, say
 from tests.loopback import in_thread, refusing_port
+from tests.overridden import override
 from tests.waiting import eventually
 
 # disconnect() in every phase
@@ -186,8 +187,7 @@ class Broken:
             def receive(_: object = None) -> list[Message]:
                 raise failure
 
-            transport.receive = receive  # type: ignore[method-assign]
-            transport.receive_ready = receive  # type: ignore[method-assign,assignment]
+            override(transport, receive=receive, receive_ready=receive)
         return transport
 
 
