@@ -30,7 +30,9 @@ from connman.transport.upgrade import (
     unchunked,
 )
 
-_CHUNK = 4096  # of the answer; more at once would leave holes in every thread's memory
+# Of the answer. More than what Python keeps small objects together for (512 bytes) would leave a hole of the system's in
+# each thread's memory: with 4096 it took 0.23 KiB of each connection.
+_CHUNK = 448
 _MOST_BODY = 65536
 _BODY_PATIENCE = 1.0  # seconds for the body of a refusal, which nobody waits for
 
