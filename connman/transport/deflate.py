@@ -191,9 +191,9 @@ class DeflateCodec(FrameCodec):
         is_more = True
         while is_more:
             if self._opcode == _TEXT:
-                # Only a check, as in `_take_fragment`; of a character that is cut at the end `_finish_message` tells.
-                self._utf8.decode(piece)
-            self._message += piece
+                # Of a character that is cut at the end `_finish_message` tells.
+                self._check_text(piece, is_last=False)
+            self._keep(piece)
             if len(self._message) > self._limit:
                 raise self._too_big()
             data = self._unread()
@@ -215,9 +215,9 @@ class DeflateCodec(FrameCodec):
         return inflater.unused_data
 
     def _finish_message(self, messages: list[Message]) -> None:
-        whole, self._message = self._message, bytearray()
+        whole, self._message = self._message, b""
         if self._opcode == _TEXT:
-            self._utf8.decode(b"", final=True)
+            self._check_text(b"", is_last=True)
             messages.append(str(whole, "utf-8"))
         else:
             messages.append(bytes(whole))

@@ -45,14 +45,15 @@ class FrameCodec:
         self._mask = mask
         # Written once by encode_close and only read by the reader, so it needs no lock.
         self._close_sent = False
+        # Buffers are made for what they hold: empty ones, and the decoder, took 0.2 KiB of each idle connection.
         # The frame that the last chunk cut: what is there of it, and how much of it is known to be needed.
-        self._cut = bytearray()
+        self._cut: bytes | bytearray = b""
         self._cut_size = 0
         # The fragmented message under way. One buffer, not a list of pieces: empty and tiny fragments then cost
         # no memory of their own, and no limit on their number is needed.
         self._opcode = 0
-        self._message = bytearray()
-        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._message: bytes | bytearray = b""
+        self._utf8: codecs.IncrementalDecoder | None = None
 
     def feed(self, chunk: bytes) -> list[Message]:
         """Take what arrived and return the messages that are now complete.
@@ -185,7 +186,7 @@ class FrameCodec:
         if pos + size <= len(chunk):
             self._take(memoryview(chunk)[pos : pos + size], messages)
             return pos + size
-        self._cut += chunk[pos:]
+        self._cut = bytearray(chunk[pos:])
         self._cut_size = size
         return len(chunk)
 
@@ -201,7 +202,7 @@ class FrameCodec:
             if pos > len(chunk):
                 return len(chunk)
             self._cut_size = self._measure(self._cut, 0)
-        frame, self._cut = self._cut, bytearray()
+        frame, self._cut = self._cut, b""
         self._take(memoryview(frame), messages)
         return pos
 
@@ -268,16 +269,26 @@ class FrameCodec:
 
     def _take_fragment(self, first: int, payload: memoryview, messages: list[Message]) -> None:
         self._opcode = self._opcode or first & _OPCODE
-        self._message += payload
+        self._keep(payload)
         is_last = bool(first & _FIN)
         if self._opcode == _TEXT:
-            # Only a check, so that invalid text ends the connection with the fragment that it is in. The pieces are
-            # thrown away: kept, small ones would take many times the memory of their bytes.
-            self._utf8.decode(payload, is_last)
+            self._check_text(payload, is_last=is_last)
         if is_last:
-            whole, self._message = self._message, bytearray()
+            whole, self._message = self._message, b""
             messages.append(str(whole, "utf-8") if self._opcode == _TEXT else bytes(whole))
             self._opcode = 0
+
+    def _keep(self, piece: bytes | memoryview) -> None:
+        if not self._message:
+            self._message = bytearray()
+        self._message += piece
+
+    def _check_text(self, piece: bytes | memoryview, *, is_last: bool) -> None:
+        # Only a check, so that invalid text ends the connection with the fragment that it is in. The pieces are
+        # thrown away: kept, small ones would take many times the memory of their bytes.
+        if self._utf8 is None:
+            self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._utf8.decode(piece, is_last)
 
     def _take_control(self, opcode: int, payload: bytes) -> None:
         if opcode == _PING:
@@ -294,8 +305,7 @@ class FrameCodec:
     def _fail(self, error: ProtocolError) -> None:
         # Without the traceback, which would hold the chunk and the messages, and this codec in a cycle.
         self.end = error.with_traceback(None)
-        self._cut = bytearray()
-        self._message = bytearray()
+        self._cut = self._message = b""
         if not self._close_sent and error.code is not None:
             self.replies.append(self._frame(_FIN | _CLOSE, error.code.to_bytes(2, "big")))
 
