@@ -44,7 +44,7 @@ class Keepalive:
         seen_until: Callable[[], float] | None = None,
     ) -> None:
         self._transport = transport
-        self._seen_until = seen_until or self._seen_by_reader
+        self._seen_until = seen_until
         transport.progress.window = timeout
         self._clock = clock
         self._interval = interval
@@ -96,7 +96,7 @@ class Keepalive:
             self._probed_at = self._next_ping = now
         # Neither abort() nor ping() ever blocks: the thread this runs on serves every connection of the process.
         # In this order: what is seen moves the end further away.
-        seen = self._seen_until()
+        seen = self._seen_by_reader() if self._seen_until is None else self._seen_until()
         if now >= self._dead_at() and seen >= self._dead_at():
             self._transport.abort(PingTimeout(f"no sign of life for {now - self._transport.life:.1f} s"))
             return
