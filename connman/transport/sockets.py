@@ -169,6 +169,14 @@ class DialSocket:
             except ssl.SSLWantWriteError:
                 self.wait(WRITABLE)
 
+    def recv_unpacked(self) -> bytes:
+        """Return what is left of the TLS record that was read last: no selector tells of it. Nothing without TLS.
+
+        Raises: OSError.
+        """
+        sock = self._guard.sock
+        return sock.recv(sock.pending()) if isinstance(sock, ssl.SSLSocket) and sock.pending() else b""
+
     def sendall(self, data: bytes) -> None:
         """Send all of ``data``.
 

@@ -178,7 +178,8 @@ class _Upgrade:
             raise UpgradeRefused(
                 answer.status, answer.joined(), body, endpoint=self._dial.name, attempts=self._dial.log
             )
-        self.leftover = reader.leftover
+        with _hiding():
+            self.leftover = reader.leftover + self._wire.recv_unpacked()
         return answer
 
     def _read_body(self, answer: Answer, begin: bytes) -> bytes:

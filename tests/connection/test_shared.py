@@ -25,6 +25,7 @@ from connman.testing import FaultProxy, ScriptedDialer
 from tests.connection.rig import HANG, OPEN, REFUSED, forever
 from tests.loopback import in_thread, read_to_the_end, refusing_port, silent
 from tests.promises.peers import PATIENCE, PING, PONG, Peers, accept, deaf_ws, frame, frames, serve_ws, within
+from tests.scripted import Guest
 from tests.servers import WebSocketProcess, ws_server
 from tests.waiting import eventually
 
@@ -208,6 +209,23 @@ def test_a_partial_tls_record_does_not_stall_the_reader(tls: Contexts, pool: Poo
         eventually(lambda: len(heard) == 1002)
         assert heard[-2:] == [b"second", b"third"]
         pool.disconnect(timeout=0.3)
+
+
+def test_what_came_in_one_record_with_the_upgrade_is_read(tls: Contexts, pool: Pool) -> None:
+    """The rest of that record is inside of OpenSSL: no selector tells of it."""
+
+    def serve(sock: socket.socket) -> None:
+        with tls[0].wrap_socket(sock, server_side=True) as secure:
+            guest = Guest(secure)
+            guest.read_request()
+            guest.send(guest.upgrade_head() + frame(b"x" * 3000) * 5)
+            read_to_the_end(secure)
+
+    with Peers(serve) as server:
+        heard = Heard()
+        pool.add_connection(server.url("wss"), ssl_context=tls[1], on_data=heard)
+        eventually(lambda: len(heard) == 5)
+        pool.disconnect(timeout=0.1)
 
 
 def test_many_records_at_once_over_wss(tmp_path: Path, pool: Pool) -> None:
