@@ -385,13 +385,13 @@ def test_the_body_of_a_refusal_may_drip_as_well() -> None:
 
 
 def test_it_is_one_deadline_over_all_of_them(slow_names: Callable[[float | None], None]) -> None:
-    """Each step takes a good part of it, and none takes too long by itself."""
-    slow_names(0.2)
+    """Each step takes a part of it, and none takes too long by itself."""
+    slow_names(0.1)
 
     def serve(sock: socket.socket) -> None:
         guest = Guest(sock)
         assert guest.read_request().startswith("CONNECT slow.invalid:80 ")
-        threading.Event().wait(0.2)
+        threading.Event().wait(0.1)
         guest.send(b"HTTP/1.1 200 OK\r\n\r\n")
         dripping()(sock)
 

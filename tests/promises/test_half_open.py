@@ -95,10 +95,16 @@ def test_a_frozen_server_process_is_noticed_over_tls(
 def test_a_frozen_peer_is_noticed_while_it_is_sent_to(server: WebSocketProcess, is_shared: bool) -> None:
     """The pings wait behind messages that nobody takes."""
     losses = Losses()
+
+    def flood() -> None:
+        # In pieces: one message that takes long to mask would not have been begun when the peer is given up.
+        while True:
+            conn.send(b"\0" * 1_000_000)
+
     with connection(is_shared, server.url("/silent"), on_reset=losses, **KEEPALIVE) as conn:
         server.stop()
         since = time.monotonic()
-        sender = in_thread(conn.send, b"\0" * 16_000_000)
+        sender = in_thread(flood)
         losses.wait_noticed(since, "SIGSTOP under a send")
         with pytest.raises(connman.errors.ConnectionLost):
             sender.result(PATIENCE)
