@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from connman.errors import ConnectionLost, ConnmanError, ProtocolError
+from connman.errors import ProtocolError
 from connman.records import Data, Message
 from connman.transport.extensions import Deflate
 from connman.transport.frames import FrameCodec, head_size
@@ -19,6 +19,8 @@ _TAIL = b"\x00\x00\xff\xff"
 _SLICE = 64 * 1024
 # How much may be inflated in one `feed`: a chunk of 256 KiB could hold messages of 256 MiB in all.
 _BATCH = 1024 * 1024
+# As how much a message or a frame counts there beside its bytes: for the time it takes.
+_EACH = 1024
 # Each end of a deflate stream within a message costs a new inflater, and takes two bytes only.
 _MOST_ENDS = 16
 
@@ -40,8 +42,8 @@ class DeflateCodec(FrameCodec):
     """
 
     __slots__ = (
-        "_agreed", "_batch", "_deflater", "_ends", "_first", "_inflater", "_is_packed", "_packed_limit",
-        "_packs", "_remaining", "is_ordered",
+        "_agreed", "_batch", "_deflater", "_ends", "_inflater", "_is_packed", "_packed_limit", "_packs",
+        "is_ordered",
     )  # fmt: skip
 
     def __init__(self, max_message_size: int, agreed: Deflate, *, mask: bool = True) -> None:
@@ -55,25 +57,13 @@ class DeflateCodec(FrameCodec):
         self._packed_limit = max_message_size + max_message_size // 8 + 1024
         # Written under the pipe's send lock only.
         self._deflater: zlib._Compress | None = None
-        # The reader's. Of a compressed message under way: what is still to come of its newest frame, and that frame's
-        # first byte.
+        # The reader's. Whether the message under way is compressed.
         self._inflater = self._new_inflater()
         self._is_packed = False
-        self._remaining = 0
-        self._first = 0
         self._ends = 0
         self._batch = 0
 
     # Reading.
-
-    def eof(self) -> ConnmanError:
-        """Return the error for the peer's end of file; see `FrameCodec`.
-
-        Threads: the reader only.
-        """
-        if self.end is None and self._remaining:
-            return ConnectionLost("the stream ended in the middle of a frame")
-        return super().eof()
 
     def _parse(self, chunk: bytes, messages: list[Message]) -> None:
         self.rest = b""
@@ -81,6 +71,7 @@ class DeflateCodec(FrameCodec):
         pos = self._resume(chunk, messages) if self._cut else 0
         while pos < len(chunk) and self.end is None and self._batch <= _BATCH:
             end = pos if self._opcode else self._whole_messages(chunk, pos, messages)
+            self._batch += _EACH
             pos = end if end > pos else self._careful(chunk, pos, messages)
         if self.end is None:
             self.rest = chunk[pos:]
@@ -118,7 +109,7 @@ class DeflateCodec(FrameCodec):
         piece = self._some(data)
         if len(piece) < _SLICE and len(piece) <= self._limit and not self._inflater.eof:
             messages.append(piece.decode() if first == _PACKED_TEXT else piece)
-            self._batch += len(piece)
+            self._batch += len(piece) + _EACH
             if self._agreed.server_no_context_takeover:
                 self._inflater = self._new_inflater()
         else:
@@ -132,10 +123,8 @@ class DeflateCodec(FrameCodec):
 
     def _measure(self, data: bytes | bytearray, pos: int) -> int:
         """Return the size of the frame at ``pos``; of a long compressed one, that of its next slice."""
-        if self._remaining:
-            return min(self._remaining, _SLICE)
         size = super()._measure(data, pos)
-        if size > _SLICE and self._is_compressed(data[pos]):
+        if not self._remaining and size > _SLICE and self._is_compressed(data[pos]):
             return min(size, head_size(data[pos + 1]) + _SLICE)
         return size
 
@@ -148,29 +137,20 @@ class DeflateCodec(FrameCodec):
             raise self._too_big()
 
     def _take(self, frame: memoryview, messages: list[Message]) -> None:
-        if self._remaining:
+        if self._remaining and self._is_packed:
             self._remaining -= len(frame)
             payload = frame
-        elif self._is_compressed(frame[0]):
-            payload = self._begin_frame(frame)
+        elif not self._remaining and self._is_compressed(frame[0]):
+            self._begin_fragment(frame)
+            self._is_packed = True
+            payload = frame[head_size(frame[1]) :]
         else:
             return super()._take(frame, messages)
         is_last = self._first & _FIN and not self._remaining
         self._absorb(self._some(bytes(payload) + _TAIL if is_last else bytes(payload)))
         if is_last:
             self._finish_message(messages)
-        if not self._remaining:
             self.frames += 1
-
-    def _begin_frame(self, frame: memoryview) -> memoryview:
-        """Note what the head of a compressed frame says and return what is there of its payload."""
-        self._first = frame[0]
-        self._opcode = self._opcode or self._first & _OPCODE
-        self._is_packed = True
-        size = head_size(frame[1])
-        length = frame[1] if size == 2 else int.from_bytes(frame[2:size], "big")
-        self._remaining = length - (len(frame) - size)
-        return frame[size:]
 
     def _some(self, data: bytes) -> bytes:
         """Return up to `_SLICE` bytes of what ``data`` inflates to.
@@ -222,7 +202,7 @@ class DeflateCodec(FrameCodec):
         else:
             messages.append(bytes(whole))
         self._batch += len(whole)
-        self._opcode = self._ends = 0
+        self._opcode = self._ends = self._fragments = 0
         self._is_packed = False
         if self._agreed.server_no_context_takeover:
             self._inflater = self._new_inflater()

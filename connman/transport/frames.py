@@ -1,23 +1,31 @@
-"""RFC 6455 frames as a client reads and writes them: bytes in, messages out, and the other way. Pure, no I/O."""
+"""RFC 6455 frames as a client reads them: bytes in, messages out. Pure, no I/O."""
 
 from __future__ import annotations
 
 import codecs
 
-from connman.errors import ConnectionClosed, ConnectionLost, ConnmanError, MessageTooBig, ProtocolError
-from connman.records import Data, Message
-from connman.transport.masking import masked, new_key, short_frame
+from connman.errors import ConnectionLost, ConnmanError, MessageTooBig, ProtocolError
+from connman.records import Message
+from connman.transport.closes import told_close
+from connman.transport.writing import FrameWriter
 
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 _FIN, _RESERVED, _OPCODE = 0x80, 0x70, 0x0F
-_MASKED, _LENGTH = 0x80, 0x7F
+_MASKED = 0x80
 _WHOLE_TEXT, _WHOLE_BINARY = _FIN | _TEXT, _FIN | _BINARY
 
 _MOST_REPLIES = 64
-_MOST_REASON = 123  # bytes of UTF-8: a control frame carries 125, two of them are the code (5.5.1)
+# So many fragments a message, and one more for every `_FRAGMENT` bytes: each takes time, and may bring nothing.
+_MOST_FRAGMENTS = 65536
+_FRAGMENT = 64
+# So many frames that are no whole message are looked at in one `feed`: a chunk may hold 65,536, and others wait.
+_AT_ONCE = 1024
+# How much of a fragment is taken at once. Kept until it is whole it would be held twice, and a check of all its text
+# would make a str of four times its bytes.
+_SLICE = 65536
 
 
-class FrameCodec:
+class FrameCodec(FrameWriter):
     """Reads what a server sends and writes what a client sends.
 
     ``mask=False``: frames go out unmasked, for both ends of the memory transport. Frames that come in are unmasked
@@ -28,13 +36,12 @@ class FrameCodec:
     """
 
     __slots__ = (
-        "_close_sent", "_cut", "_cut_size", "_limit", "_mask", "_message", "_opcode", "_short", "_utf8",
-        "end", "frames", "pong", "replies", "rest",
+        "_cut", "_cut_size", "_first", "_fragments", "_limit", "_message", "_opcode", "_remaining", "_short",
+        "_utf8", "end", "frames", "pong", "replies", "rest",
     )  # fmt: skip
 
-    is_ordered = False
-
     def __init__(self, max_message_size: int, *, mask: bool = True) -> None:
+        super().__init__(mask=mask)
         self.frames = 0
         self.rest = b""
         self.replies: list[bytes] = []
@@ -42,18 +49,18 @@ class FrameCodec:
         self.end: ConnmanError | None = None
         self._limit = max_message_size
         self._short = min(max_message_size, 125)
-        self._mask = mask
-        # Written once by encode_close and only read by the reader, so it needs no lock.
-        self._close_sent = False
         # Buffers are made for what they hold: empty ones, and the decoder, took 0.2 KiB of each idle connection.
         # The frame that the last chunk cut: what is there of it, and how much of it is known to be needed.
         self._cut: bytes | bytearray = b""
         self._cut_size = 0
-        # The fragmented message under way. One buffer, not a list of pieces: empty and tiny fragments then cost
-        # no memory of their own, and no limit on their number is needed.
+        # The fragmented message under way. One buffer, not a list of pieces: tiny ones then cost no memory of their own.
         self._opcode = 0
         self._message: bytes | bytearray = b""
         self._utf8: codecs.IncrementalDecoder | None = None
+        self._fragments = 0
+        # Of its newest fragment: the first byte, and how much of it is still to come.
+        self._first = 0
+        self._remaining = 0
 
     def feed(self, chunk: bytes) -> list[Message]:
         """Take what arrived and return the messages that are now complete.
@@ -80,62 +87,25 @@ class FrameCodec:
         """
         if self.end is not None:
             return self.end
-        if self._cut:
+        if self._cut or self._remaining:
             return ConnectionLost("the stream ended in the middle of a frame")
         if self._opcode:
             return ConnectionLost("the stream ended in the middle of a fragmented message")
         return ConnectionLost("the stream ended without a close frame")
 
-    def encode(self, message: Data) -> bytes:
-        """Return the frame for a message: str as text, anything bytes-like as binary.
-
-        Raises: ValueError for a text with lone surrogates; TypeError for what is neither str nor bytes-like.
-        Threads: any.
-        """
-        if isinstance(message, str):
-            return self._frame(_WHOLE_TEXT, message.encode())
-        if type(message) is bytes:
-            return self._frame(_WHOLE_BINARY, message)
-        # Through a memoryview, because bytes() would also take numbers and lists.
-        return self._frame(_WHOLE_BINARY, memoryview(message).tobytes())
-
-    def finish(self, frames: list[bytes]) -> list[bytes]:
-        """Return ``frames`` as they are: nothing in them depends on their order.
-
-        Threads: any; pure.
-        """
-        return frames
-
-    def encode_ping(self, payload: bytes) -> bytes:
-        """Return a ping frame.
-
-        Raises: ValueError for a payload of more than 125 bytes.
-        Threads: any.
-        """
-        if len(payload) > 125:
-            raise ValueError("a ping carries at most 125 bytes")
-        return self._frame(_FIN | _PING, payload)
-
-    def encode_close(self, code: int, reason: str) -> bytes:
-        """Return a close frame, its reason cut to 123 bytes between two characters; the peer's close is then its answer.
-
-        Raises: ValueError for a code that may not be sent (RFC 6455 7.4) or a reason with lone surrogates.
-        Threads: any.
-        """
-        if not _is_close_code(code):
-            raise ValueError(f"close code {code} may not be sent (RFC 6455 7.4)")
-        # Cutting can leave part of a character at the end, which "ignore" drops.
-        text = reason.encode()[:_MOST_REASON].decode(errors="ignore")
-        self._close_sent = True
-        return self._frame(_FIN | _CLOSE, code.to_bytes(2, "big") + text.encode())
-
     def _parse(self, chunk: bytes, messages: list[Message]) -> None:
+        self.rest = b""
         pos = self._resume(chunk, messages) if self._cut else 0
+        left = _AT_ONCE
         while pos < len(chunk) and self.end is None:
             if not self._opcode:
                 pos = self._whole_messages(chunk, pos, messages)
                 if pos == len(chunk):
                     return
+            if not left:
+                self.rest = chunk[pos:]
+                return
+            left -= 1
             pos = self._careful(chunk, pos, messages)
 
     def _whole_messages(self, chunk: bytes, pos: int, messages: list[Message]) -> int:
@@ -143,10 +113,9 @@ class FrameCodec:
 
         The hot loop. It stops at anything else, without judging it: `_careful` does.
         """
-        # Measured with texts of 32 bytes in chunks of 256 KiB, CPython 3.11, in millions a second: this loop 8.3 (6.9 on
-        # 3.12, 6.5 on 3.13, and no variant was better there); messages.append kept in a local 8.1; the
-        # head through struct 8.0; slices of a str decoded at once as latin-1 7.9; str(…, "utf-8") for .decode() 6.7;
-        # slices of a memoryview 5.5. A loop of its own for text would give 8.5.
+        # Measured with texts of 32 bytes in chunks of 256 KiB, CPython 3.11, in millions a second: this loop 8.3 (3.12 6.9,
+        # 3.13 6.5, no variant better); messages.append in a local 8.1; the head through struct 8.0; slices of a str decoded
+        # at once as latin-1 7.9; str(…, "utf-8") 6.7; slices of a memoryview 5.5. One for text alone would give 8.5.
         size = len(chunk)
         limit = self._limit
         short = self._short
@@ -207,10 +176,12 @@ class FrameCodec:
         return pos
 
     def _measure(self, data: bytes | bytearray, pos: int) -> int:
-        """Return the size of the frame at ``pos`` as far as its header is there, which is checked before.
+        """Return the size of the frame at ``pos``, or of the next piece of a long fragment, as far as it is known.
 
         Raises: ProtocolError, MessageTooBig.
         """
+        if self._remaining:
+            return min(self._remaining, _SLICE)
         available = len(data) - pos
         if available < 2:
             return 2
@@ -225,6 +196,8 @@ class FrameCodec:
                 raise ProtocolError("a frame length that is not in its shortest form, or negative", 1002)
         if data[pos] & _OPCODE < _CLOSE and len(self._message) + length > self._limit:
             self._judge_long(data[pos], length)
+        if length > _SLICE and not (data[pos] & _FIN and data[pos] & _OPCODE):
+            return head + _SLICE
         return head + length
 
     def _judge_long(self, first: int, length: int) -> None:
@@ -253,7 +226,11 @@ class FrameCodec:
             raise ProtocolError("a continuation of nothing", 1002)
 
     def _take(self, frame: memoryview, messages: list[Message]) -> None:
-        """Act on one complete frame whose header has passed `_measure`."""
+        """Act on one complete frame, or on a piece of a long fragment, of which `_measure` has seen the header."""
+        if self._remaining:
+            self._remaining -= len(frame)
+            self._take_piece(frame, messages)
+            return
         first = frame[0]
         payload = frame[head_size(frame[1]) :]
         opcode = first & _OPCODE
@@ -264,19 +241,33 @@ class FrameCodec:
         elif first == _WHOLE_BINARY:
             messages.append(bytes(payload))
         else:
-            self._take_fragment(first, payload, messages)
+            self._begin_fragment(frame)
+            self._take_piece(payload, messages)
+            return
         self.frames += 1
 
-    def _take_fragment(self, first: int, payload: memoryview, messages: list[Message]) -> None:
-        self._opcode = self._opcode or first & _OPCODE
+    def _begin_fragment(self, frame: memoryview) -> None:
+        """Note what the head of a fragment says, and how much of it is still to come."""
+        self._first = frame[0]
+        self._opcode = self._opcode or self._first & _OPCODE
+        self._fragments += 1
+        if self._fragments > _MOST_FRAGMENTS + len(self._message) // _FRAGMENT:
+            raise MessageTooBig("a message in too many fragments", 1009)
+        size = head_size(frame[1])
+        length = frame[1] if size == 2 else int.from_bytes(frame[2:size], "big")
+        self._remaining = length - (len(frame) - size)
+
+    def _take_piece(self, payload: memoryview, messages: list[Message]) -> None:
+        """Add to the message under way, which counts as a frame when it ends: until then it has to grow."""
         self._keep(payload)
-        is_last = bool(first & _FIN)
+        is_last = bool(self._first & _FIN) and not self._remaining
         if self._opcode == _TEXT:
             self._check_text(payload, is_last=is_last)
         if is_last:
             whole, self._message = self._message, b""
             messages.append(str(whole, "utf-8") if self._opcode == _TEXT else bytes(whole))
-            self._opcode = 0
+            self._opcode = self._fragments = 0
+            self.frames += 1
 
     def _keep(self, piece: bytes | memoryview) -> None:
         if not self._message:
@@ -298,7 +289,7 @@ class FrameCodec:
         elif opcode == _PONG:
             self.pong = payload
         else:
-            self.end = _closed(payload)
+            self.end = told_close(payload)
             if not self._close_sent:
                 self.replies.append(self._frame(_FIN | _CLOSE, payload[:2]))
 
@@ -309,18 +300,6 @@ class FrameCodec:
         if not self._close_sent and error.code is not None:
             self.replies.append(self._frame(_FIN | _CLOSE, error.code.to_bytes(2, "big")))
 
-    def _frame(self, first: int, payload: bytes) -> bytes:
-        length = len(payload)
-        if length < 126:
-            return short_frame(first, payload) if self._mask else bytes((first, length)) + payload
-        size, code = (2, 126) if length < 0x10000 else (8, 127)
-        bit = _MASKED if self._mask else 0
-        head = bytes((first, bit | code)) + length.to_bytes(size, "big")
-        if not bit:
-            return head + payload
-        key = new_key().to_bytes(4)
-        return b"".join((head, key, masked(payload, key)))
-
 
 def head_size(second: int) -> int:
     """Return the size of an unmasked header from its second byte.
@@ -328,22 +307,3 @@ def head_size(second: int) -> int:
     Threads: any; pure.
     """
     return 2 if second < 126 else 4 if second == 126 else 10
-
-
-def _is_close_code(code: int) -> bool:
-    # 7.4 and the IANA registry: 1004 to 1006 and 1015 never travel, 1016 to 2999 mean nothing yet.
-    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
-
-
-def _closed(payload: bytes) -> ConnectionClosed:
-    """Return what a close frame says.
-
-    Raises: ProtocolError, UnicodeDecodeError.
-    """
-    if not payload:
-        return ConnectionClosed(1005)
-    # Of a single byte, which is a violation (5.5.1), no code comes out that is valid.
-    code = int.from_bytes(payload[:2], "big")
-    if not _is_close_code(code):
-        raise ProtocolError("a close frame without a valid code", 1002)
-    return ConnectionClosed(code, payload[2:].decode())

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-# A partial frame is a sign of life while it grows by this much each ping_timeout; a drip is none.
+# A partial message is a sign of life while it grows by this much each ping_timeout; a drip is none, in however many
+# fragments.
 _ENOUGH = 1024
 
 
 class Progress:
-    """Judge what arrives: a complete frame is a sign of life, a part of one when `_ENOUGH` came within ``window``.
+    """Judge what arrives: a whole message is a sign of life, a part of one when `_ENOUGH` came within ``window``.
+
+    Control frames are whole messages here; fragments, of one that has not ended, are parts.
 
     ``window``: seconds, the keepalive's ``ping_timeout``; without a limit until a keepalive sets it.
 
@@ -22,11 +25,11 @@ class Progress:
     def __init__(self) -> None:
         self.window = math.inf
         self.part = 0
-        """Bytes since the last sign of life; whoever sees a frame complete sets it to 0."""
+        """Bytes since the last sign of life; whoever sees a message complete sets it to 0."""
         self._since = 0.0
 
     def is_life(self, size: int, now: float) -> bool:
-        """Take note of ``size`` bytes with which no frame became complete; return whether they are a sign of life.
+        """Take note of ``size`` bytes with which no message became complete; return whether they are a sign of life.
 
         Threads: the reader only.
         """

@@ -88,7 +88,7 @@ class Codec(Protocol):
     """
 
     frames: int
-    """Complete frames seen so far, control frames included: a rise is a sign of life."""
+    """Complete messages and control frames seen so far: a rise is a sign of life."""
     replies: list[bytes]
     """Frames to send because of what was fed (pongs, the answer to a close, a close for a violation)."""
     pong: bytes | None

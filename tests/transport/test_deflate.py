@@ -351,7 +351,7 @@ def test_control_frames_pass_between_the_fragments() -> None:
     assert len(codec.replies) == 1
     assert codec.feed(frame(0x80, HELLO[3:]) + frame(CLOSE, b"\x03\xe8")) == ["Hello"]
     assert isinstance(codec.end, ConnectionClosed)
-    assert codec.frames == 4
+    assert codec.frames == 3
 
 
 @pytest.mark.parametrize(
@@ -436,6 +436,23 @@ def test_an_endless_message_holds_no_more_than_its_limit(attack: bytes) -> None:
     codec = make(100_000)
     codec.feed(frame(0x41))
     assert peak_of(codec, [attack * 10_000] * 12) < 400_000
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x00\x00\x00\xff\xff"])
+def test_a_message_in_too_many_fragments_is_refused(payload: bytes) -> None:
+    codec = make(64 * MIB)
+    codec.feed(frame(0x42))
+    for _ in range(70):
+        codec.feed(frame(0, payload) * 1000)
+    assert isinstance(codec.end, MessageTooBig)
+    assert str(codec.end) == "a message in too many fragments"
+
+
+def test_the_next_message_has_as_many_fragments() -> None:
+    codec = make(64 * MIB)
+    one = frame(0x42) + frame(0) * 40_000 + frame(0x80, b"\0")
+    assert feed_all(codec, [one * 2]) == [b"", b""]
+    assert codec.frames == 2
 
 
 def calls_for(chunks: Iterable[bytes]) -> int:

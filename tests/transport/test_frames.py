@@ -368,10 +368,67 @@ def test_64_mib_are_taken_out_of_their_chunks_once(number: int, size: int) -> No
     assert copied_from(FrameCodec(64 * MIB), data, size) < 1.01 * len(data)  # heads are looked at first
 
 
-def test_100_000_fragments_make_one_message() -> None:
+def test_60_000_fragments_make_one_message() -> None:
     codec = FrameCodec(64 * MIB)
-    assert codec.feed(frame(1) + frame(0, b"x") * 100_000 + frame(0x80)) == ["x" * 100_000]
-    assert codec.frames == 100_002
+    assert feed_all(codec, [frame(1) + frame(0, b"x") * 60_000 + frame(0x80)]) == ["x" * 60_000]
+    assert codec.frames == 1  # for whoever looks for signs of life
+
+
+def test_as_many_fragments_make_one_message_as_bring_64_bytes_each() -> None:
+    codec = FrameCodec(64 * MIB)
+    [message] = feed_all(codec, [frame(2) + frame(0, bytes(64)) * 200_000 + frame(0x80)])
+    assert len(message) == 200_000 * 64
+
+
+@pytest.mark.parametrize("first", [1, 2])
+@pytest.mark.parametrize("payload", [b"", b"x"])
+def test_a_message_in_too_many_fragments_is_refused(first: int, payload: bytes) -> None:
+    """Else they cost time without an end: 4 million of a byte make a message of 4 MiB, and those of none never any."""
+    codec = FrameCodec(64 * MIB)
+    chunk = frame(0, payload) * 1000
+    assert codec.feed(frame(first)) == []
+    for _ in range(70):
+        assert codec.feed(chunk) == []
+    assert isinstance(codec.end, MessageTooBig)
+    assert codec.end.code == 1009
+    assert str(codec.end) == "a message in too many fragments"
+
+
+def test_the_next_message_has_as_many_fragments() -> None:
+    codec = FrameCodec(64 * MIB)
+    one = frame(1) + frame(0, b"x") * 40_000 + frame(0x80)
+    assert feed_all(codec, [one * 3]) == ["x" * 40_000] * 3
+
+
+@pytest.mark.parametrize(("first", "attack"), [(b"", frame(PING)), (b"", frame(PONG)), (frame(1), frame(0))])
+def test_a_flood_of_frames_is_looked_at_bit_by_bit(first: bytes, attack: bytes) -> None:
+    """A chunk full of pings would else keep a thread, which others share, for a tenth of a second."""
+    codec = FrameCodec(MIB)
+    messages, feeds = codec.feed(first + attack * 10_000 + frame(0x80 if first else TEXT)), 1
+    while codec.rest:
+        messages += codec.feed(codec.rest)
+        feeds += 1
+    assert messages == [""]
+    assert feeds >= 10
+    assert codec.end is None
+
+
+def test_only_a_whole_message_and_a_control_frame_count() -> None:
+    codec = FrameCodec(MIB)
+    for data, count in ((frame(1, b"a"), 0), (frame(0, b"b"), 0), (frame(PING), 1), (frame(0x80, b"c"), 2)):
+        codec.feed(data)
+        assert codec.frames == count
+
+
+@pytest.mark.parametrize("at", [65534, 65535, 65536])
+def test_a_long_fragment_of_text_is_checked_piece_by_piece(at: int) -> None:
+    """The check of all of it at once would take four times its bytes."""
+    text = "x" * at + "\N{GRINNING FACE}" + "y" * 70_000
+    codec = FrameCodec(MIB)
+    assert codec.feed(frame(1, text.encode()) + frame(0x80)) == [text]
+    codec.feed(frame(1, text.encode() + b"\xff"))
+    assert codec.end is not None
+    assert str(codec.end) == "text that is not valid UTF-8"
 
 
 @pytest.mark.slow
@@ -384,7 +441,7 @@ def test_an_endless_message_holds_no_more_than_its_limit(attack: bytes) -> None:
     tracemalloc.start()
     try:
         for _ in range(12):
-            assert codec.feed(chunk) == []
+            assert feed_all(codec, [chunk]) == []
         held = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()

@@ -763,6 +763,29 @@ def test_a_drip_is_no_sign_of_life_but_growth_is() -> None:
         assert isinstance(reader.ended(), ConnectionLost)
 
 
+def test_a_drip_of_fragments_is_no_sign_of_life_but_growth_is() -> None:
+    """Each of them is a whole frame: a message of one byte every so often would never end, and never be judged."""
+    clock = FakeClock()
+    with open_raw(clock) as (pipe, far):
+        reader = Reader(pipe)
+        eventually(lambda: pipe.reading)
+        sent = 0
+        for fragment in (b"\x01\x01x", b"\x00\x01x", b"\x00\x00", b"\x00\x01x"):
+            clock.advance(1)
+            far.send(fragment)
+            sent += len(fragment)
+            eventually(lambda sent=sent: pipe.bytes_in == sent)
+        assert pipe.life == 0
+        clock.advance(1)
+        far.send(b"\x00\x7e\x04\x00" + b"x" * 1024)
+        eventually(lambda: pipe.life == 5)
+        clock.advance(1)
+        far.send(b"\x80\x00")
+        eventually(lambda: pipe.life == 6)
+        far.sock.shutdown(socket.SHUT_WR)
+        assert isinstance(reader.ended(), ConnectionLost)
+
+
 def test_a_peer_that_takes_bytes_lives_while_a_ping_waits_behind_a_message() -> None:
     clock = FakeClock()
     near, far = memory_pair(clock, LIMIT)
