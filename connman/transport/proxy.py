@@ -175,14 +175,14 @@ def _read_status(sock: DialSocket) -> int:
 
 def _read_line(sock: DialSocket) -> bytes:
     line = bytearray()
-    # Byte by byte: what comes behind the head belongs to the tunnel and stays in the socket.
     while not line.endswith(b"\n"):
         if len(line) >= _MAX_LINE:
             raise OSError(f"the proxy's answer has a line of more than {_MAX_LINE} bytes")
-        byte = sock.recv(1)
-        if not byte:
+        # Looked at first: what comes behind the head belongs to the tunnel and stays in the socket.
+        seen = sock.recv(_MAX_LINE - len(line), socket.MSG_PEEK)
+        if not seen:
             raise OSError("the proxy closed the connection instead of answering")
-        line += byte
+        line += sock.recv(seen.find(b"\n") + 1 or len(seen))
     return bytes(line).rstrip(b"\r\n")
 
 

@@ -154,8 +154,8 @@ class DialSocket:
         if self._deadline.expired or not wait_ready(self._guard.sock.fileno(), events, self._deadline):
             raise TimeoutError("timed out")
 
-    def recv(self, size: int) -> bytes:
-        """Return up to ``size`` bytes, b"" at the end of file.
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Return up to ``size`` bytes, b"" at the end of file; ``flags`` as of the system's call, not with TLS.
 
         Raises: OSError; TimeoutError at the deadline, however slowly bytes drip in.
         """
@@ -163,7 +163,7 @@ class DialSocket:
             if self._deadline.expired:
                 raise TimeoutError("timed out")
             try:
-                return self._guard.sock.recv(size)
+                return self._guard.sock.recv(size, flags)
             except (BlockingIOError, ssl.SSLWantReadError):
                 self.wait(READABLE)
             except ssl.SSLWantWriteError:

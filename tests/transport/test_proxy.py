@@ -191,6 +191,7 @@ def test_any_other_status_is_a_refusal(status: int) -> None:
         (b"x" * 20000, "a line of more than 8192 bytes"),
         (b"HTTP/1.1 200 OK\r\nA: " + b"x" * 20000, "a line of more than 8192 bytes"),
         (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 1000, "more than 128 headers"),
+        (b"HTTP/1.1 200 OK\r\n" + (b"A: " + b"x" * 8000 + b"\r\n") * 130, "more than 128 headers"),
     ],
 )
 def test_an_answer_that_makes_no_sense(answer: bytes, cause: str) -> None:
