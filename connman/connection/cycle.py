@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("connman.connection")
 
+# What a message takes beside its bytes while it waits for a callback: those of one byte, or none, must not pile up.
+_EACH = 64
+
 
 class Readers(Protocol):
     """Who reads connections: a thread for each, or a few threads for many."""
@@ -139,9 +142,8 @@ class Cycle:
             self._callbacks.data(self._conn, messages)
         elif self.life.closing is None:  # behind a callback that blocks they would pile up without a bound
             self._callbacks.received += len(messages)
-            self._dispatcher.run(
-                lambda: self._callbacks.data(self._conn, messages, is_counted=True), sum(map(len, messages))
-            )
+            size = sum(map(len, messages)) + _EACH * len(messages)
+            self._dispatcher.run(lambda: self._callbacks.data(self._conn, messages, is_counted=True), size)
 
     # Room: what was read and not taken yet is bounded.
 

@@ -302,7 +302,8 @@ def test_disconnect_while_the_callback_thread_is_blocked_delivers_no_more() -> N
 
 def test_disconnect_while_the_queue_is_full() -> None:
     gate = Gate()
-    rig = Rig([OPEN], dispatch="thread", max_message_size=10)
+    # Room for one: 64 bytes each are counted beside their own.
+    rig = Rig([OPEN], dispatch="thread", max_message_size=100)
     rig.told.hooks["open"] = gate
     with rig:
         peer = rig.open()

@@ -208,6 +208,22 @@ def test_a_callback_thread_bounds_what_is_read_and_what_is_told() -> None:
     driven.end(transport)
 
 
+def test_messages_without_a_byte_take_room_on_a_callback_thread_as_well() -> None:
+    """What one read brings may be 65,536 of them: a thousand reads would wait, and half a gigabyte with them."""
+    gate = threading.Event()
+    driven = Driven(OPEN, dispatch="thread")
+    driven.told.hooks["data"] = lambda *_: gate.wait(10)
+    transport = driven.open()
+    deliveries = 0
+    while driven.cycle.has_room:
+        driven.cycle.deliver([""] * 65_536)
+        deliveries += 1
+    assert deliveries < 10
+    driven.conn.end_soon()  # what waits is not told any more
+    gate.set()
+    driven.end(transport)
+
+
 # Failures of ours
 
 
