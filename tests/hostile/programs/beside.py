@@ -1,0 +1,73 @@
+"""Echo over one connection while others of the same pool are flooded, and print how that went as a line of JSON.
+
+    beside.py ECHO-URL FLOOD-URL READERS DISPATCH
+
+READERS: as of `Pool(readers=…)`; 0 for a thread each. DISPATCH: "reader" or "thread" runs the callbacks of the flooded
+connections, "blocked" has them block on a thread of their own, "recv" has nobody take what comes. Prints the seconds of
+each echo, and how much more memory was resident at most than before the flood.
+"""
+
+import json
+import sys
+import threading
+import time
+
+import connman
+from tests.hostile.memory import forget_peak, peak
+
+ECHOES, FLOODS = 60, 2
+PATIENCE = 30.0
+
+
+def echo_time(conn: connman.Connection) -> float:
+    began = time.monotonic()
+    conn.send("hello")
+    assert conn.recv(PATIENCE) == "hello"
+    return time.monotonic() - began
+
+
+def main() -> None:
+    echo_url, flood_url, readers, dispatch = sys.argv[1:5]
+    over = threading.Event()
+
+    def on_data(conn: connman.Connection, _: object) -> None:
+        if dispatch == "blocked":
+            over.wait()
+
+    pool = connman.Pool("beside", readers=int(readers) or None, proxy=None, ping_interval=None)
+    good = pool.add_connection(echo_url)
+    good.wait_open(PATIENCE)
+    echo_time(good)
+    before = forget_peak()
+    flooded = [
+        pool.add_connection(
+            flood_url,
+            on_data=None if dispatch == "recv" else on_data,
+            dispatch="thread" if dispatch in ("thread", "blocked") else "reader",
+        )
+        for _ in range(FLOODS)
+    ]
+    for conn in flooded:
+        conn.wait_open(PATIENCE)
+    # Well under way before it counts, or held back.
+    seen, before_that = 0, -1
+    while seen < (1 << 18) and not before_that == seen > (1 << 12):
+        over.wait(0.05)
+        seen, before_that = sum(conn.stats.bytes_in for conn in flooded), seen
+    times = [echo_time(good) for _ in range(ECHOES)]
+    grown = peak() - before
+    began = time.monotonic()
+    over.set()
+    pool.disconnect(0.2)
+    answer = {
+        "echoes": sorted(times),
+        "memory": grown,
+        "flood": sum(conn.stats.bytes_in for conn in flooded),
+        "is_open": [conn.stats.losses for conn in flooded] == [0] * FLOODS,
+        "disconnected": time.monotonic() - began,
+        "threads": threading.active_count(),
+    }
+    print(json.dumps(answer))
+
+
+main()

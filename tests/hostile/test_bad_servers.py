@@ -1,0 +1,86 @@
+"""Whatever a server does, opening and receiving end in time, with a documented error, and nothing is held or left."""
+
+import pickle
+import re
+
+import pytest
+
+import connman
+from connman.errors import ConnectError, retry_verdict
+from tests.hostile.acts import MOST, Bad
+from tests.hostile.library import BEHAVIOURS, websocket_client_does
+from tests.hostile.memory import forget_peak, peak
+from tests.hostile.peer import BadServer, Secure, close_codes
+from tests.promises.peers import connection, within
+from tests.waiting import eventually
+
+SLACK = 0.5  # seconds over a row's own deadline
+MOST_MEMORY = 10 << 20
+
+
+@pytest.fixture(scope="session")
+def secure() -> Secure:
+    return Secure.fresh()
+
+
+def case(bad: Bad, *, is_shared: bool) -> object:
+    # A dial is the same whichever thread reads afterwards, and what waits for time costs it twice.
+    is_slow = bad.within > 0 if not is_shared else bad.stage != "open" or bad.within > 0
+    name = f"{bad.name}, {'shared' if is_shared else 'own'} reader"
+    return pytest.param(bad, is_shared, id=name, marks=[pytest.mark.slow] if is_slow else [])
+
+
+@pytest.mark.parametrize(
+    ("bad", "is_shared"),
+    [case(bad, is_shared=is_shared) for bad in BEHAVIOURS.values() for is_shared in (False, True)],
+)
+def test_a_bad_server_ends_in_a_documented_error_in_time(bad: Bad, is_shared: bool, secure: Secure) -> None:
+    """Seen failing on websocket-client 1.9.2: the table in websocket_client.json tells what it does in each row."""
+    heard: list[object] = []
+    resets: list[connman.Reset] = []
+    with BadServer(bad, secure) as server:
+        target, options = server.target()
+        conn = connection(
+            is_shared,
+            target,
+            reconnect=False,
+            max_message_size=MOST,
+            on_data=lambda _, message: heard.append(message),
+            on_reset=lambda _, reset: resets.append(reset),
+            **options,
+        )
+        before = forget_peak()
+        conn.connect()
+        eventually(lambda: resets, bad.within + SLACK, lambda: f"{conn!r} to be told of it")
+        grown = peak() - before
+        [reset] = resets
+        check_error(bad, conn, reset)
+        assert grown < MOST_MEMORY, f"{grown / (1 << 20):.1f} MiB"
+        # What came before it was delivered, and nothing of what is wrong.
+        assert heard == (["hello"] if reset.opened else [])
+        within(1.0, conn.disconnect)
+        eventually(server.is_over.is_set)
+    if bad.code is not None:
+        assert close_codes(server.heard[0]) == [bad.code]
+
+
+def check_error(bad: Bad, conn: connman.Connection, reset: connman.Reset) -> None:
+    error = reset.error
+    kinds = bad.error if isinstance(bad.error, tuple) else (bad.error,)
+    assert type(error) in kinds, repr(error)
+    assert re.search(bad.text, str(error)), str(error)
+    assert reset.opened == (bad.stage == "open")
+    if isinstance(error, ConnectError):
+        last = error.attempts[-1]
+        assert re.fullmatch(bad.stage, last.phase), str(error)
+        assert last.cause
+        assert all(step.cause is None for step in error.attempts[:-1])
+    assert retry_verdict(error) is bad.retry
+    assert reset.retry_in is None
+    assert conn.last_error is error
+    assert conn.state is connman.State.IDLE
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_every_behaviour_was_tried_on_websocket_client() -> None:
+    assert websocket_client_does().keys() == BEHAVIOURS.keys()
