@@ -101,7 +101,9 @@ def failures_of(log: Path) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="scripts/stress", description=__doc__, usage=USAGE)
+    parser = argparse.ArgumentParser(
+        prog="scripts/stress", description=__doc__, usage=USAGE, allow_abbrev=False
+    )
     parser.add_argument("--times", type=int, default=20, help="rounds to run (default: 20)")
     parser.add_argument("--seed", type=int, help="seed of the first round; each further one has the next")
     parser.add_argument("--jobs", type=int, default=1, help="processes a round (default: 1)")
