@@ -22,7 +22,7 @@ from pathlib import Path
 
 from connman.clock import SystemClock
 from connman.connection.shared import SharedReaders
-from tests.rigs.soak.gauges import Gauges, measure
+from tests.rigs.soak.gauges import Gauges, measure, steady_memory
 from tests.rigs.soak.visits import Town, visit, visit_alone
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -133,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     logging.getLogger("connman").setLevel(logging.CRITICAL)
     plant = PLANTS.get(options.plant, lambda: None)
+    steady_memory()
     print(f"seed {options.seed}", flush=True)
     begin = time.monotonic()
     with servers(options.seed) as ports:
