@@ -33,6 +33,13 @@ _make_lock, _make_rlock = threading.Lock, threading.RLock
 Node = str | tuple[str, int]
 
 
+class Holdings(threading.local):
+    """What the calling thread holds."""
+
+    def __init__(self) -> None:
+        self.locks: list[Any] = []
+
+
 class LockOrder:
     """Everything that is known about orders: which lock was taken while which was held, and where.
 
@@ -42,7 +49,7 @@ class LockOrder:
     def __init__(self, is_ours: Callable[[str], bool]) -> None:
         self._is_ours = is_ours
         self._serials = itertools.count(1)
-        self._local = threading.local()
+        self.holdings = Holdings()
         self.is_installed = False
         self._is_paused = False
         self._make_fresh()
@@ -89,16 +96,12 @@ class LockOrder:
     # What locks tell
 
     def held(self) -> list[OrderedLock | OrderedRLock]:
-        """Return the list, to be changed, of what the calling thread holds."""
-        try:
-            mine: list[OrderedLock | OrderedRLock] = self._local.held
-        except AttributeError:
-            mine = self._local.held = []
-        return mine
+        """Return what the calling thread holds."""
+        return self.holdings.locks
 
     def taking(self, wanted: OrderedLock | OrderedRLock) -> None:
         """Note that the calling thread waits for `wanted`, holding what it holds."""
-        for holding in tuple(self.held()):
+        for holding in tuple(self.holdings.locks):
             if holding is wanted:  # a plain lock, a second time: it waits for itself, which is no order
                 continue
             first, second = _nodes(holding, wanted)
@@ -168,11 +171,12 @@ class OrderedLock:
         self.site = site
         self.serial = serial
         self._order = order
+        self._holdings = order.holdings
         self._real = _make_lock()
         self._holder: list[Any] | None = None
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        held = self._order.held()
+        held = self._holdings.locks
         if blocking and held:
             self._order.taking(self)
         if not self._real.acquire(blocking, timeout):
@@ -191,8 +195,7 @@ class OrderedLock:
     def locked(self) -> bool:
         return self._real.locked()
 
-    def __enter__(self) -> bool:
-        return self.acquire()
+    __enter__ = acquire
 
     def __exit__(self, *exc_info: object) -> None:
         self.release()
@@ -211,12 +214,13 @@ class OrderedRLock:
         self.site = site
         self.serial = serial
         self._order = order
+        self._holdings = order.holdings
         self._real: Any = _make_rlock()
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         if self._real._is_owned():
             return bool(self._real.acquire(blocking, timeout))
-        held = self._order.held()
+        held = self._holdings.locks
         if blocking and held:
             self._order.taking(self)
         if not self._real.acquire(blocking, timeout):
@@ -227,10 +231,9 @@ class OrderedRLock:
     def release(self) -> None:
         self._real.release()
         if not self._real._is_owned():
-            self._order.held().remove(self)
+            self._holdings.locks.remove(self)
 
-    def __enter__(self) -> bool:
-        return self.acquire()
+    __enter__ = acquire
 
     def __exit__(self, *exc_info: object) -> None:
         self.release()
@@ -240,16 +243,16 @@ class OrderedRLock:
 
     def _release_save(self) -> Any:
         state = self._real._release_save()
-        self._order.held().remove(self)
+        self._holdings.locks.remove(self)
         return state
 
     def _acquire_restore(self, state: Any) -> None:
         self._order.taking(self)
         self._real._acquire_restore(state)
-        self._order.held().append(self)
+        self._holdings.locks.append(self)
 
     def _at_fork_reinit(self) -> None:
-        held = self._order.held()
+        held = self._holdings.locks
         if self._real._is_owned():
             held.remove(self)
         self._real = _make_rlock()
