@@ -110,13 +110,12 @@ class Life:
             self._dial = self.transport = None
             if self.closing is not None:
                 return
-            was_idle = self.state is State.IDLE
             self.last_error = error
-            self.state = State.IDLE
+            before, self.state = self.state, State.IDLE
             future = self._shared.take()
         if future is not None:
             _fail(future, error)
-        if not was_idle:
+        if before is not State.IDLE:
             self._watch(State.IDLE)
 
     def _forget_reader_locked(self) -> None:
@@ -191,8 +190,7 @@ class Life:
                 self.counters.failed_attempts += not was_open
             state, generation = self.state, self.generation
             self._changed.notify_all()
-        if failed is not None:
-            assert isinstance(decide, ConnmanError)
+        if failed is not None and isinstance(decide, ConnmanError):
             _fail(failed, decide)
         if state is not State.CLOSED:  # that was told by `disconnect`
             self._watch(state)
