@@ -11,14 +11,37 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+import connman
+from connman.clock import forget_timers_after_fork
+from tests.lockorder import LockOrder
 from tests.waiting import eventually
 
 # No elapsed-time assertion: speed belongs to scripts/bench.
 hypothesis.settings.register_profile("connman", deadline=None)
 hypothesis.settings.load_profile("connman")
 
+# Before any lock is made. CONNMAN_LOCK_ORDER=0 leaves the locks as they are.
+HOME = str(Path(connman.__file__).parent) + os.sep
+LOCK_ORDER = LockOrder(lambda filename: filename.startswith(HOME))
+if os.environ.get("CONNMAN_LOCK_ORDER") != "0":
+    LOCK_ORDER.install()
+
 DESCRIPTORS = Path("/proc/self/fd")
 PATIENCE = 5.0  # seconds for threads to finish behind a close that returns at once
+
+
+@pytest.fixture(autouse=True)
+def one_lock_order(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail when locks of connman's were taken in more than one order, by this test and all before it together."""
+    if request.node.get_closest_marker("plain_locks"):
+        forget_timers_after_fork()  # whose lock was made before
+        with LOCK_ORDER.paused():
+            yield
+        forget_timers_after_fork()
+    else:
+        yield
+    if cycles := LOCK_ORDER.take_cycles():
+        pytest.fail("\n\n".join(cycles), pytrace=False)
 
 
 @pytest.fixture(autouse=True)

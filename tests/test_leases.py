@@ -51,6 +51,7 @@ def borrow_and_return(pool: Pool) -> None:
         conn.send("x")
 
 
+@pytest.mark.plain_locks
 @pytest.mark.parametrize("begin", range(1, 80, 10))
 def test_an_interruption_at_any_point_loses_no_lease(begin: int) -> None:
     # Five points of 52 lost the connection that was being lent.

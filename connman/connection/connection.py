@@ -108,8 +108,9 @@ class Connection(Core):
         Threads: any; messages are never mixed, and those of one thread keep their order.
         """
         fork.check_process()
-        transport = self._life.transport
-        if transport is None:
+        life = self._life
+        transport = life.transport
+        if transport is None or life.closing is not None:
             transport = self._transport(wait)
         transport.send((data,), self._options.send_timeout)
 
@@ -129,7 +130,7 @@ class Connection(Core):
 
     def _transport(self, wait: float) -> Transport:
         fork.check_process()
-        transport = self._life.transport
+        transport = self._open_transport()
         if transport is None and wait > 0:
             try:
                 self.wait_open(wait)
@@ -137,10 +138,14 @@ class Connection(Core):
                 raise
             except ConnmanError as error:
                 raise NotConnected(f"{self.name} is not open after {wait:g} s: {error}") from error
-            transport = self._life.transport
+            transport = self._open_transport()
         if transport is None:
             raise NotConnected(f"{self.name} is {self.state.value}, not open{self._because()}")
         return transport
+
+    def _open_transport(self) -> Transport | None:
+        # Whoever ends it sets the state before the transport is told, which would take a message in between.
+        return None if self._life.closing is not None else self._life.transport
 
     def recv(self, timeout: float | None = None) -> Message:
         """Return the next message; for connections without ``on_data``. Survives reconnects.

@@ -98,24 +98,25 @@ class Life:
 
     def start_interrupted(self) -> None:
         """Be idle again if the calling thread was to start the reader, and none has begun: Ctrl-C came between."""
-        with self._lock:
-            is_ours = self.has_reader and self._reader_id is None and self._starter == threading.get_ident()
-        if is_ours:
-            self.reader_failed(NotConnected("the start was interrupted"))
+        self.reader_failed(NotConnected("the start was interrupted"), starter=threading.get_ident())
 
-    def reader_failed(self, error: ConnmanError) -> None:
-        """Be idle again: no reader thread was granted, or it failed."""
+    def reader_failed(self, error: ConnmanError, *, starter: int | None = None) -> None:
+        """Be idle again: no reader thread was granted, or it failed; with ``starter`` unless a reader has begun."""
         with self._lock:
+            # Under the same lock as what follows: a reader that begins in between would not know that it was given up.
+            if starter is not None and (self._reader_id is not None or self._starter != starter):
+                return
             self._forget_reader_locked()
             self._dial = self.transport = None
             if self.closing is not None:
                 return
             self.last_error = error
-            self.state = State.IDLE
+            before, self.state = self.state, State.IDLE
             future = self._shared.take()
         if future is not None:
             _fail(future, error)
-        self._watch(State.IDLE)
+        if before is not State.IDLE:
+            self._watch(State.IDLE)
 
     def _forget_reader_locked(self) -> None:
         # The system gives a thread's number to the next one that starts, which must not be taken for the reader.
@@ -189,8 +190,7 @@ class Life:
                 self.counters.failed_attempts += not was_open
             state, generation = self.state, self.generation
             self._changed.notify_all()
-        if failed is not None:
-            assert isinstance(decide, ConnmanError)
+        if failed is not None and isinstance(decide, ConnmanError):
             _fail(failed, decide)
         if state is not State.CLOSED:  # that was told by `disconnect`
             self._watch(state)

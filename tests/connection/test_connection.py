@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import pickle
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,7 @@ from connman.errors import (
 )
 from connman.testing import Peer
 from connman.threads import spawn
+from connman.transport.pipe import Pipe
 from tests.connection.rig import DEAF, HANG, OPEN, PATIENCE, REFUSED, Rig, forever
 from tests.loopback import in_thread
 from tests.waiting import eventually
@@ -238,6 +240,32 @@ def test_sends_under_way_go_out_before_the_close() -> None:
         sending.result(PATIENCE)
         ending.result(PATIENCE)
         assert peer.recv() == big
+        assert isinstance(peer.wait_closed(), ConnectionClosed)
+
+
+@pytest.mark.parametrize("send", ["send", "send_many"])
+def test_nothing_is_sent_once_the_state_is_closed(send: str) -> None:
+    """Between the state and the transport's being told it was sent, and `send` returned."""
+    with Rig([OPEN]) as rig:
+        peer = rig.open()
+        met: list[tuple[State, BaseException | None]] = []
+
+        def profile(frame: Any, event: str, _: object) -> None:
+            if event == "call" and frame.f_code is Pipe.close.__code__:
+                sys.setprofile(None)
+                error = in_thread(getattr(rig.conn, send), "late" if send == "send" else ["late"]).exception(
+                    PATIENCE
+                )
+                met.append((rig.conn.state, error))
+
+        sys.setprofile(profile)
+        try:
+            rig.conn.end_soon()
+        finally:
+            sys.setprofile(None)
+        ((state, error),) = met
+        assert state is State.CLOSED
+        assert isinstance(error, NotConnected)
         assert isinstance(peer.wait_closed(), ConnectionClosed)
 
 

@@ -14,6 +14,7 @@ import tenacity
 
 from connman import Connection, Reset, State
 from connman.clock import SystemClock
+from connman.connection.life import Life
 from connman.errors import ConnectionClosed, ConnmanError
 from connman.testing import FakeClock, Peer
 from connman.transport.base import Dial
@@ -121,6 +122,26 @@ def test_an_end_between_asking_and_dialling() -> None:
         assert rig.conn.wait_gone(PATIENCE)
         assert rig.dialer.dials == []
         assert rig.told.events == []
+
+
+def test_a_reader_that_begins_while_its_start_is_given_up_is_kept() -> None:
+    """It was given up all the same, and whoever asked next got a second reader beside it: two sockets."""
+    life = Life(FakeClock(), lambda _: None)
+    life.ask()
+    begun: list[bool] = []
+
+    def profile(frame: Any, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is Life.reader_failed.__code__:
+            sys.setprofile(None)
+            begun.append(in_thread(life.claim_reader).result(PATIENCE))
+
+    sys.setprofile(profile)
+    try:
+        life.start_interrupted()
+    finally:
+        sys.setprofile(None)
+    assert begun == [True]
+    assert (life.state, life.has_reader, life.claim_reader()) == (State.CONNECTING, True, False)
 
 
 def test_asking_again_the_moment_it_is_idle() -> None:

@@ -18,6 +18,8 @@ from connman.testing import ScriptedDialer
 from tests.promises.peers import connection
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.plain_locks
+
 PATIENCE = 10.0  # seconds that only a failing test reaches
 
 

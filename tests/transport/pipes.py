@@ -5,6 +5,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
 from typing import NamedTuple
 
 from connman.clock import Clock, Deadline, SystemClock
@@ -14,7 +15,7 @@ from connman.transport.frames import FrameCodec
 from connman.transport.memory import memory_pair
 from connman.transport.pipe import Pipe
 from connman.transport.sockets import WRITABLE, SocketGuard, poll_ready
-from connman.transport.stream import Stream
+from connman.transport.stream import Stream, write_rest
 from connman.transport.tcp import TcpStream
 from tests.waiting import eventually
 
@@ -148,6 +149,17 @@ class Reader:
 def wait_until_full(sock: socket.socket) -> None:
     """Wait until a sender has filled the socket."""
     eventually(lambda: not poll_ready(sock.fileno(), WRITABLE, 0))
+
+
+def wait_until_sending() -> None:
+    """Wait until a thread has begun a message that does not fit into the network, and waits for room."""
+
+    def is_within(frame: FrameType | None) -> bool:
+        while frame is not None and frame.f_code is not write_rest.__code__:
+            frame = frame.f_back
+        return frame is not None
+
+    eventually(lambda: any(map(is_within, sys._current_frames().values())))
 
 
 def wait_until_stuck(thread: threading.Thread) -> None:

@@ -41,6 +41,7 @@ from tests.transport.pipes import (
     open_raw,
     patient,
     wait_until_full,
+    wait_until_sending,
     wait_until_stuck,
 )
 from tests.waiting import eventually
@@ -182,7 +183,7 @@ def test_nothing_can_be_sent_once_the_end_began(pair: Pair, end: str) -> None:
 
 def test_no_close_waits_for_the_network_or_a_sender(pair: Pair) -> None:
     sender = in_thread(pair.near.send, [BIG], PATIENCE)
-    eventually(lambda: pair.near.bytes_out or not sender.done())
+    wait_until_sending()
     pair.near.close(1000, "", PATIENCE)
     pair.near.ping()
     assert receive_all(pair.far, 1) == [BIG]
