@@ -23,6 +23,7 @@ import contextlib
 import http
 import itertools
 import json
+import logging
 import ssl
 import sys
 from typing import Any
@@ -201,4 +202,5 @@ if __name__ == "__main__":
     parser.add_argument("--certfile")
     parser.add_argument("--keyfile")
     args = parser.parse_args()
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # not each send to a client that has gone
     asyncio.run(main(args.port, tls_context(args.certfile, args.keyfile) if args.certfile else None))
