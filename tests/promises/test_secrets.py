@@ -2,8 +2,8 @@
 
 Every outcome is met with a secret of its own in every place at once: token, header, cookie, query, userinfo, the proxy's
 userinfo, the path of a client's key, what a login sends and receives, the reason of a close. Seen failing: websocket-client
-1.9.2 logs token, header and cookie when its trace is on, and connman itself showed the reason of a close in 12 of the
-outcomes, in logs, errors, statistics and the `repr` of a `Reset`.
+1.9.2 logs token, header and cookie when its trace is on, those of connman's upgrade included, and connman itself showed the
+reason of a close in logs, errors, statistics and the `repr` of a `Reset`.
 """
 
 import base64
