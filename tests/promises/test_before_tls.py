@@ -141,7 +141,7 @@ def test_bytes_while_the_socket_is_wrapped_are_no_data(seed: int) -> None:
     client = ssl.create_default_context()
     AUTHORITY.configure_trust(client)
     with Server(race) as server:
-        for _ in range(50):
+        for _ in range(20):
             conn = connman.Connection(
                 f"tls://localhost:{server.port}",
                 ssl_context=client,

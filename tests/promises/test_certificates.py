@@ -160,14 +160,28 @@ CASES = {
 }
 
 
-@ROUTES
-@pytest.mark.parametrize("name", CASES)
+# Behind a proxy these stand for all in the quick part.
+ON_BOTH_ROUTES = ("right", "an IPv6 address", "wrong host", "the proxy's")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_proxied"),
+    [
+        pytest.param(
+            name,
+            is_proxied,
+            id=f"{name}, {'shared reader, proxy' if is_proxied else 'own reader'}",
+            marks=pytest.mark.slow if is_proxied and name not in ON_BOTH_ROUTES else (),
+        )
+        for name in CASES
+        for is_proxied in (False, True)
+        if is_proxied or CASES[name].host != "[::1]"  # the tests' servers speak IPv4, the proxy leads to one
+    ],
+)
 def test_a_certificate_is_taken_or_refused(
     name: str, is_proxied: bool, trusting: ssl.SSLContext, tmp_path: Path
 ) -> None:
     case = CASES[name]
-    if case.host == "[::1]" and not is_proxied:
-        pytest.skip("the tests' servers speak IPv4; the proxy's way stands for both")
     context = trusting
     if isinstance(case.trusts, trustme.LeafCert):
         case.trusts.cert_chain_pems[0].write_to_path(tmp_path / "own.pem")

@@ -103,8 +103,8 @@ def test_no_two_threads_are_in_the_tls_object_at_once(
     server, contexts = secure
     monkeypatch.setattr(contexts[version], "sslsocket_class", Watched)
     Watched.overlaps.clear()
-    outcome = TALKS[reader](server.url("/echo"), contexts[version], Ledger(seed, 600))
-    assert (outcome.drop, outcome.damage, outcome.heard) == (None, [], 600)
+    outcome = TALKS[reader](server.url("/echo"), contexts[version], Ledger(seed, 400))
+    assert (outcome.drop, outcome.damage, outcome.heard) == (None, [], 400)
     assert Watched.overlaps == []
 
 
