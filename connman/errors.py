@@ -108,7 +108,7 @@ class ConnectTimeout(ConnectError, TimeoutError):
 
 
 class CertificateError(ConnectError):
-    """The peer's certificate was refused (wrong host, expired, unknown issuer). Not retried."""
+    """The peer's certificate was refused (wrong host, expired, unknown issuer), or ours by the peer. Not retried."""
 
 
 class ProxyRefused(ConnectError):
@@ -159,13 +159,16 @@ class NotConnected(ConnmanError):
 
 
 class ConnectionClosed(ConnmanError):
-    """The connection was closed in order, by us or by the peer; ``code`` is None where the protocol has none."""
+    """The connection was closed in order, by us or by the peer; ``code`` is None where the protocol has none.
+
+    ``reason`` is in no text: a server that closes because of a token may quote it.
+    """
 
     def __init__(self, code: int | None = None, reason: str = "") -> None:
         self.code = code
         self.reason = reason
         what = "closed" if code is None else f"closed with code {code}"
-        super().__init__(what + (f": {printable(reason)}" if reason else ""))
+        super().__init__(what + (" (see .reason)" if reason else ""))
 
 
 class ConnectionLost(ConnmanError):

@@ -161,8 +161,8 @@ def make_options(values: Mapping[str, Any]) -> Options:
 def checked_headers(headers: Headers) -> list[tuple[str, str]]:
     """Return headers as name and value pairs, all fit to be sent.
 
-    Raises: InvalidOption for a name that is no token, a value with CR, LF, NUL or other controls or outside latin-1,
-    or a header that the upgrade sets itself. The value is never part of the text.
+    Raises: InvalidOption for a name that is no token, a value with CR, LF, NUL or other controls, outside latin-1 or
+    with blanks around it, or a header that the upgrade sets itself. The value is never part of the text.
     Threads: any; pure.
     """
     try:
@@ -186,6 +186,8 @@ def _check_header(name: object, value: object) -> None:
         raise InvalidOption(
             f"header {name}: the value holds CR, LF, NUL or another character no header may have"
         )
+    if value != value.strip(" \t"):
+        raise InvalidOption(f"header {name}: the value begins or ends with a blank")
     if name.lower() in _OWN_HEADERS:
         raise InvalidOption(f"header {name} is set by the upgrade itself")
 

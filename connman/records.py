@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Message = str | bytes
 """One application message as it is received: str is text, bytes is binary."""
@@ -47,7 +47,8 @@ class Reset:
     """Tell ``on_reset`` what ended.
 
     ``opened``: True when an open connection was lost or closed, False when an attempt failed before it opened.
-    ``code`` and ``reason``: from the peer's close frame or from ``disconnect()``; None and "" when there was none.
+    ``code`` and ``reason``: from the peer's close frame or from ``disconnect()``; None and "" when there was none. The
+    reason is not in the ``repr``: it may quote a token.
     ``attempt``: how many tries in a row have failed, this one included; the loss of a stable connection counts as 1.
     ``retry_in``: seconds until the next attempt, None when none follows. ``generation``: successful opens so far.
     """
@@ -55,7 +56,7 @@ class Reset:
     opened: bool
     error: Exception
     code: int | None
-    reason: str
+    reason: str = field(repr=False)
     attempt: int
     retry_in: float | None
     generation: int

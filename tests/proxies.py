@@ -9,11 +9,12 @@ from tests.loopback import Server, shut
 
 
 class ConnectProxy(Server):
-    """An HTTP proxy that knows CONNECT. `heads`: the requests it got, whole."""
+    """An HTTP proxy that knows CONNECT. `heads`: the requests it got, whole. `leads_to`: a port for whatever is asked."""
 
-    def __init__(self, credentials: bytes | None = None) -> None:
+    def __init__(self, credentials: bytes | None = None, *, leads_to: int | None = None) -> None:
         super().__init__(self._tunnel)
         self.heads: list[bytes] = []
+        self._leads_to = leads_to
         self._wanted = None if credentials is None else b"Proxy-Authorization: Basic " + credentials
 
     def _tunnel(self, client: socket.socket) -> None:
@@ -25,7 +26,8 @@ class ConnectProxy(Server):
             client.sendall(b"HTTP/1.1 407 Say please\r\nProxy-Authenticate: Basic\r\n\r\n" + head)
             return
         host, _, port = head.split()[1].decode().rpartition(":")
-        with socket.create_connection((host.strip("[]"), int(port))) as upstream:
+        place = (host.strip("[]"), int(port)) if self._leads_to is None else ("127.0.0.1", self._leads_to)
+        with socket.create_connection(place) as upstream:
             client.sendall(b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n")
             pump(client, upstream)
 

@@ -10,6 +10,7 @@ of JSON as its answer. It ends when stdin ends.
 | /login | wants `{"pass": "open sesame"}` first and answers `{"ok": true}`, then echoes; else closes with 4001 |
 | /close?code=1000&reason= | closes at once |
 | /burst-then-close?count=100&code=1000 | sends "1" … and closes behind them |
+| /both?count=128&size=1048576&lead=16 | sends `count` messages of `size` times the byte of their number and reads as many, each when it has got rid of `lead` more than it has read; then says how many came and the sum of their bytes |
 | /silent | reads, and never says anything; answers pings and closes |
 | /deaf | reads nothing: no pong, no answer to a close, and the network fills up |
 | /http?status=503&Retry-After=1 | refuses the upgrade with that status and those headers |
@@ -22,6 +23,7 @@ import contextlib
 import http
 import itertools
 import json
+import logging
 import ssl
 import sys
 from typing import Any
@@ -89,6 +91,19 @@ async def burst_then_close(ws: ServerConnection, query: dict[str, str]) -> None:
     await close(ws, query)
 
 
+async def both(ws: ServerConnection, query: dict[str, str]) -> None:
+    count, size, lead = int(query["count"]), int(query["size"]), int(query.get("lead", 16))
+    total = 0
+    for number in range(count + lead):
+        if number < count:
+            await ws.send(bytes([number]) * size)
+        if number >= lead:
+            message = await ws.recv(decode=False)
+            total += sum(byte * message.count(byte) for byte in set(message[:1] + message[-1:]))
+    await ws.send(f"{count} {total}")
+    await ws.wait_closed()
+
+
 async def silent(ws: ServerConnection, _: dict[str, str]) -> None:
     async for _message in ws:
         COUNTS["messages"] += 1
@@ -105,6 +120,7 @@ BEHAVIOURS = {
     "/login": login,
     "/close": close,
     "/burst-then-close": burst_then_close,
+    "/both": both,
     "/silent": silent,
     "/deaf": deaf,
 }
@@ -186,4 +202,5 @@ if __name__ == "__main__":
     parser.add_argument("--certfile")
     parser.add_argument("--keyfile")
     args = parser.parse_args()
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # not each send to a client that has gone
     asyncio.run(main(args.port, tls_context(args.certfile, args.keyfile) if args.certfile else None))

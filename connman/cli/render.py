@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from connman.errors import ConnectError, printable
+from connman.errors import ConnectError, ConnectionClosed, printable
 from connman.records import Message, Reset, State
 
 Binary = Literal["hex", "base64", "raw"]
@@ -46,12 +46,16 @@ class Note:
     text: str
 
 
-def short_cause(error: BaseException) -> str:
-    """Return what an error says, without the log of the attempt's steps.
+def cause_of(error: BaseException, *, in_full: bool) -> str:
+    """Return what an error says, with a close's reason: whoever looks at this screen may read it.
+
+    ``in_full``: with the log of the attempt's steps.
 
     Threads: any; pure.
     """
-    if not isinstance(error, ConnectError):
+    if isinstance(error, ConnectionClosed) and error.reason:
+        return f"{ConnectionClosed(error.code)}: {error.reason}"
+    if in_full or not isinstance(error, ConnectError):
         return str(error) or type(error).__name__
     last = error.attempts[-1].cause if error.attempts else None
     return error.message or last or "connecting failed"
@@ -62,7 +66,7 @@ def change_of(reset: Reset, *, in_full: bool) -> Change:
 
     Threads: any; pure.
     """
-    cause = str(reset.error) if in_full else short_cause(reset.error)
+    cause = cause_of(reset.error, in_full=in_full)
     what = "lost" if reset.opened else "attempt failed"
     return Change(
         State.WAITING,

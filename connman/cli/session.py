@@ -19,8 +19,8 @@ from connman.cli.render import (
     Note,
     Renderer,
     TextRenderer,
+    cause_of,
     change_of,
-    short_cause,
 )
 from connman.clock import Deadline, SystemClock
 from connman.connection.connection import Connection
@@ -245,7 +245,7 @@ class Session:
             self._show(change_of(reset, in_full=self._settings.is_verbose))
             return None
         error = reset.error
-        cause = str(error) if self._settings.is_verbose else short_cause(error)
+        cause = cause_of(error, in_full=self._settings.is_verbose)
         is_orderly = isinstance(error, ConnectionClosed) and error.code in ORDERLY_CODES
         if reset.opened and is_orderly and not self._settings.options.get("reconnect", True):
             return Outcome(self._code_by_count(), f"the peer: {cause}", needs_input=True)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from connman.clock import Clock, Deadline
 from connman.endpoint import Endpoint
-from connman.errors import ConnectError, ConnectTimeout, ConnmanError
+from connman.errors import CertificateError, ConnectError, ConnectTimeout, ConnmanError
 from connman.options import Options
 from connman.records import Data, Message, Step
 from connman.transport.progress import Progress
+
+# Of an ssl.SSLError's reason (RFC 8446 6.2): bad, unsupported, revoked, expired, unknown or required, and unknown CA.
+_ABOUT_OUR_CERTIFICATE = re.compile("ALERT_(?:.*CERTIFICATE|UNKNOWN_CA)")
 
 
 class Transport(Protocol):
@@ -243,7 +247,8 @@ class Dial:
         """Log the block as a step, and translate what escapes from it.
 
         Raises: the abort's error if the dial was aborted; ConnectTimeout when the deadline has passed, and for a
-        TimeoutError of the system; ConnectError for any other OSError; errors of connman as they are.
+        TimeoutError of the system; CertificateError when the peer refused our certificate; ConnectError for any other
+        OSError; errors of connman as they are.
         """
         began = self.clock.now()
         try:
@@ -263,8 +268,23 @@ class Dial:
     def _translated(self, error: OSError, phase: str) -> ConnectError:
         if self.deadline.expired:
             return self.timeout()
+        if is_about_our_certificate(error):
+            return CertificateError(
+                self.name, self.log, f"the peer refused our certificate: {describe(error)}"
+            )
         kind = ConnectTimeout if isinstance(error, TimeoutError) else ConnectError
         return kind(self.name, self.log, f"{phase}: {describe(error)}")
+
+
+def is_about_our_certificate(error: OSError) -> bool:
+    """Return whether the peer ended TLS with an alert about our certificate, or because we showed none.
+
+    With TLS 1.3 it says so only after our handshake has ended. With TLS 1.2 a server that gets none says no more than
+    "handshake failure".
+
+    Threads: any; pure.
+    """
+    return bool(_ABOUT_OUR_CERTIFICATE.search(getattr(error, "reason", None) or ""))
 
 
 def describe(error: BaseException) -> str:

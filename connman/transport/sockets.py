@@ -190,6 +190,15 @@ class DialSocket:
                 self.wait(WRITABLE)
             except ssl.SSLWantReadError:
                 self.wait(READABLE)
+            except (ssl.SSLEOFError, ConnectionError):
+                self._raise_alert()
+                raise
+
+    def _raise_alert(self) -> None:
+        """Raise the TLS alert that the peer sent before it closed, which is why nothing more can be sent."""
+        if isinstance(self._guard.sock, ssl.SSLSocket):
+            with contextlib.suppress(ssl.SSLEOFError, ssl.SSLWantReadError, ConnectionError):
+                self._guard.sock.recv(1)
 
     def send(self, data: bytes) -> int:
         """Send all of ``data`` and return its length.

@@ -37,17 +37,18 @@ def start_tls(dial: Dial, guard: SocketGuard, server_hostname: str) -> None:
     """Put TLS on the connected socket of ``guard`` and finish the handshake.
 
     ``options.ssl_context`` is used as it is; without one certificate and host name are verified against the system's
-    authorities. ``server_hostname`` goes out as SNI and is what the certificate is checked for.
+    authorities. ``server_hostname`` goes out as SNI, unless it is an address, and is what the certificate is checked for.
 
-    Raises: CertificateError when the peer's certificate is refused; ConnectError; ConnectTimeout; the abort's error.
-    The socket is closed by whoever holds the guard, also on an error.
+    Raises: CertificateError when the peer's certificate is refused, or ours by the peer; ConnectError; ConnectTimeout;
+    the abort's error. The socket is closed by whoever holds the guard, also on an error.
     Threads: the dialling thread.
     """
     with dial.step("tls", server_hostname):
+        # No certificate names an interface (RFC 4007), and none the root behind its last dot (RFC 6066 3).
+        name = server_hostname.partition("%")[0].removesuffix(".")
+        context = dial.options.ssl_context or _default_context()
         try:
-            sock = wrap_or_close(
-                dial.options.ssl_context or _default_context(), guard.sock, server_hostname=server_hostname
-            )
+            sock = wrap_or_close(context, guard.sock, server_hostname=name)
             guard.replace(sock)
             _shake_hands(sock, DialSocket(guard, dial.deadline))
         except ssl.SSLCertVerificationError as error:
@@ -116,6 +117,8 @@ def make_context(*, authorities: str | None = None, verify: bool = True) -> ssl.
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    # Where a certificate names no hosts Python falls back to its common name, which no browser does (RFC 9525 6.3).
+    context.hostname_checks_common_name = False
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # In a renegotiation a writer would read, and what it reads the sleeping reader would never learn of.
     context.options |= ssl.OP_NO_RENEGOTIATION

@@ -85,7 +85,9 @@ def make_request(
     if endpoint.user is not None and "authorization" not in given:
         pairs.append(("Authorization", _basic(endpoint.user, endpoint.password or "")))
     lines = tuple(f"{name}: {value}" for name, value in pairs if name.lower() != "host")
-    return Request(endpoint.resource, given.get("host", endpoint.authority), lines, tuple(subprotocols))
+    # An interface's name means nothing to the server (RFC 6874 3).
+    host = given.get("host", re.sub(r"%[^\]]*\]", "]", endpoint.authority))
+    return Request(endpoint.resource, host, lines, tuple(subprotocols))
 
 
 class HeadReader:

@@ -30,6 +30,8 @@ from connman.transport.upgrade import (
     unchunked,
 )
 
+# What websocket-client looks at in an answer.
+_CHECKED = ("upgrade", "connection", "sec-websocket-accept", "sec-websocket-protocol")
 # Of the answer. More than what Python keeps small objects together for (512 bytes) would leave a hole of the system's in
 # each thread's memory: with 4096 it took 0.23 KiB of each connection.
 _CHUNK = 448
@@ -79,9 +81,9 @@ class _Upgrade:
     """The socket that websocket-client gets for one upgrade.
 
     websocket-client writes the request, and reads the answer byte by byte with neither limit nor deadline; it follows
-    redirects, reads bodies to whatever end, is content with an accept key in the wrong case, and keeps cookies in one
-    jar for the process. So this reads the answer itself, checks all of it, and shows websocket-client only an answer
-    that is in order, without its cookies.
+    redirects, reads bodies to whatever end, is content with an accept key in the wrong case, keeps cookies in one jar
+    for the process, and logs both sides when its trace is on. So this puts the user's headers into the request behind
+    its back, reads the answer itself, checks all of it, and shows websocket-client only what it has to see.
 
     Threads: the dialling thread only.
     """
@@ -111,7 +113,6 @@ class _Upgrade:
                 url,
                 socket=self,
                 host=self._request.host,
-                header=[*self._request.headers, *([OFFER] if self._offers_deflate else [])],
                 subprotocols=list(self._request.subprotocols),
                 suppress_origin=True,
                 redirect_limit=0,
@@ -130,8 +131,8 @@ class _Upgrade:
     def send(self, data: bytes) -> int:
         """Send the request that websocket-client has made, and read the answer, all of which has to be in order.
 
-        Its first line is made anew, because its URL parser drops what follows a ";" in a path, and its characters are
-        sent as latin-1 like everywhere in HTTP, not as UTF-8. The key is read off it, being the one that counts.
+        Its first line is made anew, because its URL parser drops what follows a ";" in a path, and the user's headers
+        are added here, as latin-1 like everywhere in HTTP, not as UTF-8. The key is read off it, being the one that counts.
 
         The answer is read here because `recv` is called five calls deeper, which for every thread that has dialled kept
         one more page of memory.
@@ -141,8 +142,10 @@ class _Upgrade:
         _, _, head = data.decode().partition("\r\n")
         found = re.search(r"^Sec-WebSocket-Key: (\S+)\r$", head, re.MULTILINE)
         self._key = found[1] if found else ""
+        lines = [*self._request.headers, *([OFFER] if self._offers_deflate else []), "", ""]
+        request = f"GET {self._request.resource} HTTP/1.1\r\n{head[:-2]}" + "\r\n".join(lines)
         with _hiding():
-            self._wire.sendall(f"GET {self._request.resource} HTTP/1.1\r\n{head}".encode("latin-1"))
+            self._wire.sendall(request.encode("latin-1"))
         answer = self._read_answer()
         self.subprotocol = check_accepted(answer, self._key, self._request.subprotocols)
         extensions = answer.values("sec-websocket-extensions")
@@ -220,5 +223,5 @@ def _content_length(answer: Answer) -> int:
 
 
 def _shown(answer: Answer) -> bytes:
-    headers = (f"{name}: {value}\r\n" for name, value in answer.joined().items() if name != "set-cookie")
+    headers = (f"{name}: {value}\r\n" for name, value in answer.joined().items() if name in _CHECKED)
     return f"HTTP/1.1 {answer.status} \r\n{''.join(headers)}\r\n".encode()

@@ -12,8 +12,8 @@ from connman.cli.render import (
     LogFormatter,
     Note,
     TextRenderer,
+    cause_of,
     change_of,
-    short_cause,
 )
 from connman.errors import ConnectError, ConnectionClosed, UpgradeRefused
 from connman.records import Reset, State, Step
@@ -94,8 +94,8 @@ def test_a_note_as_json() -> None:
 
 
 def test_a_cause_is_short_unless_asked_for_in_full() -> None:
-    assert short_cause(REFUSED) == "tcp: Connection refused"
-    assert short_cause(UpgradeRefused(404)) == "upgrade refused with HTTP 404"
+    assert cause_of(REFUSED, in_full=False) == "tcp: Connection refused"
+    assert cause_of(UpgradeRefused(404), in_full=False) == "upgrade refused with HTTP 404"
     assert "127.0.0.1:1" in change_of(reset(REFUSED), in_full=True).text
     assert (
         change_of(reset(REFUSED), in_full=False).text

@@ -281,7 +281,7 @@ def test_each_change_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     assert "No route to host" in texts[1]
     assert texts[1].endswith("next attempt in 3.00 s")
     assert texts[3] == "rig: open"
-    assert texts[4] == "rig: lost: closed with code 1012: restart; next attempt in 3.00 s"
+    assert texts[4] == "rig: lost: closed with code 1012 (see .reason); next attempt in 3.00 s"
     assert texts[5] == "rig: closed"
 
 

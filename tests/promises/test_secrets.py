@@ -1,4 +1,10 @@
-"""No secret shows: not in a log at DEBUG, nor in str, repr, tracebacks and pickles' texts of whatever fails."""
+"""No secret shows: not in a log at DEBUG, nor in str, repr, tracebacks and pickles' texts of whatever happens.
+
+Every outcome is met with a secret of its own in every place at once: token, header, cookie, query, userinfo, the proxy's
+userinfo, the path of a client's key, what a login sends and receives, the reason of a close. Seen failing: websocket-client
+1.9.2 logs token, header and cookie when its trace is on, those of connman's upgrade included, and connman itself showed the
+reason of a close in logs, errors, statistics and the `repr` of a `Reset`.
+"""
 
 import base64
 import contextlib
@@ -9,16 +15,19 @@ import ssl
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tenacity
 import trustme
+import websocket
 
 import connman
 from connman.errors import ConnectError
+from connman.transport.tls import make_context
 from tests.loopback import read_to_the_end, refusing_port, silent
-from tests.promises.peers import PATIENCE, Peers, accept, frame, serve_ws
+from tests.promises.peers import CLOSE, PATIENCE, Peers, accept, connection, frame, frames, serve_ws
 from tests.proxies import ConnectProxy
 from tests.scripted import Guest
 from tests.waiting import eventually
@@ -30,6 +39,8 @@ USER, PASSWORD, QUERY, HEADER, COOKIE = (
     "h3ader-s3cret",
     "c00kie-s3cret",
 )
+TOKEN, LOGIN, ANSWER, REASON = "t0ken-s3cret", "l0gin-s3cret", "answ3r-s3cret", "r3ason-s3cret"
+KEY_FOLDER = "k3y-s3cret"
 PROXY_USER, PROXY_PASSWORD = "pr0xy-us3r-s3cret", "pr0xy-p4ss-s3cret"
 ODD = "pä ss/s3cret:@"  # needs quoting in a URL
 ODD_QUOTED = "p%C3%A4%20ss%2Fs3cret%3A%40"
@@ -41,15 +52,36 @@ def basic(user: str, password: str) -> str:
 
 NEEDLES = [
     USER, PASSWORD, QUERY, HEADER, COOKIE, PROXY_USER, PROXY_PASSWORD, ODD, ODD_QUOTED, "s3cret",
+    TOKEN, LOGIN, ANSWER, REASON, KEY_FOLDER,
     basic(USER, PASSWORD)[:-4], basic(USER, ODD)[:-4], basic(PROXY_USER, PROXY_PASSWORD)[:-4], basic(PROXY_USER, ODD)[:-4],
 ]  # fmt: skip
 
 PLANTED: dict[str, Any] = {
-    "headers": {"Authorization-Too": f"Bearer {HEADER}", "Cookie": f"session={COOKIE}"},
+    "headers": lambda: {
+        "Authorization": f"Bearer {TOKEN}",
+        "Authorization-Too": f"Bearer {HEADER}",
+        "Cookie": f"session={COOKIE}",
+    },
     "proxy": None,
     "open_timeout": 1.0,
-    "close_timeout": 0.3,
+    "close_timeout": 0.1,
 }
+
+
+@pytest.fixture(scope="module")
+def key_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(KEY_FOLDER)
+    trustme.CA().issue_cert("client@example.test").private_key_and_cert_chain_pem.write_to_path(
+        folder / "key.pem"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def planted(key_folder: Path) -> dict[str, Any]:
+    context = ssl.create_default_context()
+    context.load_cert_chain(key_folder / "key.pem")
+    return {**PLANTED, "ssl_context": context}
 
 
 def url(port: int, host: str = "127.0.0.1", scheme: str = "ws", password: str = PASSWORD) -> str:
@@ -95,7 +127,7 @@ def texts_of(error: BaseException) -> Iterator[str]:
             yield from (f"{one.attempts!r}", one.endpoint, one.message)
         # What "raise … from None" hides is what nobody is shown.
         chain += [one.__cause__, None if one.__suppress_context__ else one.__context__]
-    yield "".join(traceback.format_exception(error))
+    yield "".join(traceback.TracebackException.from_exception(error, capture_locals=False).format())
     if isinstance(error, connman.ConnmanError):
         again = pickle.loads(pickle.dumps(error))
         yield from (str(again), repr(again))
@@ -254,18 +286,97 @@ def proxy_refused() -> Iterator[tuple[str, dict[str, Any]]]:
         yield url(80, "192.0.2.1"), {"proxy": f"http://{PROXY_USER}:{PROXY_PASSWORD}@127.0.0.1:{port}"}
 
 
-@failure("handshake")
-def handshake() -> Iterator[tuple[str, dict[str, Any]]]:
-    def log_in(channel: Any) -> None:
-        channel.send(PASSWORD)
-        channel.recv()
+@failure("our certificate refused")
+def our_certificate_refused() -> Iterator[tuple[str, dict[str, Any]]]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    def serve(sock: socket.socket) -> None:
+        with context.wrap_socket(sock, server_side=True) as secure:
+            serve_ws(secure)
+
+    with Peers(serve) as server:
+        yield url(server.port, scheme="wss"), {}
+
+
+def log_in(channel: Any) -> None:
+    channel.send(LOGIN)
+    if channel.recv() != ANSWER:
+        raise PermissionError("another answer")
+
+
+def behind_the_login(
+    then: Callable[[socket.socket], object], **options: Any
+) -> Callable[[], Iterator[tuple[str, dict[str, Any]]]]:
+    """Answer the login, wait for a message, and then do something."""
 
     def serve(sock: socket.socket) -> None:
         accept(sock)
         sock.recv(65536)
+        sock.sendall(frame(ANSWER))
+        sock.recv(65536)
+        then(sock)
 
-    with Peers(serve) as server:
-        yield url(server.port), {"handshake": log_in}
+    def failing() -> Iterator[tuple[str, dict[str, Any]]]:
+        with Peers(serve) as server:
+            yield url(server.port), options
+
+    return failing
+
+
+def instead_of_an_answer(
+    then: Callable[[socket.socket], object], **options: Any
+) -> Callable[[], Iterator[tuple[str, dict[str, Any]]]]:
+    def serve(sock: socket.socket) -> None:
+        accept(sock)
+        sock.recv(65536)
+        then(sock)
+
+    def failing() -> Iterator[tuple[str, dict[str, Any]]]:
+        with Peers(serve) as server:
+            yield url(server.port), options
+
+    return failing
+
+
+def close_with(code: int) -> Callable[[socket.socket], object]:
+    def close(sock: socket.socket) -> None:
+        sock.sendall(frame(code.to_bytes(2) + REASON.encode(), CLOSE))
+        read_to_the_end(sock)
+
+    return close
+
+
+failure("login: the peer closes with a reason")(instead_of_an_answer(close_with(4001)))
+failure("login: the peer is restarted")(instead_of_an_answer(close_with(1012)))
+failure("login: no answer")(instead_of_an_answer(read_to_the_end, handshake_timeout=0.1))
+failure("login: another answer")(instead_of_an_answer(lambda sock: sock.sendall(frame(REASON))))
+failure("login: the peer goes")(instead_of_an_answer(lambda sock: None))
+failure("login: a violation")(instead_of_an_answer(lambda sock: sock.sendall(b"\xff\xff")))
+failure("login: no text")(
+    instead_of_an_answer(lambda sock: sock.sendall(frame(REASON.encode() + b"\xff", 1)))
+)
+failure("login: too long an answer")(
+    instead_of_an_answer(lambda sock: sock.sendall(frame(REASON * 100)), max_message_size=1000)
+)
+
+# What opens, and then ends.
+LOSSES: dict[str, Failing] = {}
+
+
+def loss(name: str, failing: Callable[[], Iterator[tuple[str, dict[str, Any]]]]) -> None:
+    LOSSES[name] = contextlib.contextmanager(failing)
+
+
+loss("closed with a reason, for good", behind_the_login(close_with(4001)))
+loss("closed with a reason", behind_the_login(close_with(1000)))
+loss("restarted with a reason", behind_the_login(close_with(1012)))
+loss("the peer goes", behind_the_login(lambda sock: None))
+loss("a violation", behind_the_login(lambda sock: sock.sendall(b"\xff\xff" + REASON.encode())))
+loss("no text", behind_the_login(lambda sock: sock.sendall(frame(REASON.encode() + b"\xff", 1))))
+loss("too long", behind_the_login(lambda sock: sock.sendall(frame(REASON * 100)), max_message_size=1000))
+loss("silence", behind_the_login(read_to_the_end, ping_interval=0.05, ping_timeout=0.05))
 
 
 @failure("gave up")
@@ -280,28 +391,134 @@ def bad_header() -> Iterator[tuple[str, dict[str, Any]]]:
         yield url(port), {"headers": lambda: {"Authorization": f"Bearer {HEADER}\r\n"}}
 
 
-@pytest.mark.parametrize("name", FAILURES)
-def test_a_failure_shows_no_secret(name: str, logged: list[str]) -> None:
-    resets: list[str] = []
-    with FAILURES[name]() as (target, options):
-        conn = connman.Connection(
+# On shared readers all goes through a proxy that wants credentials, unless the outcome has a proxy of its own.
+READERS = pytest.mark.parametrize("is_shared", [False, True], ids=["own reader", "shared reader, proxy"])
+
+
+@contextlib.contextmanager
+def opening(
+    outcome: Failing, planted: dict[str, Any], is_shared: bool, texts: list[str]
+) -> Iterator[connman.Connection]:
+    """Make a connection that is going to meet an outcome; `texts` gets what it says of itself on the way."""
+    with outcome() as (target, options), ConnectProxy() as proxy:
+        through = f"http://{PROXY_USER}:{PROXY_PASSWORD}@127.0.0.1:{proxy.port}" if is_shared else None
+        conn = connection(
+            is_shared,
             target,
-            on_reset=lambda _, reset: resets.append(repr(reset)),
-            **{**PLANTED, "reconnect": False, **options},
+            on_open=lambda conn: texts.extend(texts_of_connection(conn)),
+            on_reset=lambda conn, reset: texts.extend(
+                [repr(reset), str(reset), *texts_of(reset.error), *texts_of_connection(conn)]
+            ),
+            **{**planted, "reconnect": False, "handshake": log_in, "proxy": through, **options},
         )
-        # Asked while it works as well: threads have names.
-        texts = [*texts_of_connection(conn), *(repr(thread) for thread in threading.enumerate())]
-        with pytest.raises(ConnectError) as caught:
-            conn.get_connected().result(PATIENCE)
-        eventually(lambda: resets)
-        texts += [*texts_of(caught.value), *texts_of_connection(conn), *resets]
-        with pytest.raises(connman.errors.NotConnected) as not_open:
-            conn.send("x")
-        texts += texts_of(not_open.value)
-        conn.disconnect()
+        texts += [*texts_of_connection(conn), *(repr(thread) for thread in threading.enumerate())]
+        yield conn
+        conn.disconnect(reason=REASON)
         texts += texts_of_connection(conn)
+        with pytest.raises(connman.errors.ConnectionClosed) as closed:
+            conn.get_connected().result(PATIENCE)
+        texts += texts_of(closed.value)
+
+
+def check(texts: list[str], logged: list[str]) -> None:
     assert logged, "nothing was logged"
     assert found(texts + logged) == []
+
+
+@pytest.mark.parametrize(
+    "is_shared",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["own reader", "shared reader, proxy"],
+)
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failure_shows_no_secret(
+    name: str, is_shared: bool, planted: dict[str, Any], logged: list[str]
+) -> None:
+    texts: list[str] = []
+    with opening(FAILURES[name], planted, is_shared, texts) as conn:
+        with pytest.raises(ConnectError) as caught:
+            conn.get_connected().result(PATIENCE)
+        texts += texts_of(caught.value)
+        texts += [repr(thread) for thread in threading.enumerate()]
+        with pytest.raises(connman.errors.NotConnected) as not_open:
+            conn.send(LOGIN)
+        texts += texts_of(not_open.value)
+    check(texts, logged)
+
+
+@READERS
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_shows_no_secret(
+    name: str, is_shared: bool, planted: dict[str, Any], logged: list[str]
+) -> None:
+    texts: list[str] = []
+    with opening(LOSSES[name], planted, is_shared, texts) as conn:
+        conn.wait_open(PATIENCE)
+        texts += [*texts_of_connection(conn), *(repr(thread) for thread in threading.enumerate())]
+        conn.send(LOGIN)
+        eventually(lambda: conn.last_error)
+        assert conn.last_error is not None
+        if "reason" in name:
+            # Whoever asks for it gets it.
+            assert getattr(conn.last_error, "reason", "") == REASON
+    check(texts, logged)
+
+
+@READERS
+def test_an_end_of_our_own_shows_no_secret(
+    is_shared: bool, planted: dict[str, Any], logged: list[str]
+) -> None:
+    texts: list[str] = []
+    outcome = contextlib.contextmanager(behind_the_login(read_to_the_end))
+    with opening(outcome, planted, is_shared, texts) as conn:
+        conn.wait_open(PATIENCE)
+    with pytest.raises(connman.errors.NotConnected) as not_open:
+        conn.send(LOGIN)
+    check([*texts, *texts_of(not_open.value)], logged)
+
+
+def test_what_was_to_be_hidden_was_sent(planted: dict[str, Any]) -> None:
+    """Else the rest would prove nothing."""
+    requests: list[str] = []
+
+    def serve(sock: socket.socket) -> None:
+        requests.append(accept(sock).request)
+        requests.extend(str(payload) for _, payload in frames(sock))
+
+    with Peers(serve) as server, ConnectProxy() as proxy:
+        proxied_by = f"http://{PROXY_USER}:{PROXY_PASSWORD}@127.0.0.1:{proxy.port}"
+        options = {**planted, "proxy": proxied_by, "handshake": lambda channel: channel.send(LOGIN)}
+        with connman.Connection(url(server.port), **options) as conn:
+            conn.disconnect(reason=REASON)
+        eventually(lambda: len(requests) == 3)
+        assert basic(PROXY_USER, PROXY_PASSWORD).encode() in proxy.heads[0]
+    for secret in (QUERY, TOKEN, HEADER, COOKIE, LOGIN, REASON):
+        assert secret in " ".join(requests)
+
+
+def test_websocket_clients_trace_shows_no_secret(planted: dict[str, Any], logged: list[str]) -> None:
+    """Its trace is one switch for the process, which somebody may have turned for a connection of their own.
+
+    websocket-client 1.9.2 logs the whole request, and connman's did too while websocket-client wrote its headers.
+    """
+    websocket.enableTrace(True, logging.NullHandler())
+    try:
+        texts: list[str] = []
+        outcome = contextlib.contextmanager(behind_the_login(close_with(1000)))
+        with opening(outcome, planted, False, texts) as conn:
+            conn.wait_open(PATIENCE)
+    finally:
+        websocket.enableTrace(False)
+    assert [text for text in logged if text.startswith("websocket ")]
+    check(texts, logged)
+
+
+def test_a_file_that_cannot_be_read_is_not_named(key_folder: Path) -> None:
+    (key_folder / "empty.pem").write_text("no certificate")
+    for name in ("missing.pem", "empty.pem"):
+        with pytest.raises(connman.errors.InvalidOption) as caught:
+            make_context(authorities=str(key_folder / name))
+        assert found([str(caught.value), repr(caught.value)]) == []
 
 
 def test_a_working_connection_and_its_losses_show_no_secret(logged: list[str]) -> None:

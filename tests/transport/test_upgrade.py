@@ -28,6 +28,15 @@ def test_request_has_our_defaults() -> None:
     assert request.headers == (f"User-Agent: connman/{__version__}",)
 
 
+@pytest.mark.parametrize(
+    ("host", "port", "sent"),
+    [("::1", 80, "[::1]"), ("fe80::1%eth0", 80, "[fe80::1]"), ("fe80::1%eth0", 81, "[fe80::1]:81")],
+)
+def test_the_host_names_no_interface(host: str, port: int, sent: str) -> None:
+    """RFC 6874 3: it means something on this machine only."""
+    assert make_request(Endpoint("ws", host, port, "/"), [], []).host == sent
+
+
 def test_request_keeps_repeated_headers_and_takes_the_user_s_for_ours() -> None:
     given_ = [
         ("X-A", "1"),
