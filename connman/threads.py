@@ -1,4 +1,4 @@
-"""Name and mark connman's own threads.
+"""Name and mark connman's own threads, and let all others wait so that a Ctrl-C does no harm.
 
 ``threading`` is looked up at call time and nothing is made at import, so that gevent may patch it later.
 """
@@ -8,6 +8,36 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from operator import attrgetter
+
+
+class Condition(threading.Condition):
+    """A condition on an RLock that a signal handler which raises leaves as it ought to be.
+
+    Python runs the handler in the main thread, when a call has returned among others. In the `with` of a
+    ``threading.Condition``, which is Python code, that leaves the lock taken for ever; in its ``wait`` the lock may be
+    let go and not taken again, which replaces a KeyboardInterrupt by a RuntimeError at the end of the caller's `with`.
+
+    Threads: any.
+    """
+
+    # The lock's own, which are in C: nothing can come between taking it and the block.
+    __enter__ = property(attrgetter("_lock.__enter__"))
+    __exit__ = property(attrgetter("_lock.__exit__"))
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait as ``threading.Condition`` does; the lock is taken at the end, however it comes.
+
+        Threads: whoever holds the lock.
+        """
+        try:
+            return super().wait(timeout)
+        except BaseException:  # user code (a signal handler) raised
+            try:
+                self.notify(0)  # says whether this thread holds the lock
+            except RuntimeError:
+                self.acquire()
+            raise
 
 
 def spawn(name: str, target: Callable[[], None]) -> threading.Thread:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from connman.clock import LONGEST_WAIT
 from connman.errors import Forked, WouldDeadlock
-from connman.threads import is_own
+from connman.threads import Condition, is_own
 
 if TYPE_CHECKING:
     from connman.connection.connection import Connection
@@ -32,6 +31,8 @@ class ConnectedFuture(Future["Connection"]):
 
     def __init__(self, is_reader: Callable[[], bool]) -> None:
         super().__init__()
+        # Whoever waits for the Future may be interrupted: the reader, which settles it, must not find it locked then.
+        self._condition = Condition()
         self._is_reader = is_reader
         self._owner_pid = os.getpid()
         self.set_running_or_notify_cancel()
@@ -71,7 +72,7 @@ class ConnectedFuture(Future["Connection"]):
         Threads: the first one of the child that uses it.
         """
         self._owner_pid = os.getpid()
-        self._condition = threading.Condition()
+        self._condition = Condition()
         # Invalid when it is done: settled in the parent, or just now by another thread of the child.
         with contextlib.suppress(InvalidStateError):
             self.set_exception(Forked("this Future belongs to the parent process: ask for a new one"))
