@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from connman.threads import Condition, spawn
+from connman.threads import Condition, at_once, spawn
 
 logger = logging.getLogger("connman.clock")
 
@@ -270,7 +270,8 @@ class SystemClock:
 
         Threads: any.
         """
-        # More than the system can count (292 years): waking early is allowed.
+        # Waking early is allowed; so much the system cannot count (292 years).
+        timeout = at_once(timeout)
         condition.wait(None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:

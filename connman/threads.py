@@ -40,6 +40,24 @@ class Condition(threading.Condition):
             raise
 
 
+LOOK = 0.5
+"""Seconds after which the main thread looks for signals that have not woken it."""
+
+
+def at_once(timeout: float | None) -> float | None:
+    """Return for how long to wait at once, when ``timeout`` seconds (None: for ever) are to be waited in a loop.
+
+    Python looks for signals, lets go of the interpreter, and only then waits: a Ctrl-C that comes in between, for which
+    there is time when other threads want the interpreter, is noticed when the wait is over. So the main thread, which
+    alone runs signal handlers, waits in steps.
+
+    Threads: any.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return timeout
+    return LOOK if timeout is None else min(timeout, LOOK)
+
+
 def spawn(name: str, target: Callable[[], None]) -> threading.Thread:
     """Start and return a marked daemon thread named ``connman-<name>``.
 

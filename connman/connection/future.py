@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from connman.clock import LONGEST_WAIT
 from connman.errors import Forked, WouldDeadlock
-from connman.threads import Condition, is_own
+from connman.threads import Condition, at_once, is_own
 
 if TYPE_CHECKING:
     from connman.connection.connection import Connection
@@ -46,7 +47,8 @@ class ConnectedFuture(Future["Connection"]):
         Threads: any.
         """
         self._check()
-        return super().result(_countable(timeout))
+        self._wait(timeout)
+        return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the error, None when it opened, waiting up to ``timeout`` seconds; None, 0 and less as for `result`.
@@ -55,7 +57,18 @@ class ConnectedFuture(Future["Connection"]):
         Threads: any.
         """
         self._check()
-        return super().exception(_countable(timeout))
+        self._wait(timeout)
+        return super().exception(0)
+
+    def _wait(self, timeout: float | None) -> None:
+        """Wait until it is done, or for ``timeout`` seconds; in steps, see `at_once`."""
+        until = None if timeout is None else time.monotonic() + min(timeout, LONGEST_WAIT)
+        while not self.done():
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                return
+            with contextlib.suppress(TimeoutError):  # also if it is the error of the Future: it is done then
+                super().exception(at_once(left))
 
     def add_done_callback(self, fn: Callable[[Future[Connection]], object]) -> None:
         """Have ``fn`` called with this Future when it is done, at once if it is.
@@ -138,7 +151,3 @@ def _guarded(callback: Callable[[Future[Connection]], object], future: Future[Co
         if not is_own():
             raise
         logger.exception("a callback of the Future raised")
-
-
-def _countable(timeout: float | None) -> float | None:
-    return None if timeout is None else min(timeout, LONGEST_WAIT)
