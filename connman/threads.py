@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from operator import attrgetter
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 
 class Condition(threading.Condition):
@@ -39,6 +43,19 @@ class Condition(threading.Condition):
                 self.acquire()
             raise
 
+    def wait_for(self, predicate: Callable[[], _T], timeout: float | None = None) -> _T:
+        """Wait as ``threading.Condition`` does, in steps: see `at_once`.
+
+        Threads: whoever holds the lock.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        while not (result := predicate()):
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                break
+            self.wait(at_once(left))
+        return result
+
 
 LOOK = 0.5
 """Seconds after which the main thread looks for signals that have not woken it."""
@@ -56,6 +73,16 @@ def at_once(timeout: float | None) -> float | None:
     if threading.current_thread() is not threading.main_thread():
         return timeout
     return LOOK if timeout is None else min(timeout, LOOK)
+
+
+def join(thread: threading.Thread, timeout: float) -> None:
+    """Wait up to ``timeout`` seconds for ``thread`` to end, in steps: see `at_once`.
+
+    Threads: any but that one.
+    """
+    until = time.monotonic() + timeout
+    while thread.is_alive() and (left := until - time.monotonic()) > 0:
+        thread.join(at_once(left))
 
 
 def spawn(name: str, target: Callable[[], None]) -> threading.Thread:

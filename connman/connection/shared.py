@@ -19,7 +19,7 @@ from connman.connection import fork
 from connman.connection.cycle import Cycle
 from connman.connection.diallers import Diallers
 from connman.connection.member import Member
-from connman.threads import Condition, spawn
+from connman.threads import Condition, join, spawn
 from connman.transport.base import Transport
 from connman.transport.sockets import READABLE
 
@@ -176,7 +176,7 @@ class SharedReader:
             thread = self._last if self._thread is None else None
         if thread is None:
             return True
-        thread.join(max(0.0, until - time.monotonic()))
+        join(thread, until - time.monotonic())
         return not thread.is_alive()
 
     def _need_not_wait_locked(self) -> bool:

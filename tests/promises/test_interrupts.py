@@ -4,10 +4,8 @@ Python runs signal handlers in the main thread when a function is entered, when 
 loop jumps back, and nowhere else. A profile and a trace function are told of just these points, and what they raise
 comes out there: so every point of a call is tried in turn. A last test does it with signals, at random times.
 
-First seen failing: with ``threading.Condition`` in place of ``connman.threads.Condition`` the waits here leave a Future
-locked for ever, or end in a RuntimeError that is no KeyboardInterrupt. websocket-client 1.9.2, interrupted once at each of
-the 59 points of one `send`, writes on behind half a frame after one of them and keeps its lock after none; its
-WebSocketApp never comes back by itself after any, since `run_forever` on the main thread is what is interrupted.
+First seen failing: with ``threading.Condition`` in place of ``connman.threads.Condition`` each wait has a point behind which
+a Future stays locked for ever, and one that ends in a RuntimeError where a KeyboardInterrupt is due.
 """
 
 import contextlib

@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
 from typing import Any
 
 import connman
@@ -112,12 +111,13 @@ def send_behind_another() -> None:
 
     def fill() -> None:
         with contextlib.suppress(connman.ConnmanError):
-            full.send(BIG + BIG)
+            while True:
+                full.send(BIG)
 
-    threading.Thread(target=fill, daemon=True).start()
-    while full.stats.bytes_out == 0 and not stands_in("connman.transport.pipe", everywhere=True)():
-        threading.Event().wait(0.01)
-    full.send("behind it")
+    for _ in range(2):
+        threading.Thread(target=fill, daemon=True).start()
+    while True:
+        full.send("behind them")
 
 
 def send_when_open() -> None:
@@ -184,29 +184,18 @@ CALLS = [
 ]  # fmt: skip
 
 
-def stands_in(module: str, *, everywhere: bool = False) -> Callable[[], bool]:
-    """Make a predicate: whether the main thread (or any) is held up below that module, ten looks in a row."""
-    main = threading.main_thread().ident
-    seen: list[object] = [None]
-
-    def stands() -> bool:
-        frames = sys._current_frames()
-        for number, innermost in frames.items():
-            if number != main and not everywhere:
-                continue
-            stack = [frame for frame, _ in traceback.walk_stack(innermost)]
-            if any(frame.f_globals.get("__name__", "").startswith(module) for frame in stack):
-                place = (id(innermost), innermost.f_lasti)
-                seen[:] = [*seen[-9:], place]
-        return len(seen) == 10 and len(set(seen)) == 1
-
-    return stands
-
-
 def tell_when_it_waits() -> None:
-    waits = stands_in("connman.")
-    while not waits():
+    """Look at the main thread until it was held up at one place of connman's ten times in a row."""
+    main = threading.main_thread().ident
+    seen: list[object] = []
+    while len(seen) < 10 or len(set(seen)) > 1:
         threading.Event().wait(0.01)
+        innermost = sys._current_frames()[main or 0]
+        stack = [frame for frame, _ in traceback.walk_stack(innermost)]
+        # One in `wait` is another frame after each step.
+        places = [(frame.f_code, frame.f_lasti) for frame in stack]
+        is_ours = any(str(frame.f_globals.get("__name__")).startswith("connman.") for frame in stack)
+        seen = [*seen[-9:], tuple(places) if is_ours else object()]
     print("ready", flush=True)
     if IS_LOST:
         _thread.interrupt_main(signal.SIGINT)
