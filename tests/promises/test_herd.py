@@ -129,10 +129,10 @@ def test_300_connections_come_back_to_a_server_that_was_away_for_3_seconds(
         server.start()
         back, away_for = time.monotonic(), time.monotonic() - gone
         eventually(lambda: len(times.opened) == 600, 30.0)
-    bins = Counter(int((when - back) * 10) for when in times.opened[300:])
-    print(f"away for {away_for:.2f} s; opened in each 100 ms behind it: {sorted(bins.items())}")
-    # Looser than in the simulation: it is the peak of a short absence, and of few.
-    assert max(bins.values()) <= 300 * 0.2
+    bins = Counter(int((when - back) * 2) for when in times.opened[300:])
+    print(f"away for {away_for:.2f} s; opened in each half second behind it: {sorted(bins.items())}")
+    # Looser than in the simulation: they are few, and a server that is just starting makes them wait for each other.
+    assert max(bins.values()) <= 300 * 0.6
     assert max(times.failed.values()) <= most_attempts(max(times.opened) - gone)
     assert max(times.opened) - back <= 2 * away_for + 2
 
