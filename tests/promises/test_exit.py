@@ -109,10 +109,7 @@ WAYS = {
     "fork_meanwhile": End(),
     "exit_in_a_child": End(),
 }
-QUICK_WAYS = {
-    "be_terminated_to_exit", "be_interrupted", "connect_at_exit", "be_torn_down", "be_collected",
-    "go_on_in_another_thread",
-}  # fmt: skip
+QUICK_WAYS = {"be_terminated_to_exit", "be_interrupted", "connect_at_exit", "be_collected"}
 CROWDED_WAYS = [
     "end", "be_terminated_to_exit", "be_terminated_to_disconnect", "be_interrupted_twice", "connect_at_exit",
     "be_torn_down", "be_collected", "use_in_a_daemon_thread", "go_on_in_another_thread", "fork_meanwhile",
@@ -159,8 +156,8 @@ def ways() -> Iterator[Any]:
         for dispatch in ("reader", "shared"):
             is_quick = way in QUICK_WAYS and dispatch == "reader"
             yield pytest.param("opened", dispatch, way, marks=[] if is_quick else pytest.mark.slow)
-    for way in CROWDED_WAYS:
-        for dispatch in ("reader", "shared"):
+    for number, way in enumerate(CROWDED_WAYS):
+        for dispatch in ("reader", "shared")[number % 2 :]:
             yield pytest.param("crowded", dispatch, way, marks=pytest.mark.slow)
 
 

@@ -27,7 +27,7 @@ from tests.servers import WebSocketProcess, ws_server
 from tests.waiting import eventually
 
 MOST = 0.05  # of all, in any 100 ms
-SIZES = [2_000, pytest.param(10_000, marks=pytest.mark.slow)]
+SIZES = [1_000, pytest.param(10_000, marks=pytest.mark.slow)]
 
 
 # The simulation
@@ -48,7 +48,7 @@ def test_a_server_that_was_away_for_a_minute_is_not_trampled(clients: int) -> No
 def test_those_whom_a_retry_after_has_put_off_do_not_come_back_as_one(
     ask: Callable[[float], ConnmanError],
 ) -> None:
-    herd = simulate(2_000, away(25, ask))
+    herd = simulate(1_000, away(25, ask))
     assert herd.peak <= MOST
     assert all(30 <= wait <= 30 * (1 + SPREAD) for wait in herd.waits)
     assert set(herd.attempts.values()) == {2}

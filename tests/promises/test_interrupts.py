@@ -131,7 +131,7 @@ def make(is_shared: bool) -> Connection:
     """Make a connection to an echo in memory, with a timer thread already, which comes back at once when it is lost."""
     dialer = ScriptedDialer(itertools.repeat(echo))
     return connection(
-        is_shared, dialer, ping_interval=1.0, close_timeout=0.05, wait=lambda _: 0.0, stable_after=0
+        is_shared, dialer, ping_interval=1.0, close_timeout=0.02, wait=lambda _: 0.0, stable_after=0
     )
 
 
@@ -371,12 +371,12 @@ def adding(pool: Pool, _: Manager) -> Callable[[], object]:
 
 def ending_the_pool(pool: Pool, _: Manager) -> Callable[[], object]:
     pool.wait_open(PATIENCE)
-    return lambda: pool.disconnect(0.05)
+    return lambda: pool.disconnect(0.02)
 
 
 def ending_everything(pool: Pool, manager: Manager) -> Callable[[], object]:
     pool.wait_open(PATIENCE)
-    return lambda: manager.disconnect_all(0.05)
+    return lambda: manager.disconnect_all(0.02)
 
 
 def managing(_: Pool, manager: Manager) -> Callable[[], object]:
@@ -401,7 +401,7 @@ def test_a_pool_lends_and_ends_after_an_interrupt_at_any_point(
         manager = Manager()
         pool = manager.create_pool(
             "two", url=ScriptedDialer(itertools.repeat(echo)), size=2, readers=readers,
-            close_timeout=0.05, wait=lambda _: 0.0, stable_after=0,
+            close_timeout=0.02, wait=lambda _: 0.0, stable_after=0,
         )  # fmt: skip
         where = interrupted(prepare(pool, manager), point)
 
