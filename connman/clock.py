@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from connman.threads import spawn
+from connman.threads import Condition, at_once, spawn
 
 logger = logging.getLogger("connman.clock")
 
@@ -127,7 +127,7 @@ class Signal:
     def condition(self) -> threading.Condition:
         """The condition to wait on."""
         if self._condition is None:
-            self._condition = threading.Condition(self._lock)
+            self._condition = Condition(self._lock)
         return self._condition
 
     def notify_all(self) -> None:
@@ -161,11 +161,12 @@ class TimerThread:
     def __init__(self) -> None:
         # Entered itself, not through the condition, whose own `with` is Python code: a Ctrl-C there would leave it locked.
         self._lock = threading.RLock()
-        self._condition = threading.Condition(self._lock)
-        # Guarded by _lock: _heap, _live, _thread.
+        self._condition = Condition(self._lock)
+        # Guarded by _lock: _heap, _live, _thread, _waits_until (of the thread: it wakes then, if nobody wakes it).
         self._heap: list[tuple[float, int, _Scheduled]] = []
         self._live = 0
         self._thread: threading.Thread | None = None
+        self._waits_until = -math.inf
         self._order = itertools.count()
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
@@ -177,12 +178,14 @@ class TimerThread:
         entry = _Scheduled(self, callback)
         with self._lock:
             item = (when, next(self._order), entry)
-            heapq.heappush(self._heap, item)
+            # Counted first: a Ctrl-C behind the push must leave no entry that is not, which would end the thread's loop
+            # with a count below 0. It may leave one that rings for nobody.
             self._live += 1
+            heapq.heappush(self._heap, item)
             if self._thread is None:
                 self._start_locked()
-            # Only what has become the first entry changes how long the thread has to wait.
-            elif self._heap[0] is item:
+            # Only what comes before what the thread waits for changes how long it has to.
+            elif when < self._waits_until:
                 self._condition.notify()
         return entry
 
@@ -232,7 +235,9 @@ class TimerThread:
                     continue
                 delay = when - time.monotonic()
                 if delay > 0:
+                    self._waits_until = when
                     self._condition.wait(min(delay, threading.TIMEOUT_MAX))
+                    self._waits_until = -math.inf
                     continue
                 heapq.heappop(self._heap)
                 # Taken under the lock: a cancel() from now on comes too late and must not count it down again.
@@ -265,7 +270,8 @@ class SystemClock:
 
         Threads: any.
         """
-        # More than the system can count (292 years): waking early is allowed.
+        # Waking early is allowed; so much the system cannot count (292 years).
+        timeout = at_once(timeout)
         condition.wait(None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:

@@ -11,7 +11,7 @@ from connman.clock import Clock, Deadline
 from connman.connection.connection import Connection
 from connman.errors import PoolClosed, PoolError, PoolTimeout, WouldDeadlock
 from connman.records import State
-from connman.threads import is_own
+from connman.threads import Condition, is_own
 
 CLOSED = "the pool was disconnected"
 
@@ -19,8 +19,8 @@ CLOSED = "the pool was disconnected"
 class _Waiter:
     """One caller who wants a lease; ``connection`` is set by whoever hands one over, ``is_in_vain`` when none can come."""
 
-    def __init__(self, lock: threading.Lock) -> None:
-        self.condition = threading.Condition(lock)
+    def __init__(self, lock: threading.RLock) -> None:
+        self.condition = Condition(lock)
         self.connection: Connection | None = None
         self.is_in_vain = False
 
@@ -33,7 +33,7 @@ class Leases:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         # Guarded by _lock: everything below. _order: least recently lent first.
         self._order: deque[Connection] = deque()
         self._leased: dict[Connection, _Waiter] = {}
@@ -172,6 +172,6 @@ class Leases:
 
         Threads: the first one of the child that uses connman.
         """
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._leased = {}
         self._waiters = deque()

@@ -1,4 +1,4 @@
-"""Name and mark connman's own threads.
+"""Name and mark connman's own threads, and let all others wait so that a Ctrl-C does no harm.
 
 ``threading`` is looked up at call time and nothing is made at import, so that gevent may patch it later.
 """
@@ -7,7 +7,82 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
+from operator import attrgetter
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+class Condition(threading.Condition):
+    """A condition on an RLock that a signal handler which raises leaves as it ought to be.
+
+    Python runs the handler in the main thread, when a call has returned among others. In the `with` of a
+    ``threading.Condition``, which is Python code, that leaves the lock taken for ever; in its ``wait`` the lock may be
+    let go and not taken again, which replaces a KeyboardInterrupt by a RuntimeError at the end of the caller's `with`.
+
+    Threads: any.
+    """
+
+    # The lock's own, which are in C: nothing can come between taking it and the block.
+    __enter__ = property(attrgetter("_lock.__enter__"))
+    __exit__ = property(attrgetter("_lock.__exit__"))
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait as ``threading.Condition`` does; the lock is taken at the end, however it comes.
+
+        Threads: whoever holds the lock.
+        """
+        try:
+            return super().wait(timeout)
+        except BaseException:  # user code (a signal handler) raised
+            try:
+                self.notify(0)  # says whether this thread holds the lock
+            except RuntimeError:
+                self.acquire()
+            raise
+
+    def wait_for(self, predicate: Callable[[], _T], timeout: float | None = None) -> _T:
+        """Wait as ``threading.Condition`` does, in steps: see `at_once`.
+
+        Threads: whoever holds the lock.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        while not (result := predicate()):
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                break
+            self.wait(at_once(left))
+        return result
+
+
+LOOK = 0.5
+"""Seconds after which the main thread looks for signals that have not woken it."""
+
+
+def at_once(timeout: float | None) -> float | None:
+    """Return for how long to wait at once, when ``timeout`` seconds (None: for ever) are to be waited in a loop.
+
+    Python looks for signals, lets go of the interpreter, and only then waits: a Ctrl-C that comes in between, for which
+    there is time when other threads want the interpreter, is noticed when the wait is over. So the main thread, which
+    alone runs signal handlers, waits in steps.
+
+    Threads: any.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return timeout
+    return LOOK if timeout is None else min(timeout, LOOK)
+
+
+def join(thread: threading.Thread, timeout: float) -> None:
+    """Wait up to ``timeout`` seconds for ``thread`` to end, in steps: see `at_once`.
+
+    Threads: any but that one.
+    """
+    until = time.monotonic() + timeout
+    while thread.is_alive() and (left := until - time.monotonic()) > 0:
+        thread.join(at_once(left))
 
 
 def spawn(name: str, target: Callable[[], None]) -> threading.Thread:

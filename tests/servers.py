@@ -100,7 +100,10 @@ class WebSocketProcess:
         return self.stats()["accepted"]
 
     def stats(self) -> dict[str, int]:
-        """Return accepted, upgraded (so far), open (now) and messages (received by /echo, /login, /silent)."""
+        """Return accepted, upgraded (so far), open (now), messages (received by /echo, /login, /silent) and goodbyes.
+
+        A goodbye is a connection that has ended behind a close frame of the client's.
+        """
         counts: dict[str, int] = self._ask(cmd="stats")
         return counts
 

@@ -1,8 +1,9 @@
-"""connman's own threads: named, marked, daemons."""
+"""connman's own threads: named, marked, daemons; and the condition that others wait on."""
 
 import threading
 
-from connman.threads import is_own, spawn
+from connman.threads import Condition, is_own, spawn
+from tests.loopback import PATIENCE, in_thread
 
 
 def test_a_thread_is_named_marked_and_a_daemon() -> None:
@@ -20,3 +21,44 @@ def test_other_threads_are_not_own() -> None:
     thread.join(10)
     assert answers == [False]
     assert not is_own()
+
+
+def is_free(condition: threading.Condition) -> bool:
+    """Whether another thread can take it."""
+
+    def take() -> bool:
+        is_taken = condition.acquire(blocking=False)
+        if is_taken:
+            condition.release()
+        return is_taken
+
+    return in_thread(take).result(PATIENCE)
+
+
+def test_a_condition_wakes_whoever_waits() -> None:
+    condition = Condition()
+    told: list[str] = []
+
+    def wait() -> list[str]:
+        with condition:
+            assert condition.wait_for(lambda: told, PATIENCE)
+        return told
+
+    waiting = in_thread(wait)
+    with condition:
+        told.append("news")
+        condition.notify_all()
+    assert waiting.result(PATIENCE) == ["news"]
+    assert is_free(condition)
+    with condition:
+        assert not condition.wait(0.001)
+        assert not is_free(condition)
+    assert is_free(condition)
+
+
+def test_a_condition_is_entered_more_than_once_by_its_owner() -> None:
+    condition = Condition(threading.RLock())
+    with condition, condition:
+        assert not condition.wait(0.001)
+        assert not is_free(condition)
+    assert is_free(condition)

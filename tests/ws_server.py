@@ -35,7 +35,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 PASS = {"pass": "open sesame"}
-COUNTS = {"accepted": 0, "upgraded": 0, "open": 0, "messages": 0}
+COUNTS = {"accepted": 0, "upgraded": 0, "open": 0, "messages": 0, "goodbyes": 0}
 
 
 class Counted(ServerConnection):
@@ -48,6 +48,9 @@ class Counted(ServerConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         COUNTS["open"] -= 1
+        COUNTS["goodbyes"] += (
+            getattr(self, "protocol", None) is not None and self.protocol.close_rcvd is not None
+        )
         super().connection_lost(exc)
 
 

@@ -16,7 +16,7 @@ from connman.cli.lines import Splitter
 from connman.cli.render import Note
 from connman.errors import ConnmanError, NotConnected
 from connman.records import Message
-from connman.threads import spawn
+from connman.threads import Condition, spawn
 
 _CHUNK = 65536
 # Between two looks at a terminal that another job reads from.
@@ -60,7 +60,7 @@ class InputThread:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._is_terminal = os.isatty(source.fd)
-        self._condition = threading.Condition()
+        self._condition = Condition()
         # Guarded by _condition: _open_generation, _is_stopped.
         self._open_generation = 0
         self._is_stopped = False

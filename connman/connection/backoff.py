@@ -21,6 +21,8 @@ logger = logging.getLogger("connman.backoff")
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 128.0
+# What a server asks for is stretched by up to a tenth: those whom it has refused together must not come back together.
+SPREAD = 0.1
 # Whatever a user's wait says, no peer is asked more often than this: nothing is retried without a limit on its rate.
 SHORTEST_DELAY = 0.01
 
@@ -30,18 +32,7 @@ SHORTEST_DELAY = 0.01
 _random = random.SystemRandom()
 
 
-class _HalfJitter(tenacity.wait.wait_base):
-    """Doubling delays, half fixed and half random, so that a restarted fleet does not come back as one."""
-
-    def __init__(self) -> None:
-        self._doubling = tenacity.wait_exponential(multiplier=FIRST_DELAY, max=LONGEST_DELAY)
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        full = self._doubling(retry_state)
-        return full / 2 + _random.uniform(0, full / 2)
-
-
-_default_wait = _HalfJitter()
+_doubling = tenacity.wait_exponential(multiplier=FIRST_DELAY, max=LONGEST_DELAY)
 
 
 class Backoff:
@@ -50,16 +41,20 @@ class Backoff:
     It drives tenacity by its iteration protocol instead of letting it call and sleep: the wait between attempts is
     then ours, to be cut by ``disconnect`` and ``reconnect_now`` and to be shared by many connections on one thread.
     tenacity's idea of time is replaced by our clock, so ``stop_after_delay`` and the like follow a fake one.
+    ``chance``: what the random part comes from, for simulations that can be repeated.
 
     Threads: one at a time, the connection's reader.
     """
 
-    __slots__ = ("_began", "_clock", "_name", "_options", "_refusals", "_state")
+    __slots__ = ("_began", "_chance", "_clock", "_name", "_options", "_refusals", "_state")
 
-    def __init__(self, options: Options, clock: Clock, name: str = "") -> None:
+    def __init__(
+        self, options: Options, clock: Clock, name: str = "", *, chance: random.Random = _random
+    ) -> None:
         self._options = options
         self._name = name
         self._clock = clock
+        self._chance = chance
         self._refusals = 0
         self._began = clock.now()
         # tenacity's part, made at the first failure: most connections never meet it, and it takes 1.5 KiB.
@@ -125,11 +120,17 @@ class Backoff:
         wait = self._options.wait
         delay = None if wait is None else self._asked(lambda: float(wait(state)))
         if delay is None or not math.isfinite(delay):
-            delay = _default_wait(state)
+            delay = self._default_delay(state)
         error = state.outcome.exception() if state.outcome is not None else None
         hint = retry_after(error) if isinstance(error, UpgradeRefused) else None
         # A server may ask for patience, but not put us off for longer than we would wait ourselves.
-        return max(SHORTEST_DELAY, delay, min(hint or 0.0, LONGEST_DELAY))
+        asked = min(hint or 0.0, LONGEST_DELAY)
+        return max(SHORTEST_DELAY, delay, asked + self._chance.uniform(0, SPREAD * asked))
+
+    def _default_delay(self, state: RetryCallState) -> float:
+        # Half fixed and half random, so that a restarted fleet does not come back as one.
+        full = _doubling(state)
+        return full / 2 + self._chance.uniform(0, full / 2)
 
     def _must_stop(self, state: RetryCallState) -> bool:
         stop = self._options.stop

@@ -12,7 +12,7 @@ from functools import partial
 
 from connman.clock import SystemClock, maybe_call_later
 from connman.errors import ConnectError, ConnmanError
-from connman.threads import spawn
+from connman.threads import Condition, join, spawn
 from connman.transport.base import Dial
 
 logger = logging.getLogger("connman.diallers")
@@ -44,7 +44,7 @@ class Diallers:
 
     def _make_fresh(self) -> None:
         self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
+        self._changed = Condition(self._lock)
         # Guarded by _lock: everything below.
         self._queue: dict[_Waiting, None] = {}  # in order, and to be taken from in the middle
         self._threads: set[threading.Thread] = set()
@@ -100,7 +100,7 @@ class Diallers:
                 return False
             threads = list(self._threads) if self._submitted == submitted else []
         for thread in threads:
-            thread.join(max(0.0, until - time.monotonic()))
+            join(thread, until - time.monotonic())
         return not any(thread.is_alive() for thread in threads)
 
     def after_fork(self) -> None:

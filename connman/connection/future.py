@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from connman.clock import LONGEST_WAIT
 from connman.errors import Forked, WouldDeadlock
-from connman.threads import is_own
+from connman.threads import Condition, at_once, is_own
 
 if TYPE_CHECKING:
     from connman.connection.connection import Connection
@@ -32,6 +32,8 @@ class ConnectedFuture(Future["Connection"]):
 
     def __init__(self, is_reader: Callable[[], bool]) -> None:
         super().__init__()
+        # Whoever waits for the Future may be interrupted: the reader, which settles it, must not find it locked then.
+        self._condition = Condition()
         self._is_reader = is_reader
         self._owner_pid = os.getpid()
         self.set_running_or_notify_cancel()
@@ -45,7 +47,8 @@ class ConnectedFuture(Future["Connection"]):
         Threads: any.
         """
         self._check()
-        return super().result(_countable(timeout))
+        self._wait(timeout)
+        return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the error, None when it opened, waiting up to ``timeout`` seconds; None, 0 and less as for `result`.
@@ -54,7 +57,18 @@ class ConnectedFuture(Future["Connection"]):
         Threads: any.
         """
         self._check()
-        return super().exception(_countable(timeout))
+        self._wait(timeout)
+        return super().exception(0)
+
+    def _wait(self, timeout: float | None) -> None:
+        """Wait until it is done, or for ``timeout`` seconds; in steps, see `at_once`."""
+        until = None if timeout is None else time.monotonic() + min(timeout, LONGEST_WAIT)
+        while not self.done():
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                return
+            with contextlib.suppress(TimeoutError):  # also if it is the error of the Future: it is done then
+                super().exception(at_once(left))
 
     def add_done_callback(self, fn: Callable[[Future[Connection]], object]) -> None:
         """Have ``fn`` called with this Future when it is done, at once if it is.
@@ -71,7 +85,7 @@ class ConnectedFuture(Future["Connection"]):
         Threads: the first one of the child that uses it.
         """
         self._owner_pid = os.getpid()
-        self._condition = threading.Condition()
+        self._condition = Condition()
         # Invalid when it is done: settled in the parent, or just now by another thread of the child.
         with contextlib.suppress(InvalidStateError):
             self.set_exception(Forked("this Future belongs to the parent process: ask for a new one"))
@@ -137,7 +151,3 @@ def _guarded(callback: Callable[[Future[Connection]], object], future: Future[Co
         if not is_own():
             raise
         logger.exception("a callback of the Future raised")
-
-
-def _countable(timeout: float | None) -> float | None:
-    return None if timeout is None else min(timeout, LONGEST_WAIT)

@@ -16,6 +16,7 @@ from connman.connection.counters import Counters
 from connman.connection.future import ConnectedFuture, SharedFuture
 from connman.errors import ConnectionClosed, ConnmanError, NotConnected, WaitTimeout
 from connman.records import State, Stats
+from connman.threads import join
 from connman.transport.base import Dial, Transport
 
 if TYPE_CHECKING:
@@ -301,7 +302,7 @@ class Life:
                 return False
             threads = self._threads
         for thread in threads:
-            thread.join(max(0.0, until - time.monotonic()))
+            join(thread, until - time.monotonic())
         return not any(thread.is_alive() for thread in threads)
 
     def wait_ended(self, deadline: Deadline) -> ConnmanError | Exception | None:

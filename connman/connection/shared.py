@@ -19,7 +19,7 @@ from connman.connection import fork
 from connman.connection.cycle import Cycle
 from connman.connection.diallers import Diallers
 from connman.connection.member import Member
-from connman.threads import spawn
+from connman.threads import Condition, join, spawn
 from connman.transport.base import Transport
 from connman.transport.sockets import READABLE
 
@@ -54,7 +54,7 @@ class SharedReader:
     def _make_locks(self) -> None:
         # Entered itself, not through the condition, whose own `with` is Python code: a Ctrl-C there would leave it locked.
         self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
+        self._changed = Condition(self._lock)
         # Guarded by _lock: _members, _thread (the one that runs), _last (the one that ran last), _alarm (the pipe that
         # wakes it: its two ends). Looking whether a member is in _members needs no lock.
         self._members: set[Member] = set()
@@ -176,7 +176,7 @@ class SharedReader:
             thread = self._last if self._thread is None else None
         if thread is None:
             return True
-        thread.join(max(0.0, until - time.monotonic()))
+        join(thread, until - time.monotonic())
         return not thread.is_alive()
 
     def _need_not_wait_locked(self) -> bool:

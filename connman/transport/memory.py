@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from connman.clock import Clock, Deadline, SystemClock
 from connman.errors import ConnectError, NotConnected, WaitTimeout
+from connman.threads import Condition
 from connman.transport.base import Dial
 from connman.transport.frames import FrameCodec
 from connman.transport.pipe import Pipe
@@ -25,7 +26,7 @@ class _Lane:
         self._clock = clock
         # Entered itself, not through the condition, whose own `with` is Python code: a Ctrl-C there would leave it locked.
         self._lock = threading.RLock()
-        self._condition = threading.Condition(self._lock)
+        self._condition = Condition(self._lock)
         # Guarded by _lock: _bytes, _is_ended, _is_broken.
         self._bytes = bytearray()
         self._is_ended = False
@@ -201,7 +202,7 @@ class MemoryListener:
         self.name = name
         self._clock = clock or SystemClock()
         self._backlog = backlog
-        self._condition = threading.Condition()
+        self._condition = Condition()
         # Guarded by _condition: _waiting, _is_closed.
         self._waiting: deque[Pipe] = deque()
         self._is_closed = False

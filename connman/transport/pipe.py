@@ -15,6 +15,7 @@ from connman.errors import (
     SendTimeout,
 )
 from connman.records import Data
+from connman.threads import at_once
 from connman.transport.base import describe
 from connman.transport.progress import whole_frames
 from connman.transport.receiving import Receiving
@@ -131,9 +132,12 @@ class Pipe(Receiving):
                 raise NotConnected("the connection is ending")
             self._accepted += 1
         began = self._clock.now()
-        if not self._send_lock.acquire(timeout=timeout):
-            self._end_turn()
-            raise SendTimeout(f"not begun: other messages held the connection for {timeout:g} s")
+        left = timeout
+        while not self._send_lock.acquire(timeout=(step := at_once(left) or 0.0)):
+            left -= step
+            if left <= 0:
+                self._end_turn()
+                raise SendTimeout(f"not begun: other messages held the connection for {timeout:g} s")
         return max(0.0, timeout - (self._clock.now() - began))
 
     def _end_turn(self) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 from connman.clock import Deadline
 from connman.errors import ConnmanError
 from connman.records import Data, Message
+from connman.threads import at_once
 
 
 class Stream(Protocol):
@@ -142,7 +143,7 @@ def write_rest(stream: Stream, data: memoryview, deadline: Deadline) -> Iterator
     Threads: one at a time (the send lock).
     """
     while data and not deadline.expired:
-        stream.wait_writable(deadline.remaining())
+        stream.wait_writable(at_once(deadline.remaining()))
         count = stream.send_some(data)
         data = data[count:]
         yield count

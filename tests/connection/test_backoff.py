@@ -3,6 +3,7 @@
 import itertools
 import logging
 import math
+import random
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -143,13 +144,13 @@ def http_date(seconds: float) -> str:
 @pytest.mark.parametrize(
     ("value", "low", "high"),
     [
-        ("7", 7, 7),
-        (" 7 ", 7, 7),
-        ("127", 127, 127),
-        ("129", 128, 128),
-        ("9" * 400, 128, 128),
-        (60, 50, 60),
-        (100_000, 128, 128),
+        ("7", 7, 7.7),
+        (" 7 ", 7, 7.7),
+        ("127", 127, 139.7),
+        ("129", 128, 140.8),
+        ("9" * 400, 128, 140.8),
+        (60, 50, 66),
+        (100_000, 128, 140.8),
         (-60, 0.05, 0.1),
         ("0", 0.05, 0.1),
         ("-3", 0.05, 0.1),
@@ -164,6 +165,21 @@ def test_retry_after(status: int, value: str | int, low: float, high: float) -> 
     if isinstance(value, int):  # a date, made when it is needed: it is counted from now
         value = http_date(value)
     assert low <= delay(make(), refused(status, retry_after=value)) <= high
+
+
+def test_those_who_are_refused_together_do_not_come_back_together() -> None:
+    delays = [delay(make(), refused(503, retry_after="30")) for _ in range(SAMPLES)]
+    assert min(delays) < 30.3
+    assert max(delays) > 32.7
+    assert len(set(delays)) > SAMPLES / 2
+
+
+def test_the_random_part_can_be_repeated() -> None:
+    def series() -> list[float]:
+        backoff = Backoff(make_options({}), FakeClock(), chance=random.Random(7))
+        return [delay(backoff) for _ in range(5)] + [delay(backoff, refused(503, retry_after="90"))]
+
+    assert series() == series()
 
 
 def test_retry_after_does_not_shorten_a_longer_delay() -> None:

@@ -1,20 +1,31 @@
 """Ctrl-C may come at any point of a call: what is left behind has to work, and above all to end.
 
-Python runs signal handlers in the main thread when a function is entered and when a C function has returned. A profile
-function is told of just these points, and what it raises comes out there: so every point of a call is tried in turn.
+Python runs signal handlers in the main thread when a function is entered, when a C function has returned and when a
+loop jumps back, and nowhere else. A profile and a trace function are told of just these points, and what they raise
+comes out there: so every point of a call is tried in turn. A last test does it with signals, at random times.
+
+First seen failing: with ``threading.Condition`` in place of ``connman.threads.Condition`` each wait has a point behind which
+a Future stays locked for ever, and one that ends in a RuntimeError where a KeyboardInterrupt is due.
 """
 
+import contextlib
 import gc
 import itertools
+import opcode
+import random
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from connman import Connection, ConnmanError
-from connman.testing import ScriptedDialer
+from connman import Connection, ConnmanError, Manager, Pool, State
+from connman.clock import TimerThread
+from connman.errors import NotConnected
+from connman.testing import Peer, ScriptedDialer
 from tests.promises.peers import connection
 from tests.waiting import eventually
 
@@ -36,42 +47,92 @@ def is_in_a_thread_start(frame: Any) -> bool:
     return False
 
 
-def interrupted(call: Callable[[], object], point: int) -> str | None:
-    """Make the call, interrupt it at its `point`-th point (from 1), and say where that was; None if it has fewer."""
-    points = itertools.count(1)
-    where: list[str] = []
+RESUME = opcode.opmap["RESUME"]
+JUMPS_BACK = {number for name, number in opcode.opmap.items() if name.startswith("JUMP_BACKWARD")}
 
-    def profile(frame: Any, event: str, argument: object) -> None:
-        if event in ("call", "c_return") and not is_in_a_thread_start(frame) and next(points) == point:
+
+class Interrupter:
+    """Raise CtrlC at the `point`-th point (from 1) at which Python looks for signals, and note where that was."""
+
+    def __init__(self, point: int) -> None:
+        self._point = point
+        self._points = itertools.count(1)
+        self.where: str | None = None
+
+    def __enter__(self) -> None:
+        gc.disable()  # what it finds would be interrupted as well
+        sys.settrace(self._trace)
+        sys.setprofile(self._profile)
+
+    def __exit__(self, *exc_info: object) -> None:
+        sys.setprofile(None)
+        sys.settrace(None)
+        gc.enable()
+
+    def _profile(self, frame: Any, event: str, argument: object) -> None:
+        # An exception that is thrown into a generator is told as a call as well.
+        is_entered = event == "call" and frame.f_code.co_code[frame.f_lasti] == RESUME
+        if (is_entered or event == "c_return") and frame.f_code is not Interrupter.__exit__.__code__:
+            self._reach(frame, f"{event} {getattr(argument, '__qualname__', frame.f_code.co_name)}")
+
+    def _trace(self, frame: Any, event: str, _: object) -> Any:
+        code = frame.f_code.co_code
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode" and code[frame.f_lasti] in JUMPS_BACK:
+            self._reach(frame, "jumps back")
+        return self._trace if event != "call" or JUMPS_BACK & set(code[::2]) else None
+
+    def _reach(self, frame: Any, what: str) -> None:
+        if not is_in_a_thread_start(frame) and next(self._points) == self._point:
             sys.setprofile(None)
-            name = getattr(argument, "__qualname__", frame.f_code.co_name)
-            where.append(f"{frame.f_code.co_filename}:{frame.f_lineno} {event} {name}")
+            sys.settrace(None)
+            self.where = f"{frame.f_code.co_filename}:{frame.f_lineno} {what}"
             raise CtrlC
 
-    gc.disable()  # what it finds would be interrupted as well
-    try:
-        sys.setprofile(profile)
-        try:
-            call()
-        finally:
-            sys.setprofile(None)
-    except (CtrlC, ConnmanError):
-        pass
-    finally:
-        gc.enable()
-    return where[0] if where else None
+
+def interrupted(call: Callable[[], object], point: int) -> str | None:
+    """Make the call, interrupt it at its `point`-th point (from 1), and say where that was; None if it has fewer.
+
+    Nothing but the interrupt, or an error of connman, may come out of it.
+    """
+    interrupter = Interrupter(point)
+    with contextlib.suppress(CtrlC, ConnmanError), interrupter:
+        call()
+    return interrupter.where
 
 
 def within(call: Callable[[], object], what: str) -> None:
     """Make the call on a thread of its own: a lock that the main thread left taken is not taken for that one."""
-    thread = threading.Thread(target=call, daemon=True)
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001 - told to the test
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(PATIENCE)
     assert not thread.is_alive(), what
+    assert not raised, f"{what}: {raised[0]!r}"
 
 
 def is_gone(conn: Connection) -> bool:
     return not any(conn.name in thread.name for thread in threading.enumerate())
+
+
+def echo(peer: Peer) -> None:
+    while True:
+        peer.send(peer.recv(1000.0))
+
+
+def make(is_shared: bool) -> Connection:
+    """Make a connection to an echo in memory, with a timer thread already, which comes back at once when it is lost."""
+    dialer = ScriptedDialer(itertools.repeat(echo))
+    return connection(
+        is_shared, dialer, ping_interval=1.0, close_timeout=0.02, wait=lambda _: 0.0, stable_after=0
+    )
 
 
 def every_point(
@@ -79,9 +140,7 @@ def every_point(
 ) -> Iterator[tuple[Connection, str]]:
     """Interrupt the call that `prepare` returns at each of its points, each time on a fresh connection."""
     for point in itertools.count(1):
-        dialer = ScriptedDialer(itertools.repeat(ScriptedDialer.OPEN))
-        # With a timer thread already.
-        conn = connection(is_shared, dialer, ping_interval=1.0, close_timeout=0.05)
+        conn = make(is_shared)
         where = interrupted(prepare(conn), point)
         if where is None:
             conn.disconnect()
@@ -90,16 +149,89 @@ def every_point(
         yield conn, where
 
 
+def use(conn: Connection) -> None:
+    """Have the echo send something back: on the connection that was interrupted, or on the one that follows it."""
+
+    def is_sent() -> bool:
+        with contextlib.suppress(NotConnected):  # the transport has ended and its reader does not know yet
+            conn.send("again", wait=PATIENCE)
+            return True
+        return False
+
+    eventually(is_sent, PATIENCE)
+    while conn.recv(PATIENCE) != "again":
+        pass
+
+
+# Each makes ready for a call and returns it.
+
+
 def sending(conn: Connection) -> Callable[[], object]:
     conn.wait_open(PATIENCE)
     return lambda: conn.send("x")
 
 
+def sending_many(conn: Connection) -> Callable[[], object]:
+    conn.wait_open(PATIENCE)
+    return lambda: conn.send_many(["x", "y"])
+
+
+def sending_first(conn: Connection) -> Callable[[], object]:
+    return lambda: conn.send("x", wait=PATIENCE)
+
+
 def receiving(conn: Connection) -> Callable[[], object]:
     conn.wait_open(PATIENCE)
-    conn.target.next_peer().send("x")  # type: ignore[attr-defined]
+    conn.send("x")
     eventually(lambda: conn.stats.messages_in == 1, PATIENCE)
     return lambda: conn.recv(0)
+
+
+def receiving_in_vain(conn: Connection) -> Callable[[], object]:
+    conn.wait_open(PATIENCE)
+    return lambda: conn.recv(0.005)
+
+
+def receiving_later(conn: Connection) -> Callable[[], object]:
+    conn.wait_open(PATIENCE)
+    conn.send("x")
+    return lambda: conn.recv(PATIENCE)
+
+
+def iterating(conn: Connection) -> Callable[[], object]:
+    conn.wait_open(PATIENCE)
+    conn.send("x")
+    messages = iter(conn)
+    return lambda: next(messages)
+
+
+def asking(conn: Connection) -> Callable[[], object]:
+    return conn.get_connected
+
+
+def connecting(conn: Connection) -> Callable[[], object]:
+    return conn.connect
+
+
+def waiting_for_the_future(conn: Connection) -> Callable[[], object]:
+    return lambda: conn.get_connected().result(PATIENCE)
+
+
+def asking_the_future(conn: Connection) -> Callable[[], object]:
+    return lambda: conn.get_connected().exception(PATIENCE)
+
+
+def looking_at_the_future(conn: Connection) -> Callable[[], object]:
+    return lambda: (conn.get_connected().done(), conn.get_connected().add_done_callback(lambda _: None))
+
+
+def waiting_open(conn: Connection) -> Callable[[], object]:
+    return lambda: conn.wait_open(PATIENCE)
+
+
+def waiting_closed(conn: Connection) -> Callable[[], object]:
+    conn.wait_open(PATIENCE)
+    return lambda: conn.wait_closed(0.005)
 
 
 def hurrying(conn: Connection) -> Callable[[], object]:
@@ -107,34 +239,224 @@ def hurrying(conn: Connection) -> Callable[[], object]:
     return conn.reconnect_now
 
 
+def looking(conn: Connection) -> Callable[[], object]:
+    conn.wait_open(PATIENCE)
+    return lambda: (conn.stats, conn.state, repr(conn), conn.transport_name)
+
+
 def ending(conn: Connection) -> Callable[[], object]:
     conn.wait_open(PATIENCE)
     return lambda: conn.end_soon(1000)
 
 
-SHARED = pytest.mark.parametrize(
-    "is_shared", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["own reader", "shared reader"]
-)
+def disconnecting(conn: Connection) -> Callable[[], object]:
+    conn.wait_open(PATIENCE)
+    return conn.disconnect
 
 
-@pytest.mark.slow
-@SHARED
-@pytest.mark.parametrize("prepare", [sending, receiving, hurrying, ending])
-def test_a_connection_ends_after_an_interrupt_at_any_point_of_a_call(
+def disconnecting_a_dial(conn: Connection) -> Callable[[], object]:
+    conn.connect()
+    return conn.disconnect
+
+
+def in_a_block(conn: Connection) -> Callable[[], object]:
+    def block() -> None:
+        with conn:
+            conn.send("x")
+
+    return block
+
+
+USES = [
+    sending, sending_many, sending_first, receiving, receiving_in_vain, receiving_later, iterating, asking,
+    connecting, waiting_for_the_future, asking_the_future, looking_at_the_future, waiting_open, waiting_closed,
+    hurrying, looking,
+]  # fmt: skip
+ENDS = [ending, disconnecting, disconnecting_a_dial, in_a_block]
+QUICK = {sending, asking, waiting_open}
+
+
+def cases(*prepares: Callable[[Connection], Callable[[], object]]) -> list[Any]:
+    return [
+        pytest.param(
+            prepare,
+            is_shared,
+            marks=[] if prepare in QUICK and not is_shared else [pytest.mark.slow],
+            id=f"{prepare.__name__}-{'shared reader' if is_shared else 'own reader'}",
+        )
+        for prepare in prepares
+        for is_shared in (False, True)
+    ]
+
+
+@pytest.mark.parametrize(("prepare", "is_shared"), cases(*USES))
+def test_a_connection_is_of_use_after_an_interrupt_at_any_point(
     prepare: Callable[[Connection], Callable[[], object]], is_shared: bool
 ) -> None:
-    # The send lock, and the locks of queue, life and timers, stayed taken by a main thread that had left.
+    # The send lock, those of the queue, the life, the timers and the Future stayed taken by a main thread that had left;
+    # it stayed "connecting" for ever, with no reader to connect it.
     for conn, where in every_point(prepare, is_shared):
+        within(lambda conn=conn: use(conn), f"using it after {where}")  # type: ignore[misc]
         within(conn.disconnect, f"disconnect() after {where}")
         assert is_gone(conn), where
 
 
-@SHARED
-def test_a_connection_opens_after_an_interrupt_at_any_point_of_the_first_call(
-    is_shared: bool,
+@pytest.mark.parametrize(("prepare", "is_shared"), cases(*ENDS))
+def test_a_connection_ends_after_an_interrupt_at_any_point(
+    prepare: Callable[[Connection], Callable[[], object]], is_shared: bool
 ) -> None:
-    # It stayed "connecting" for ever, with no reader to connect it.
-    for conn, where in every_point(lambda conn: conn.get_connected, is_shared):
-        within(lambda conn=conn: conn.wait_open(PATIENCE), f"wait_open() after {where}")  # type: ignore[misc]
-        assert conn.is_open, where
+    # The peer was not told, or the descriptor stayed, because the first call had been noted and the second did nothing.
+    for conn, where in every_point(prepare, is_shared):
+        if conn.state is not State.CLOSED:
+            within(lambda conn=conn: use(conn), f"using it after {where}")  # type: ignore[misc]
         within(conn.disconnect, f"disconnect() after {where}")
+        assert is_gone(conn), where
+
+
+# Timers
+
+
+def test_timers_ring_after_an_interrupt_at_any_point_of_setting_one() -> None:
+    # One that was pushed and not counted yet: the count went below 0 and the thread of all timers broke off. One that was
+    # the first and had not woken the thread: those behind it rang when something else did.
+    for point in itertools.count(1):
+        timers = TimerThread()
+        first = timers.call_at(time.monotonic() + 60.0, lambda: None)
+        where = interrupted(lambda timers=timers: timers.call_at(time.monotonic(), lambda: None), point)  # type: ignore[misc]
+        for _ in range(2):
+            rung = threading.Event()
+            timers.call_at(time.monotonic() + 0.001, rung.set)
+            assert rung.wait(PATIENCE), where
+        first.cancel()
+        if where is None:
+            assert point > 3, "the call has no points"
+            return
+
+
+# Pools and managers
+
+
+def lending(pool: Pool, _: Manager) -> Callable[[], object]:
+    def lend() -> None:
+        with pool.connection(PATIENCE) as conn:
+            conn.send("x")
+
+    return lend
+
+
+def lending_in_vain(pool: Pool, _: Manager) -> Callable[[], object]:
+    def lend() -> None:
+        with pool.connection(PATIENCE), pool.connection(PATIENCE), pool.connection(0.005):
+            pass
+
+    return lend
+
+
+def telling_all(pool: Pool, _: Manager) -> Callable[[], object]:
+    pool.wait_open(PATIENCE)
+    return lambda: pool.broadcast("x")
+
+
+def waiting_for_all(pool: Pool, _: Manager) -> Callable[[], object]:
+    return lambda: pool.wait_open(PATIENCE)
+
+
+def counting(pool: Pool, _: Manager) -> Callable[[], object]:
+    return lambda: pool.stats
+
+
+def adding(pool: Pool, _: Manager) -> Callable[[], object]:
+    return lambda: pool.add_connection(ScriptedDialer(itertools.repeat(echo)))
+
+
+def ending_the_pool(pool: Pool, _: Manager) -> Callable[[], object]:
+    pool.wait_open(PATIENCE)
+    return lambda: pool.disconnect(0.02)
+
+
+def ending_everything(pool: Pool, manager: Manager) -> Callable[[], object]:
+    pool.wait_open(PATIENCE)
+    return lambda: manager.disconnect_all(0.02)
+
+
+def managing(_: Pool, manager: Manager) -> Callable[[], object]:
+    target = ScriptedDialer(itertools.repeat(echo))
+    return lambda: (manager.connect(target), manager.get_connection(target), manager.get_pool("two"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("readers", [None, 1], ids=["own readers", "shared reader"])
+@pytest.mark.parametrize(
+    "prepare",
+    [lending, lending_in_vain, telling_all, waiting_for_all, counting, adding, ending_the_pool, ending_everything,
+     managing],
+)  # fmt: skip
+def test_a_pool_lends_and_ends_after_an_interrupt_at_any_point(
+    prepare: Callable[[Pool, Manager], Callable[[], object]], readers: int | None
+) -> None:
+    # A lease was never given back, so that the next borrower waited for ever; a lock of the pool stayed taken.
+    for point in itertools.count(
+        1, 5 if prepare in (ending_the_pool, ending_everything) else 1
+    ):  # those take longer
+        manager = Manager()
+        pool = manager.create_pool(
+            "two", url=ScriptedDialer(itertools.repeat(echo)), size=2, readers=readers,
+            close_timeout=0.02, wait=lambda _: 0.0, stable_after=0,
+        )  # fmt: skip
+        where = interrupted(prepare(pool, manager), point)
+
+        def borrow(pool: Pool = pool) -> None:
+            with pool.connection(PATIENCE) as one, pool.connection(PATIENCE) as other:
+                use(one)
+                use(other)
+
+        if not pool.is_closed:
+            within(borrow, f"borrowing both after {where}")
+            assert pool.stats.leased == 0, where
+        within(lambda manager=manager: manager.disconnect_all(0.2), f"disconnect_all() after {where}")
+        eventually(
+            lambda: not [thread for thread in threading.enumerate() if "ScriptedDialer" in thread.name],
+            message=f"the threads to end after {where}",
+        )
+        if where is None:
+            assert point > 5, "the call has no points"
+            return
+
+
+# With signals
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_shared", [False, True], ids=["own reader", "shared reader"])
+def test_signals_at_random_times(is_shared: bool, seed: int) -> None:
+    chance = random.Random(seed)
+    is_armed = False
+
+    def handler(*_: object) -> None:
+        if is_armed:
+            raise CtrlC
+
+    earlier = signal.signal(signal.SIGUSR1, handler)
+    try:
+        conn = make(is_shared)
+        for number in range(300):
+            if conn.state is State.CLOSED:
+                conn = make(is_shared)
+            prepare = chance.choice([*USES, *ENDS])
+            call = prepare(conn) if prepare is not receiving else receiving_in_vain(conn)
+            main = threading.main_thread().ident
+            assert main is not None
+            timer = threading.Timer(chance.uniform(0, 0.002), signal.pthread_kill, (main, signal.SIGUSR1))
+            timer.start()
+            with contextlib.suppress(CtrlC, ConnmanError):
+                is_armed = True
+                call()
+                timer.join()
+            is_armed = False
+            timer.join()
+            what = f"call {number}, {prepare.__name__}"
+            if conn.state is not State.CLOSED:
+                within(lambda conn=conn: use(conn), f"using it after {what}")  # type: ignore[misc]
+        within(conn.disconnect, "disconnect()")
+    finally:
+        signal.signal(signal.SIGUSR1, earlier)

@@ -1,22 +1,28 @@
 """End the interpreter while a connection is in some phase; run by test_exit.py.
 
-    exiting.py PHASE DISPATCH URL REFUSING_PORT HANGING_PORT
+    exiting.py PHASE DISPATCH URL REFUSING_PORT HANGING_PORT [WAY]
 
-Prints "ready" when the phase is reached, then ends with exit code 3 and no farewell.
+Prints "ready" when the phase is reached, then ends in that way, by default with exit code 3 and no farewell.
 """
 
+import atexit
 import contextlib
+import gc
+import os
+import signal
 import socket
 import sys
 import threading
 import time
 import traceback
+import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import connman
 
-PHASE, DISPATCH, URL, REFUSING_PORT, HANGING_PORT = sys.argv[1:6]
+PHASE, DISPATCH, URL, REFUSING_PORT, HANGING_PORT, WAY = (*sys.argv[1:], "end")[:6]
 # "shared": callbacks on the reader, which all connections share.
 IS_SHARED = DISPATCH == "shared"
 READERS = 1 if IS_SHARED else None
@@ -210,13 +216,240 @@ def disconnected() -> None:
     conn.disconnect()
 
 
+def crowded() -> None:
+    """200 open, 50 on their way."""
+    pool = connman.create_pool("crowd", url=URL + "/silent", size=200, readers=READERS, **PLAIN)
+    pool.wait_open(10)
+    pool_hanging()
+    KEPT.extend(pool.get_connections())
+
+
 PHASES = [
     unopened, opened, silently_opened, fed, iterated, dialling, dialling_tcp, looking_up, logging_in, backing_off,
     retrying_all_the_time, reconnecting_all_the_time, in_a_callback, in_on_open, in_a_busy_callback, waited_for,
-    pool_opening, pool_hanging, pool_silent, disconnected,
+    pool_opening, pool_hanging, pool_silent, disconnected, crowded,
+]  # fmt: skip
+
+
+# How it ends. Each is called when the phase is reached, says "ready" at the end of its preparations, and ends the process.
+
+
+def ready() -> None:
+    print("ready", flush=True)
+
+
+def until_killed() -> None:
+    ready()
+    wait_for_ever()
+
+
+def wait_for_ever() -> None:
+    # In steps: Python does not notice a signal that comes just before it begins to wait.
+    while not NEVER.wait(0.1):
+        pass
+
+
+def end() -> None:
+    ready()
+    sys.exit(3)
+
+
+def fall_off() -> None:
+    ready()
+
+
+def raise_an_error() -> None:
+    ready()
+    raise ValueError("the end")
+
+
+def be_terminated() -> None:
+    """Python does nothing about SIGTERM by itself: the system ends the process."""
+    until_killed()
+
+
+def be_terminated_to_exit() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+    until_killed()
+
+
+def be_terminated_to_disconnect() -> None:
+    def farewell(*_: object) -> None:
+        connman.disconnect_all(1.0)
+        sys.exit(3)
+
+    signal.signal(signal.SIGTERM, farewell)
+    until_killed()
+
+
+def be_interrupted() -> None:
+    until_killed()
+
+
+def be_interrupted_twice() -> None:
+    """The second Ctrl-C comes while the first one's farewell waits."""
+    try:
+        until_killed()
+    except KeyboardInterrupt:
+        threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            connman.disconnect_all(1.0)
+            wait_for_ever()
+        except KeyboardInterrupt:
+            sys.exit(3)
+
+
+def disconnect_at_exit() -> None:
+    """Behind connman's own hook and before it: those registered last are called first."""
+    atexit.register(connman.disconnect_all, 1.0)
+    end()
+
+
+def connect_at_exit() -> None:
+    def connect_anew() -> None:
+        with contextlib.suppress(connman.ConnmanError):
+            connman.connect(URL + "/silent", **PLAIN).send("late", wait=0.5)
+
+    atexit.register(connect_anew)
+    end()
+
+
+def be_finalized() -> None:
+    """What `weakref.finalize` has noted is called at exit as well."""
+    weakref.finalize(KEPT[0], connman.disconnect_all, 1.0)
+    end()
+
+
+class Owner:
+    """What ends its connections when it is collected, wherever that may be."""
+
+    def __init__(self, connections: list[Any]) -> None:
+        self.connections = connections
+
+    def __del__(self) -> None:
+        for conn in self.connections:
+            with contextlib.suppress(connman.ConnmanError):
+                if isinstance(conn, connman.Connection):
+                    conn.send("from a finalizer")
+            conn.disconnect()
+
+
+def be_torn_down() -> None:
+    """The owner is collected with its module, behind the exit hooks."""
+    sys.modules[__name__].owner = Owner(list(KEPT))  # type: ignore[attr-defined]
+    end()
+
+
+def be_collected() -> None:
+    """The owner is part of a cycle, which the last collection of the interpreter finds."""
+    gc.disable()
+    owner = Owner(list(KEPT))
+    owner.itself = owner  # type: ignore[attr-defined]
+    del owner
+    end()
+
+
+def collect() -> None:
+    """The collection that ends them runs just now."""
+    owner = Owner(list(KEPT))
+    owner.itself = owner  # type: ignore[attr-defined]
+    del owner
+    ready()
+    gc.collect()
+    sys.exit(3)
+
+
+def end_by_a_weak_reference() -> None:
+    """The callback of a weak reference runs inside the collector as well."""
+    target = Owner([])
+    KEPT.append(weakref.ref(target, lambda _: connman.disconnect_all(1.0)))
+    ready()
+    del target
+    sys.exit(3)
+
+
+def use_in_a_daemon_thread() -> None:
+    """Other threads are in the middle of calls."""
+
+    def use(conn: connman.Connection) -> None:
+        while True:
+            with contextlib.suppress(connman.ConnmanError):
+                conn.send("x", wait=0.01)
+            with contextlib.suppress(connman.ConnmanError, TypeError):
+                conn.recv(0.001)
+            threading.Event().wait(0.001)
+
+    for conn in [conn for conn in KEPT if isinstance(conn, connman.Connection)][:8]:
+        threading.Thread(target=use, args=(conn,), daemon=True).start()
+    end()
+
+
+def interrupt_from_a_daemon_thread() -> None:
+    threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        until_killed()
+    except KeyboardInterrupt:
+        sys.exit(3)
+
+
+def exit_in_another_thread() -> None:
+    """It ends that thread and nothing else."""
+    thread = threading.Thread(target=sys.exit, args=(5,))
+    thread.start()
+    thread.join()
+    end()
+
+
+def go_on_in_another_thread() -> None:
+    """The interpreter waits for that thread before it ends anything."""
+
+    def go_on() -> None:
+        threading.main_thread().join()
+        for conn in KEPT:
+            if isinstance(conn, connman.Connection) and conn.is_open:
+                conn.send("the main thread has ended")
+
+    threading.Thread(target=go_on).start()
+    end()
+
+
+def fork_meanwhile() -> None:
+    """A fork is under way in another thread all the time."""
+    warnings.simplefilter("ignore")
+    forked = threading.Event()
+
+    def fork() -> None:
+        while True:
+            with contextlib.suppress(RuntimeError):  # an ending interpreter forks no more
+                if (child := os.fork()) == 0:
+                    os._exit(0)
+                os.waitpid(child, 0)
+                forked.set()
+
+    threading.Thread(target=fork, daemon=True).start()
+    forked.wait(10)
+    end()
+
+
+def exit_in_a_child() -> None:
+    """A child ends as any program does, with everything that it has inherited; then its parent."""
+    warnings.simplefilter("ignore")
+    child = os.fork()
+    if child == 0:
+        sys.exit(3)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    still_open = all(conn.state is not connman.State.CLOSED for conn in KEPT)
+    ready()
+    sys.exit(status if still_open else 4)
+
+
+WAYS = [
+    end, fall_off, raise_an_error, be_terminated, be_terminated_to_exit, be_terminated_to_disconnect,
+    be_interrupted, be_interrupted_twice, disconnect_at_exit, connect_at_exit, be_finalized, be_torn_down, be_collected, collect,
+    end_by_a_weak_reference, use_in_a_daemon_thread, interrupt_from_a_daemon_thread, exit_in_another_thread,
+    go_on_in_another_thread, fork_meanwhile, exit_in_a_child,
 ]  # fmt: skip
 
 if __name__ == "__main__":
     next(phase for phase in PHASES if phase.__name__ == PHASE)()
-    print("ready", flush=True)
-    sys.exit(3)
+    next(way for way in WAYS if way.__name__ == WAY)()
