@@ -23,11 +23,11 @@ from connman.transport.tls import TlsStream, start_tls
 from connman.transport.upgrade import (
     Answer,
     BadAnswer,
+    ChunkedBody,
     HeadReader,
     Request,
     check_accepted,
     make_request,
-    unchunked,
 )
 
 # Of the answer. More than what Python keeps small objects together for (512 bytes) would leave a hole of the system's in
@@ -187,14 +187,17 @@ class _Upgrade:
         is_chunked = "chunked" in answer.joined().get("transfer-encoding", "").lower()
         size = _MOST_BODY if is_chunked else min(_MOST_BODY, _content_length(answer))
         wire = DialSocket(self._guard, self._sooner(_BODY_PATIENCE))
-        body = bytearray(begin)
+        body, chunks = bytearray(begin), ChunkedBody()
+        chunks.feed(begin if is_chunked else b"")
         with contextlib.suppress(OSError):
-            while len(body) < size and not (is_chunked and body.endswith(b"0\r\n\r\n")):
-                chunk = wire.recv(_CHUNK)
-                if not chunk:
+            while len(body) < size and not chunks.is_complete:
+                piece = wire.recv(_CHUNK)
+                if not piece:
                     break
-                body += chunk
-        return (unchunked(bytes(body)) if is_chunked else bytes(body))[:size]
+                body += piece
+                if is_chunked:
+                    chunks.feed(piece)
+        return (chunks.content() if is_chunked else bytes(body))[:size]
 
     def _sooner(self, seconds: float) -> Deadline:
         deadline = self._dial.deadline
