@@ -53,7 +53,7 @@ def open_websocket(dial: Dial) -> Pipe:
     with discard_on_error(dial, guard):
         if endpoint.is_secure:
             start_tls(dial, guard, endpoint.host)
-        upgrade = _Upgrade(dial, guard, request)
+        upgrade = Upgrade(dial, guard, request)
         with dial.step("upgrade"):
             upgrade.run()
         stream = TlsStream(guard) if endpoint.is_secure else TcpStream(guard)
@@ -75,7 +75,7 @@ class _Hidden(Exception):
         self.error = error
 
 
-class _Upgrade:
+class Upgrade:
     """The socket that websocket-client gets for one upgrade.
 
     websocket-client writes the request, and reads the answer byte by byte with neither limit nor deadline; it follows
