@@ -18,6 +18,7 @@ _SAFE = "/?#[]@!$&'()*+,;=:%~-._"
 _SCHEME = re.compile("[a-z][a-z0-9+.-]{0,19}")
 _BRACKETED = re.compile(r"\[[^\[\]]+\](:[0-9]*)?")
 _HOST = re.compile("[a-z0-9._-]+")
+_VISIBLE = re.compile("[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +148,13 @@ def _host(host: str) -> str:
         raise InvalidTarget("the host is missing")
     if ":" in host:
         try:
-            return str(ipaddress.IPv6Address(host))
+            address = str(ipaddress.IPv6Address(host))
         except ValueError:
             raise InvalidTarget("the host is no valid IPv6 address") from None
+        # It takes anything for the name of an interface; a request cannot carry all of that in its Host.
+        if not _VISIBLE.fullmatch(address):
+            raise InvalidTarget("the host is no valid IPv6 address")
+        return address
     try:
         name = host.encode("ascii" if host.isascii() else "idna").decode("ascii").lower()
     except UnicodeError:

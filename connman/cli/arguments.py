@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -52,6 +53,10 @@ exit codes:
 """
 
 
+# What may be quoted of a word that means nothing: anything else could be part of a secret.
+_OPTION = re.compile("--[a-z-]{1,30}")
+
+
 class UsageError(Exception):
     """The command line is wrong; the text is one line without secrets."""
 
@@ -81,11 +86,12 @@ def parse(arguments: Sequence[str]) -> tuple[Settings, int]:
     try:
         found, strays = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(_without_value(error)) from None
     if strays:
-        known = next((word.partition("=")[0] for word in strays if word.startswith("--")), "")
+        names = (word.partition("=")[0] for word in strays)
+        unknown = next((name for name in names if _OPTION.fullmatch(name)), "")
         raise UsageError(
-            f"there is no option {known}" if known else "there are words behind URL that mean nothing"
+            f"there is no option {unknown}" if unknown else "there are words behind URL that mean nothing"
         )
     return _settings(found), found.verbose
 
@@ -117,7 +123,8 @@ def _add_session_options(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="one JSON object a line on both outputs; see below")
     add(
         "--binary",
-        choices=("hex", "base64", "raw"),
+        type=_binary,
+        metavar="{hex,base64,raw}",
         help="binary messages as hex (default), base64 or raw bytes",
     )
     add("--count", type=_count, metavar="N", help="end after N messages received")
@@ -205,6 +212,13 @@ def _options(found: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
+def _without_value(error: argparse.ArgumentError) -> str:
+    """Return what argparse complains of, without the word that it quotes."""
+    text = str(error)
+    is_ours = isinstance(error.__context__, argparse.ArgumentTypeError)
+    return text if is_ours else re.split("[:,]? ['\"]", text, maxsplit=1)[0]
+
+
 # Each takes the word of one option. argparse quotes the word of a ValueError, but not that of an ArgumentTypeError.
 
 
@@ -232,6 +246,12 @@ def _proxy(word: str) -> str:
         usable_proxy(word)
     except ConnmanError as error:
         raise argparse.ArgumentTypeError(str(error).removeprefix("proxy: ")) from None
+    return word
+
+
+def _binary(word: str) -> str:
+    if word not in ("hex", "base64", "raw"):
+        raise argparse.ArgumentTypeError("one of hex, base64, raw")
     return word
 
 

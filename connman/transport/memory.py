@@ -174,13 +174,21 @@ class MemoryStream:
         self.shutdown()
 
 
+def memory_streams(clock: Clock) -> tuple[MemoryStream, MemoryStream]:
+    """Return the two ends of a byte pipe in this process.
+
+    Threads: any.
+    """
+    there, back = _Lane(clock), _Lane(clock)
+    return MemoryStream(clock, back, there), MemoryStream(clock, there, back)
+
+
 def memory_pair(clock: Clock, max_message_size: int, name: str = "memory") -> tuple[Pipe, Pipe]:
     """Return two transports that are each other's peer. They speak WebSocket frames without masks.
 
     Threads: any.
     """
-    there, back = _Lane(clock), _Lane(clock)
-    near, far = MemoryStream(clock, back, there), MemoryStream(clock, there, back)
+    near, far = memory_streams(clock)
     return (
         Pipe(name, near, FrameCodec(max_message_size, mask=False), clock),
         Pipe(name, far, FrameCodec(max_message_size, mask=False), clock),

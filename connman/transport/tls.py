@@ -112,7 +112,7 @@ def make_context(*, authorities: str | None = None, verify: bool = True) -> ssl.
     """
     try:
         context = ssl.create_default_context(cafile=authorities)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a path that no file can have
         raise InvalidOption(f"the file of authorities cannot be used: {describe(error)}") from error
     if not verify:
         context.check_hostname = False

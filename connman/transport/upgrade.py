@@ -177,17 +177,42 @@ def check_accepted(answer: Answer, key: str, offered: Sequence[str]) -> str | No
     return chosen[0] if chosen else None
 
 
-def unchunked(body: bytes) -> bytes:
-    """Return the content of a body in chunked coding (RFC 9112 7.1), as far as it is there and makes sense.
+class ChunkedBody:
+    """Takes the content out of a body in chunked coding (RFC 9112 7.1), however it is cut, as far as it makes sense.
 
-    Threads: any; pure.
+    Threads: one.
     """
-    content, pos = bytearray(), 0
-    while (found := _CHUNK_HEAD.match(body, pos)) and int(found[1], 16):
-        end = found.end() + int(found[1], 16)
-        content += body[found.end() : end]
-        pos = end + 2
-    return bytes(content)
+
+    def __init__(self) -> None:
+        self.is_complete = False
+        """Whether the last chunk has been seen; no trailer is waited for."""
+        self._raw = b""
+        self._begin = 0  # of the chunk under way
+        self._content = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Take what arrived.
+
+        Threads: one.
+        """
+        self._raw += data
+        while not self.is_complete and (found := _CHUNK_HEAD.match(self._raw, self._begin)):
+            size = int(found[1], 16)
+            end = found.end() + size
+            if end + 2 > len(self._raw) and size:
+                return
+            self._content += self._raw[found.end() : end]
+            self._begin = end + 2
+            self.is_complete = not size
+
+    def content(self) -> bytes:
+        """Return what has come so far, of a chunk that is cut as well.
+
+        Threads: one.
+        """
+        found = None if self.is_complete else _CHUNK_HEAD.match(self._raw, self._begin)
+        begun = self._raw[found.end() : found.end() + int(found[1], 16)] if found else b""
+        return bytes(self._content) + begun
 
 
 def _basic(user: str, password: str) -> str:

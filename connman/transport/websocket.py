@@ -23,11 +23,11 @@ from connman.transport.tls import TlsStream, start_tls
 from connman.transport.upgrade import (
     Answer,
     BadAnswer,
+    ChunkedBody,
     HeadReader,
     Request,
     check_accepted,
     make_request,
-    unchunked,
 )
 
 # What websocket-client looks at in an answer.
@@ -55,7 +55,7 @@ def open_websocket(dial: Dial) -> Pipe:
     with discard_on_error(dial, guard):
         if endpoint.is_secure:
             start_tls(dial, guard, endpoint.host)
-        upgrade = _Upgrade(dial, guard, request)
+        upgrade = Upgrade(dial, guard, request)
         with dial.step("upgrade"):
             upgrade.run()
         stream = TlsStream(guard) if endpoint.is_secure else TcpStream(guard)
@@ -77,7 +77,7 @@ class _Hidden(Exception):
         self.error = error
 
 
-class _Upgrade:
+class Upgrade:
     """The socket that websocket-client gets for one upgrade.
 
     websocket-client writes the request, and reads the answer byte by byte with neither limit nor deadline; it follows
@@ -190,14 +190,17 @@ class _Upgrade:
         is_chunked = "chunked" in answer.joined().get("transfer-encoding", "").lower()
         size = _MOST_BODY if is_chunked else min(_MOST_BODY, _content_length(answer))
         wire = DialSocket(self._guard, self._sooner(_BODY_PATIENCE))
-        body = bytearray(begin)
+        body, chunks = bytearray(begin), ChunkedBody()
+        chunks.feed(begin if is_chunked else b"")
         with contextlib.suppress(OSError):
-            while len(body) < size and not (is_chunked and body.endswith(b"0\r\n\r\n")):
-                chunk = wire.recv(_CHUNK)
-                if not chunk:
+            while len(body) < size and not chunks.is_complete:
+                piece = wire.recv(_CHUNK)
+                if not piece:
                     break
-                body += chunk
-        return (unchunked(bytes(body)) if is_chunked else bytes(body))[:size]
+                body += piece
+                if is_chunked:
+                    chunks.feed(piece)
+        return (chunks.content() if is_chunked else bytes(body))[:size]
 
     def _sooner(self, seconds: float) -> Deadline:
         deadline = self._dial.deadline

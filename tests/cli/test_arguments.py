@@ -104,6 +104,7 @@ def test_an_authority_of_ones_own(tmp_path: Path) -> None:
         (["connect", "ws://h/?s3cret#f"], "fragment"),
         (["connect", "--frob=s3cret", URL], "no option --frob"),
         (["connect", "--on", URL], "no option --on"),
+        (["connect", "--on\ns3cret", URL], "words behind URL"),
         (["connect", "-H", "s3cret", URL], "argument -H: a header is 'NAME: VALUE'"),
         (["connect", "-H", "A: s3cret\r\nB: c", URL], "argument -H: header A: the value holds CR, LF"),
         (["connect", "-H", "s3 cret: b", URL], "argument -H: a header's name is not a token"),
@@ -119,7 +120,11 @@ def test_an_authority_of_ones_own(tmp_path: Path) -> None:
         (["connect", "--ca", "/nonexistent/ca", URL], "No such file"),
         (["connect", "--ca", "/dev/null", URL], "authorities"),
         (["connect", "--ca", "x", "--insecure", URL], "not allowed with"),
+        (["connect", "--ca", "a\0b", URL], "null byte"),
         (["connect", "--binary", "octal", URL], "argument --binary"),
+        # argparse quotes these two.
+        (["connect", "--binary", "s3cret", URL], "one of hex, base64, raw"),
+        (["connect", "--json=s3cret", URL], "argument --json: ignored explicit argument"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_in_one_line_without_secrets(words: list[str], text: str) -> None:

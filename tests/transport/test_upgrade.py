@@ -9,10 +9,10 @@ from connman.errors import InvalidOption, InvalidTarget
 from connman.transport.upgrade import (
     Answer,
     BadAnswer,
+    ChunkedBody,
     HeadReader,
     check_accepted,
     make_request,
-    unchunked,
 )
 from connman.version import __version__
 
@@ -209,7 +209,28 @@ def test_a_lying_answer_is_refused(answer: Answer, offered: list[str]) -> None:
         check_accepted(answer, KEY, offered)
 
 
-def test_chunked_bodies_are_put_together() -> None:
-    assert unchunked(b"3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n") == b"abc0123456789"
-    assert unchunked(b"5\r\nab") == b"ab"
-    assert unchunked(b"zz\r\nab") == b""
+def unchunked(*pieces: bytes) -> tuple[bytes, bool]:
+    body = ChunkedBody()
+    for piece in pieces:
+        body.feed(piece)
+    return body.content(), body.is_complete
+
+
+@pytest.mark.parametrize(
+    ("body", "content", "is_complete"),
+    [
+        (b"3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n", b"abc0123456789", True),
+        (b"5\r\nab", b"ab", False),
+        (b"2\r\nab\r\n3\r", b"ab", False),
+        (b"zz\r\nab", b"", False),
+        # Its content looks like the end of a body; what looked only at the last bytes that had come, as connman did,
+        # stopped there when they were the last of a segment.
+        (b"7\r\n0\r\n\r\nhi\r\n0\r\nTrailer: x\r\n\r\n", b"0\r\n\r\nhi", True),
+        (b"00;last\r\nTrailer: x\r\n", b"", True),
+    ],
+)
+def test_chunked_bodies_are_put_together_however_they_are_cut(
+    body: bytes, content: bytes, is_complete: bool
+) -> None:
+    assert unchunked(body) == (content, is_complete)
+    assert unchunked(*(body[i : i + 1] for i in range(len(body)))) == (content, is_complete)

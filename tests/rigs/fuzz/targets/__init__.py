@@ -1,0 +1,20 @@
+"""Everything that is fuzzed."""
+
+from tests.rigs.fuzz.target import Target
+from tests.rigs.fuzz.targets import answers, frames, logins, streams, words
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        frames.FRAMES,
+        frames.DEFLATE,
+        streams.STREAMS,
+        answers.UPGRADE,
+        answers.PROXY,
+        logins.LOGIN,
+        words.TARGETS,
+        words.OPTIONS,
+        words.COMMAND,
+        words.LINES,
+    )
+}
