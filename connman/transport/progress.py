@@ -22,7 +22,6 @@ class Progress:
     def __init__(self) -> None:
         self.window = math.inf
         self.part = 0
-        """Bytes since the last sign of life; whoever sees a frame complete sets it to 0."""
         self._since = 0.0
 
     def is_life(self, size: int, now: float) -> bool:
