@@ -14,6 +14,7 @@ from connman.errors import CertificateError, ConnectError, ConnectTimeout, Connm
 from connman.options import Options
 from connman.records import Data, Message, Step
 from connman.transport.progress import Progress
+from connman.transport.traffic import Traffic
 
 # Of an ssl.SSLError's reason (RFC 8446 6.2): bad, unsupported, revoked, expired, unknown or required, and unknown CA.
 _ABOUT_OUR_CERTIFICATE = re.compile("ALERT_(?:.*CERTIFICATE|UNKNOWN_CA)")
@@ -73,6 +74,12 @@ class Transport(Protocol):
         """Return whether `receive_ready` would find something now, without taking it.
 
         Threads: any.
+        """
+
+    def traffic(self) -> Traffic | None:
+        """Return what the system knows of the bytes on their way; None where there is no such system.
+
+        Threads: any; never blocks.
         """
 
     def fileno(self) -> int:
