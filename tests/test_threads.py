@@ -2,7 +2,9 @@
 
 import threading
 
-from connman.threads import is_own, spawn
+import pytest
+
+from connman.threads import is_kill, is_own, spawn
 
 
 def test_a_thread_is_named_marked_and_a_daemon() -> None:
@@ -20,3 +22,19 @@ def test_other_threads_are_not_own() -> None:
     thread.join(10)
     assert answers == [False]
     assert not is_own()
+
+
+def test_who_notes_a_thread_has_it_before_it_runs() -> None:
+    noted: list[threading.Thread] = []
+    seen = []
+    thread = spawn("x", lambda: seen.append(noted[0] is threading.current_thread()), noted.append)
+    thread.join(10)
+    assert noted == [thread]
+    assert seen == [True]
+
+
+def test_a_kill_is_what_gevent_throws_into_a_greenlet() -> None:
+    greenlet = pytest.importorskip("greenlet")
+    assert is_kill(greenlet.GreenletExit())
+    assert not is_kill(SystemExit())
+    assert not is_kill(ValueError())
