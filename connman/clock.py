@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from connman.threads import Condition, at_once, spawn
+from connman.threads import Condition, at_once, is_kill, spawn
 
 logger = logging.getLogger("connman.clock")
 
@@ -209,14 +209,31 @@ class TimerThread:
 
     def _start_locked(self) -> None:
         try:
-            self._thread = spawn("timers", self._loop)
-        except RuntimeError:
-            # The caller is told that nothing comes of it: it must not run all the same when a later call gets a thread.
-            self._heap.clear()
-            self._live = 0
+            spawn("timers", self._loop, self._note_locked)
+        except BaseException as error:  # user code (a signal handler), or there is no thread
+            if self._thread is not None and not self._thread.is_alive():
+                self._thread = None
+            if isinstance(error, RuntimeError):
+                # The caller is told that nothing comes of it: it must not run all the same when a later call gets a thread.
+                self._heap.clear()
+                self._live = 0
             raise
 
+    def _note_locked(self, thread: threading.Thread) -> None:
+        self._thread = thread
+
     def _loop(self) -> None:
+        try:
+            self._run_timers()
+        except BaseException as killed:  # top of a thread: what is still due must come all the same
+            with self._lock, contextlib.suppress(RuntimeError):
+                self._thread = None
+                if self._live:
+                    self._start_locked()
+            if not is_kill(killed):
+                raise
+
+    def _run_timers(self) -> None:
         while (callback := self._next()) is not None:
             try:
                 callback()

@@ -107,6 +107,11 @@ class WebSocketProcess:
         counts: dict[str, int] = self._ask(cmd="stats")
         return counts
 
+    def closes(self) -> dict[str, int]:
+        """Count how upgraded clients have left, by the code of their close frame; "none" for those that sent none."""
+        counts: dict[str, int] = self._ask(cmd="closes")
+        return counts
+
     def broadcast(self, data: str) -> None:
         """Send a text to every connection."""
         self._ask(cmd="broadcast", data=data)

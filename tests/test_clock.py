@@ -325,3 +325,25 @@ def test_a_signal_wakes_who_waits_and_is_nothing_before() -> None:
     with lock:
         signal.notify_all()
     assert waiter.result(PATIENCE)
+
+
+def test_a_timer_thread_that_is_killed_is_replaced(timers: TimerThread) -> None:
+    """Seen failing: no timer of the process was ever called again."""
+    greenlet = pytest.importorskip("greenlet")
+
+    def be_killed() -> None:
+        raise greenlet.GreenletExit
+
+    called = threading.Event()
+    gate = threading.Event()
+    timers.call_at(0, lambda: (gate.wait(PATIENCE), None)[1])
+    timers.call_at(0, be_killed)
+    timers.call_at(0, called.set)
+    gate.set()
+    assert called.wait(PATIENCE)
+    eventually(lambda: not timer_threads())
+    again = threading.Event()
+    timers.call_at(0, be_killed)
+    eventually(lambda: not timer_threads())
+    timers.call_at(0, again.set)
+    assert again.wait(PATIENCE)

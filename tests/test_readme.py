@@ -36,7 +36,15 @@ PRINTED = {
     "def fresh_token():": "",
 }
 # These run in their frameworks, in tests/test_recipes.py.
-RECIPES = {"conn.py", "flask_app.py", "views.py", "gunicorn.conf.py", "tasks.py", "uwsgi.ini"}
+RECIPES = {
+    "conn.py",
+    "flask_app.py",
+    "views.py",
+    "gunicorn.conf.py",
+    "gevent.conf.py",
+    "tasks.py",
+    "uwsgi.ini",
+}
 
 PROGRAMS = [block for block in blocks("python") if not block.file]
 COMMANDS = [(block.place, line) for block in blocks("sh") for line in block.text.splitlines() if line.strip()]

@@ -1,22 +1,17 @@
 """The README's recipes run as their frameworks run them: real servers, real workers, requests over HTTP."""
 
 import contextlib
-import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
 import sys
-import urllib.request
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 import pytest
 
-from tests.recipes.blocks import PATIENCE, Site, blocks, site
+from tests.recipes.blocks import Site, blocks, site
+from tests.recipes.programs import Program, ask, ask_all
 from tests.waiting import eventually
 
 WORKERS, POOL = 2, 4
@@ -33,74 +28,16 @@ def fixture_site(tmp_path: Path) -> Iterator[Site]:
         yield found
 
 
-class Program:
-    """A server, in a process group of its own, which is killed at the end whatever happens: it is only ours."""
-
-    def __init__(self, site: Site, *command: str, listener: socket.socket | None = None) -> None:
-        self._log = site.folder / "log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command, cwd=site.folder, env=site.env, pass_fds=[] if listener is None else [listener.fileno()],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, *exc_info: object) -> None:
-        try:
-            if kind is None:
-                self._end()
-            else:
-                print(self.log())
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-
-    def _end(self) -> None:
-        """End it as a service manager would: with SIGTERM, after which the exit has to be a clean one."""
-        self._process.terminate()
-        assert self._process.wait(PATIENCE) == 0, self.log()
-
-    def log(self) -> str:
-        return self._log.read_text(encoding="utf-8", errors="replace")
-
-    def wait_until(self, predicate: Callable[[], bool], what: str) -> None:
-        """Wait for `what`; fail at once when the program has ended meanwhile."""
-
-        def is_so() -> bool:
-            assert self._process.poll() is None, f"it has ended: {self.log()}"
-            return predicate()
-
-        eventually(is_so, PATIENCE, what)
-
-    def wait_logged(self, pattern: str, times: int) -> None:
-        self.wait_until(lambda: len(re.findall(pattern, self.log())) == times, f"{times} x {pattern}")
-
-    def wait_dialled(self, site: Site, connections: int) -> None:
-        self.wait_until(lambda: site.server.stats()["upgraded"] == connections, f"{connections} connections")
-
-
-def ask(port: int, word: str) -> str:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"http://127.0.0.1:{port}/say/{word}", timeout=PATIENCE) as answer:
-        text: str = answer.read().decode()
-    return text
-
-
-def ask_all(port: int) -> list[str]:
-    """Ask from several threads at once, so that every thread of every worker has something to do."""
-    with ThreadPoolExecutor(WORKERS * POOL) as threads:
-        return list(threads.map(lambda word: ask(port, word), WORDS))
+def answers(port: int) -> list[str]:
+    return ask_all(port, WORDS, WORKERS * POOL)
 
 
 @contextlib.contextmanager
-def gunicorn(site: Site, app: str, *options: str) -> Iterator[tuple[Program, int]]:
+def gunicorn(site: Site, app: str, *options: str, kind: str = "gthread") -> Iterator[tuple[Program, int]]:
     """Run gunicorn, with the README's gunicorn.conf.py if that was written; yield it and its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         command = (
-            sys.executable, "-m", "gunicorn", app, "--bind", f"fd://{listener.fileno()}", "--worker-class", "gthread",
+            sys.executable, "-m", "gunicorn", app, "--bind", f"fd://{listener.fileno()}", "--worker-class", kind,
             "--workers", str(WORKERS), "--threads", str(POOL), "--graceful-timeout", "10", *options,
         )  # fmt: skip
         with Program(site, *command, listener=listener) as program:
@@ -118,7 +55,7 @@ def test_flask_under_gunicorn(site: Site, options: tuple[str, ...]) -> None:
     with gunicorn(site, "flask_app:app", *options) as (program, port):
         # Before any request, by post_worker_init; a master that had dialled would be one more.
         program.wait_dialled(site, WORKERS * POOL)
-        assert ask_all(port) == WORDS
+        assert answers(port) == WORDS
         assert site.server.stats()["upgraded"] == WORKERS * POOL
 
 
@@ -129,7 +66,31 @@ def test_flask_under_gunicorn_needs_no_settings(site: Site) -> None:
         assert ask(port, "first") == "first"
         # One worker has dialled, for its first request. Neither the master nor the other has.
         assert site.server.stats()["accepted"] <= POOL
-        assert ask_all(port) == WORDS
+        assert answers(port) == WORDS
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["plain", "preload"])
+def test_flask_under_gunicorn_with_gevent(site: Site, options: tuple[str, ...]) -> None:
+    pytest.importorskip("gevent")
+    site.write("conn.py", "flask_app.py", "gunicorn.conf.py")
+    with gunicorn(site, "flask_app:app", *options, kind="gevent") as (program, port):
+        program.wait_dialled(site, WORKERS * POOL)
+        assert answers(port) == WORDS
+        assert site.server.stats()["upgraded"] == WORKERS * POOL
+
+
+def test_flask_under_a_preloading_gunicorn_that_gevent_has_patched(site: Site) -> None:
+    """With settings for TLS of the application's own, which without the recipe would be older than the patches."""
+    pytest.importorskip("gevent")
+    site.write("conn.py", "flask_app.py", "gevent.conf.py")
+    conn = site.folder / "conn.py"
+    text = conn.read_text().replace("size=4", "size=4, ssl_context=ssl.create_default_context()")
+    conn.write_text(f"import ssl\n{text}")
+    assert text.count("ssl_context") == 1
+    with gunicorn(site, "flask_app:app", "--preload", "-c", "gevent.conf.py", kind="gevent") as (_, port):
+        assert site.server.stats()["accepted"] == 0
+        assert answers(port) == WORDS
+        assert site.server.stats()["upgraded"] <= WORKERS * POOL
 
 
 @pytest.mark.parametrize("options", [(), ("--preload",)], ids=["plain", "preload"])
@@ -138,7 +99,7 @@ def test_django_under_gunicorn(site: Site, options: tuple[str, ...]) -> None:
     shutil.copy(Path(__file__).with_name("recipes") / "django_site.py", site.folder)
     with gunicorn(site, "django_site:app", *options) as (program, port):
         program.wait_dialled(site, WORKERS * POOL)
-        assert ask_all(port) == WORDS
+        assert answers(port) == WORDS
 
 
 # uWSGI
@@ -146,10 +107,10 @@ def test_django_under_gunicorn(site: Site, options: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(("options", "loads"), [((), 1), (("--lazy-apps",), 4)], ids=["default", "lazy-apps"])
 def test_flask_under_uwsgi(site: Site, options: tuple[str, ...], loads: int) -> None:
-    """uWSGI needs a compiler and is therefore no part of the `test` extra: it runs where it is installed."""
+    """uWSGI needs a compiler and is therefore in an extra of its own, `servers`: it runs where it is installed."""
     uwsgi = shutil.which("uwsgi", path=str(Path(sys.executable).parent))
     if uwsgi is None:
-        pytest.skip("uwsgi is not installed beside this Python (it needs a compiler)")
+        pytest.skip("uwsgi is not installed beside this Python: pip install '.[servers]', with a compiler")
     site.write("conn.py", "flask_app.py")
     (site.folder / "uwsgi.ini").write_text(blocks("ini")[0].text)
     command = (uwsgi, "--ini", "uwsgi.ini", "--http-socket", "127.0.0.1:0", "--home", sys.prefix, *options)
@@ -158,7 +119,7 @@ def test_flask_under_uwsgi(site: Site, options: tuple[str, ...], loads: int) -> 
         program.wait_logged("WSGI app 0 .* ready", loads)
         found = re.search(r"bound to TCP address 127\.0\.0\.1:(\d+)", program.log())
         assert found is not None
-        assert ask_all(int(found[1])) == WORDS
+        assert answers(int(found[1])) == WORDS
     eventually(lambda: site.server.stats()["open"] == 0)
 
 

@@ -66,6 +66,21 @@ def test_echo_and_the_counts(process: WebSocketProcess) -> None:
         eventually(lambda: process.accepted() - before["accepted"] == 2)
 
 
+def test_how_clients_leave() -> None:
+    with ws_server() as process:
+        for code in (1000, 1001, 1001):
+            with client(process.url("/echo")) as ws:
+                ws.close(code)
+        with client(process.url("/echo")) as ws:
+            ws.socket.shutdown(socket.SHUT_RDWR)
+        with pytest.raises(InvalidStatus):
+            client(process.url("/http?status=503"))
+        with socket.create_connection(("127.0.0.1", process.port)):
+            pass  # never upgraded: not counted
+        eventually(lambda: process.accepted() == 6 and process.stats()["open"] == 0)
+        assert process.closes() == {"1000": 1, "1001": 2, "none": 1}
+
+
 def test_feed(process: WebSocketProcess) -> None:
     with client(process.url("/feed?count=200&size=5")) as ws:
         assert list(ws) == [str(number).ljust(5) for number in range(1, 201)]

@@ -2,7 +2,9 @@
 
 import threading
 
-from connman.threads import Condition, is_own, spawn
+import pytest
+
+from connman.threads import Condition, is_kill, is_own, spawn
 from tests.loopback import PATIENCE, in_thread
 
 
@@ -62,3 +64,19 @@ def test_a_condition_is_entered_more_than_once_by_its_owner() -> None:
         assert not condition.wait(0.001)
         assert not is_free(condition)
     assert is_free(condition)
+
+
+def test_who_notes_a_thread_has_it_before_it_runs() -> None:
+    noted: list[threading.Thread] = []
+    seen = []
+    thread = spawn("x", lambda: seen.append(noted[0] is threading.current_thread()), noted.append)
+    thread.join(10)
+    assert noted == [thread]
+    assert seen == [True]
+
+
+def test_a_kill_is_what_gevent_throws_into_a_greenlet() -> None:
+    greenlet = pytest.importorskip("greenlet")
+    assert is_kill(greenlet.GreenletExit())
+    assert not is_kill(SystemExit())
+    assert not is_kill(ValueError())

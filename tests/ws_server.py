@@ -26,6 +26,7 @@ import json
 import logging
 import ssl
 import sys
+from collections import Counter
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -36,6 +37,8 @@ from websockets.http11 import Request, Response
 
 PASS = {"pass": "open sesame"}
 COUNTS = {"accepted": 0, "upgraded": 0, "open": 0, "messages": 0, "goodbyes": 0}
+# How clients have left: the codes of their close frames, "none" for those that sent none.
+CLOSES: Counter[str] = Counter()
 
 
 class Counted(ServerConnection):
@@ -52,6 +55,9 @@ class Counted(ServerConnection):
             getattr(self, "protocol", None) is not None and self.protocol.close_rcvd is not None
         )
         super().connection_lost(exc)
+        if self.response is not None and self.response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
+            received = self.protocol.close_rcvd
+            CLOSES["none" if received is None else str(received.code)] += 1
 
 
 def query_of(path: str) -> dict[str, str]:
@@ -153,6 +159,8 @@ async def obey(server: Server, command: dict[str, Any]) -> dict[str, Any]:
     match command["cmd"]:
         case "stats":
             return dict(COUNTS)
+        case "closes":
+            return dict(CLOSES)
         case "broadcast":
             for ws in list(server.connections):
                 with contextlib.suppress(ConnectionClosed):

@@ -18,6 +18,7 @@ from connman.errors import (
 )
 from connman.options import Options, checked_headers
 from connman.records import Data, Message
+from connman.threads import is_kill
 from connman.transport.base import Dial, Dialer, Transport, describe
 
 logger = logging.getLogger("connman.attempt")
@@ -97,6 +98,8 @@ def _dialled(dial: Dial, dialer: Dialer) -> Transport:
     except ConnmanError:
         raise
     except BaseException as error:  # user code: what a target of the user's own raises is a failed attempt
+        if is_kill(error):
+            raise
         # An abort looks like whatever the target makes of it: it is the cause all the same.
         dial.check_aborted()
         logger.exception("the dial raised", extra={"conn": dial.name})
@@ -117,6 +120,8 @@ def _evaluated_headers(dial: Dial, options: Options) -> list[tuple[str, str]]:
     except InvalidOption as error:
         raise ConnectError(dial.name, dial.log, f"headers: {error}") from error
     except BaseException as error:  # user callback: its failure is a failed attempt
+        if is_kill(error):
+            raise
         logger.exception("headers= raised", extra={"conn": dial.name})
         raise ConnectError(dial.name, dial.log, f"headers= raised {type(error).__name__}") from error
 
@@ -139,6 +144,8 @@ def _log_in(
         except Fatal:
             raise
         except BaseException as error:  # user callback: its failure is a failed attempt
+            if is_kill(error):
+                raise
             dial.check_aborted()
             raise _failure(dial, deadline, options, error) from error
         finally:

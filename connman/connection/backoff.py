@@ -16,6 +16,7 @@ from tenacity import RetryCallState
 from connman.clock import Clock
 from connman.errors import ConnectError, ConnmanError, GaveUp, Retry, UpgradeRefused, retry_verdict
 from connman.options import Options
+from connman.threads import is_kill
 
 logger = logging.getLogger("connman.backoff")
 
@@ -140,7 +141,9 @@ class Backoff:
         """Call a user's function; None when it raised."""
         try:
             return function()
-        except BaseException:  # user callback: its failure must not end the connection
+        except BaseException as error:  # user callback: its failure must not end the connection
+            if is_kill(error):
+                raise
             logger.exception(
                 "retry_if=, wait= or stop= raised; the default rule applies", extra={"conn": self._name}
             )

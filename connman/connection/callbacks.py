@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import threading
 from collections.abc import Callable
 from operator import attrgetter
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from connman.clock import Clock, Deadline
 from connman.connection.life import Life
 from connman.connection.queue import BoundedQueue
-from connman.errors import ConnmanError
+from connman.errors import ConnectionLost, ConnmanError
 from connman.records import Message, Reset
-from connman.threads import spawn
+from connman.threads import is_kill, spawn
 
 if TYPE_CHECKING:
     from connman.connection.connection import Connection
@@ -29,12 +30,14 @@ OnReset = Callable[["Connection", Reset], Any]
 class Callbacks:
     """Call the user back on the calling thread. Without ``on_data``, messages go to a queue for ``recv``.
 
-    Once ``disconnect`` was called only the last ``on_reset`` still comes.
+    Once ``disconnect`` was called only the last ``on_reset`` still comes. What gevent kills a thread with goes through.
 
     Threads: one at a time, whichever runs the dispatch.
     """
 
-    __slots__ = ("_inbox", "_is_open_told", "_life", "_on_data", "_on_reset", "errors", "on_open", "received")
+    __slots__ = (
+        "_inbox", "_is_open_told", "_life", "_on_data", "_on_reset", "_pid", "errors", "on_open", "received",
+    )  # fmt: skip
 
     def __init__(
         self, life: Life, inbox: BoundedQueue[Message], on_open: OnOpen | None, on_data: OnData | None,
@@ -46,6 +49,7 @@ class Callbacks:
         self._on_data = on_data
         self._on_reset = on_reset
         self._is_open_told = False
+        self._pid = os.getpid()
         self.received = 0
         self.errors = 0
 
@@ -100,7 +104,8 @@ class Callbacks:
         # One that nobody saw open has not ended as an open one: resets pair with opens.
         reset = dataclasses.replace(reset, opened=reset.opened and self._is_open_told)
         self._is_open_told = False
-        if self._on_reset is None:
+        # In a forked child what is the parent's has not ended; a thread that forked, or gevent's copy, only comes by here.
+        if self._on_reset is None or os.getpid() != self._pid:
             return
         answer = self._guarded("on_reset", conn, self._on_reset, conn, reset)
         if callable(answer):
@@ -120,6 +125,8 @@ class Callbacks:
             return None
 
     def _failed(self, what: str, conn: Connection, error: BaseException) -> None:
+        if is_kill(error):
+            raise error  # it is this thread that has to end
         self.errors += 1
         logger.error("%s raised", what, exc_info=error, extra={"conn": conn.name})
 
@@ -230,8 +237,7 @@ class _Event(NamedTuple):
 class ThreadDispatcher:
     """Run events on one thread of their own behind a bounded queue: for callbacks that block long. A `Dispatcher`.
 
-    The thread lives while the reader does; if the reader is started again before it has ended, it stays, so that
-    callbacks never overlap.
+    The thread lives while the reader does; one that is started again before it has ended stays: no callbacks overlap.
     """
 
     is_immediate = False
@@ -313,6 +319,17 @@ class ThreadDispatcher:
         self._queue.lift_bound()
 
     def _loop(self) -> None:
+        try:
+            self._run_events()
+        except BaseException as killed:  # top of a thread: what waits must be dispatched all the same
+            # What was read together with the message that it was in is lost, so the transport is.
+            if (transport := self._life.transport) is not None:
+                transport.abort(ConnectionLost("its callbacks were killed"))
+            self._start()
+            if not is_kill(killed):
+                raise
+
+    def _run_events(self) -> None:
         while True:
             try:
                 event = self._queue.get(self._forever, self._why_done)
@@ -324,7 +341,9 @@ class ThreadDispatcher:
                 continue
             try:
                 event.run()
-            except BaseException:  # top of a thread: without it nothing would be dispatched any more
+            except BaseException as error:  # top of a thread: without it nothing would be dispatched any more
+                if is_kill(error):
+                    raise
                 logger.exception("%s failed", self._name)
 
     def _why_done(self) -> ConnmanError | None:

@@ -15,7 +15,8 @@ from connman.connection.life import Ended, Life
 from connman.endpoint import Endpoint
 from connman.errors import ConnectionClosed, ConnectionLost, ConnmanError, ProtocolError
 from connman.options import Options
-from connman.records import Message, Reset
+from connman.records import Message, Reset, State
+from connman.threads import is_kill
 from connman.transport.base import Dial, Dialer, Transport
 
 if TYPE_CHECKING:
@@ -188,7 +189,10 @@ class Cycle:
         if self.life.was_stable(self._options.stable_after):
             self._backoff.reset()
         attempt = self._backoff.attempt
-        ended = self.life.ended(error, self._decide(error))
+        return self._tell_end(error, attempt, self._decide(error))
+
+    def _tell_end(self, error: ConnmanError, attempt: int, decide: float | ConnmanError) -> float | None:
+        ended = self.life.ended(error, decide)
         self._log_end(ended, attempt)
         reset = _reset(ended, attempt)
         self._dispatcher.run(lambda: self._callbacks.reset(self._conn, reset), 0)
@@ -202,11 +206,23 @@ class Cycle:
         return self._backoff.failed(error)
 
     def failed(self, bug: BaseException) -> None:
-        """Be idle after a bug of ours that nobody foresaw."""
-        logger.error("the reader failed", exc_info=bug, extra={"conn": self.name})
+        """Be idle after a bug of ours that nobody foresaw, or because the reader was killed."""
         self.stop_keepalive()
-        self.life.reader_failed(internal(bug))
-        self._dispatcher.finish()
+        error = internal(bug)
+        try:
+            if is_kill(bug):
+                error = ConnectionLost("its reader was killed")
+                self._killed(error)
+            else:
+                logger.error("the reader failed", exc_info=bug, extra={"conn": self.name})
+        finally:
+            # Who has asked for it meanwhile is told as well: this reader cannot go on.
+            self.life.reader_failed(error)
+            self._dispatcher.finish()
+
+    def _killed(self, error: ConnectionLost) -> None:
+        if self.life.transport is not None or self.life.state is State.CONNECTING:
+            self._tell_end(error, self._backoff.attempt, error)
 
     def _log_end(self, ended: Ended, attempt: int) -> None:
         if ended.is_closing:

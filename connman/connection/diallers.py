@@ -12,7 +12,7 @@ from functools import partial
 
 from connman.clock import SystemClock, maybe_call_later
 from connman.errors import ConnectError, ConnmanError
-from connman.threads import Condition, join, spawn
+from connman.threads import Condition, is_kill, join, spawn
 from connman.transport.base import Dial
 
 logger = logging.getLogger("connman.diallers")
@@ -169,12 +169,21 @@ class Diallers:
         while (waiting := self._next()) is not None:
             try:
                 waiting.work()
-            except BaseException:  # top of a thread: what dials says itself why a dial failed
+            except BaseException as bug:  # top of a thread: what dials says itself why a dial failed
+                if is_kill(bug):
+                    return self._left()
                 logger.exception("a dialler failed")
             if os.getpid() != pid:
                 return  # a login has forked: the child's dials are none of this thread's business
             # What it held must not live until the next dial.
             del waiting
+
+    def _left(self) -> None:
+        """Have another thread take this one's place, which was killed."""
+        with self._lock:
+            self._active -= 1
+            self._changed.notify_all()
+        self._maybe_spawn()
 
     def _next(self) -> _Waiting | None:
         with self._lock:

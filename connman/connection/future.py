@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from connman.clock import LONGEST_WAIT
 from connman.errors import Forked, WouldDeadlock
-from connman.threads import Condition, at_once, is_own
+from connman.threads import Condition, at_once, is_kill, is_own
 
 if TYPE_CHECKING:
     from connman.connection.connection import Connection
@@ -146,8 +146,8 @@ class SharedFuture:
 def _guarded(callback: Callable[[Future[Connection]], object], future: Future[Connection]) -> None:
     try:
         callback(future)
-    except BaseException:  # user callback: it must not end the connection
+    except BaseException as error:  # user callback: it must not end the connection
         # concurrent.futures holds back Exception only: a SystemExit would end our reader.
-        if not is_own():
+        if not is_own() or is_kill(error):
             raise
         logger.exception("a callback of the Future raised")

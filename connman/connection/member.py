@@ -17,6 +17,7 @@ from connman.connection.cycle import Cycle, internal
 from connman.connection.diallers import Diallers
 from connman.errors import ConnectionClosed, ConnmanError
 from connman.records import Message
+from connman.threads import is_kill
 from connman.transport.base import Dial, Transport
 
 logger = logging.getLogger("connman.connection")
@@ -152,8 +153,11 @@ class Member:
         try:
             outcome: _Outcome = self.cycle.dial(dial)
         except BaseException as bug:  # top of a thread: the connection would wait for ever
-            logger.exception("dialling failed", extra={"conn": self.cycle.name})
             outcome = internal(bug)
+            if is_kill(bug):
+                self._tell_dialled(outcome)
+                raise
+            logger.exception("dialling failed", extra={"conn": self.cycle.name})
         finally:
             life.note_dialler(None)
         fork.check_process()  # a login may have forked: its child has another life

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 
 from connman.connection.cycle import Cycle, internal
 from connman.errors import ConnectionClosed, ConnectionLost, ConnmanError
-from connman.threads import spawn
+from connman.threads import is_kill, spawn
 from connman.transport.base import Transport
 
 logger = logging.getLogger("connman.connection")
@@ -50,21 +51,27 @@ class Reader:
         """Dial, read and come back until the connection is closed or idle."""
         if not self._life.claim_reader():
             return
+        pid = os.getpid()
         try:
-            self._loop()
+            self._loop(pid)
         except BaseException as bug:  # top of a thread: it must not end in silence
-            self._cycle.failed(bug)
+            if os.getpid() == pid:
+                self._cycle.failed(bug)
 
-    def _loop(self) -> None:
+    def _loop(self, pid: int) -> None:
         cycle = self._cycle
         cycle.restart()
-        while (error := self._live()) is not None:
+        while (error := self._live(pid)) is not None:
+            # It forked in a callback, or is gevent's copy in a child of another's: what it reads is the parent's, and of
+            # the locks around it any may have been taken by a thread that is not here.
+            if os.getpid() != pid:
+                return
             delay = cycle.ended(error)
             if delay is not None:
                 self._life.wait_retry(delay)
             cycle.wait_told()
 
-    def _live(self) -> ConnmanError | None:
+    def _live(self, pid: int) -> ConnmanError | None:
         """Open one transport, read it to its end, and return why it ended; None when nothing is left to do."""
         dial = self._cycle.begin()
         if dial is None:
@@ -84,11 +91,14 @@ class Reader:
         except ConnmanError as error:
             return error
         except BaseException as bug:  # top of a thread: what opened must be told as lost, and may come back
+            if is_kill(bug):
+                raise
             logger.exception("reading failed", extra={"conn": self._cycle.name})
             return internal(bug)
         finally:
-            self._cycle.stop_keepalive()
-            transport.dispose()
+            if os.getpid() == pid:
+                self._cycle.stop_keepalive()
+                transport.dispose()
 
     def _read(self, transport: Transport) -> ConnmanError:
         cycle = self._cycle

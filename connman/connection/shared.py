@@ -19,7 +19,7 @@ from connman.connection import fork
 from connman.connection.cycle import Cycle
 from connman.connection.diallers import Diallers
 from connman.connection.member import Member
-from connman.threads import Condition, join, spawn
+from connman.threads import Condition, is_kill, join, spawn
 from connman.transport.base import Transport
 from connman.transport.sockets import READABLE
 
@@ -70,8 +70,7 @@ class SharedReader:
     def start(self, cycle: Cycle) -> None:
         """Take ``cycle`` in and begin its first attempt.
 
-        Raises: RuntimeError when no thread is granted.
-        Threads: any; never blocks.
+        Raises: RuntimeError when no thread is granted. Threads: any; never blocks.
         """
         member = Member(cycle, self)
         try:
@@ -101,7 +100,7 @@ class SharedReader:
                 os.set_blocking(end, False)
             self._selector = selectors.DefaultSelector()
             self._selector.register(self._alarm[0], selectors.EVENT_READ)
-            self._thread = spawn(f"readers-{self._name}", self._loop)
+            spawn(f"readers-{self._name}", self._loop, partial(setattr, self, "_thread"))
         except OSError as error:
             self._close_locked()
             raise RuntimeError(f"no selector for it: {error.strerror}") from error
@@ -199,7 +198,8 @@ class SharedReader:
                 self._give_up(bug)
 
     def _give_up(self, bug: BaseException) -> None:
-        logger.error("a shared reader failed", exc_info=bug)
+        if not is_kill(bug):
+            logger.error("a shared reader failed", exc_info=bug)
         while not self._is_done():
             for member in self._members.copy():
                 with contextlib.suppress(Exception):  # the others are to be told all the same
@@ -260,6 +260,8 @@ class SharedReader:
         return os.getpid() == pid
 
     def _fail(self, member: Member, bug: BaseException) -> None:
+        if is_kill(bug):
+            raise bug  # it is this thread that has to end
         try:
             member.fail(bug)
         except BaseException:  # top of a thread: the other connections are not concerned
@@ -298,10 +300,7 @@ class SharedReader:
             self._members.discard(member)
 
     def after_fork(self) -> None:
-        """Become fresh in a child process, which has none of the connections.
-
-        Threads: the first one of the child that uses connman.
-        """
+        """Become fresh in a child process, which has none of the connections. Threads: its first that uses connman."""
         # Closing our copies touches neither the parent's selector nor its pipe.
         self._close_locked()
         self._make_locks()
@@ -324,8 +323,7 @@ class SharedReaders:
     def start(self, cycle: Cycle) -> None:
         """Have the reader that has the fewest connections drive ``cycle``; see `Readers`.
 
-        Raises: RuntimeError when no thread is granted.
-        Threads: any; never blocks.
+        Raises: RuntimeError when no thread is granted. Threads: any; never blocks.
         """
         min(self._readers, key=lambda reader: reader.size).start(cycle)
 

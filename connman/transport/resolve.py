@@ -58,6 +58,8 @@ class _Lookup:
             found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except Exception as error:  # top of a thread: those who wait must hear of it
             return error
+        except BaseException as killed:  # top of a thread: the same, of a greenlet that was killed
+            return OSError(f"the lookup was ended: {type(killed).__name__}")
         # The hosts file may name an address twice.
         return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 

@@ -7,6 +7,7 @@ import select
 import socket
 import ssl
 import threading
+import types
 import weakref
 
 from connman.clock import Deadline
@@ -86,10 +87,29 @@ def drop_sockets_after_fork() -> None:
         guard.drop()
 
 
+def below_tls(sock: socket.socket) -> type[socket.socket]:
+    """Return the class whose methods act on the socket itself, beneath the TLS that its own class may add.
+
+    Looked for in its own class: `socket.socket` may be gevent's by now, and this one older.
+
+    Threads: any; pure.
+    """
+    return next(kind for kind in type(sock).__mro__ if not hasattr(kind, "do_handshake"))
+
+
 def _shut(sock: socket.socket) -> None:
     # Not sock.shutdown(): SSLSocket's own throws the TLS layer away first, and later sends would leave in clear text.
     with contextlib.suppress(OSError):
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        below_tls(sock).shutdown(sock, socket.SHUT_RDWR)
+
+
+def is_cooperative(sock: socket.socket) -> bool:
+    """Return whether another greenlet runs while a call waits: then MSG_DONTWAIT does not keep a call from waiting.
+
+    Threads: any; pure.
+    """
+    # Python's own is written in C; gevent's is not.
+    return not isinstance(type(sock).recv, types.MethodDescriptorType)
 
 
 def wait_ready(fd: int, events: int, deadline: Deadline | None) -> bool:

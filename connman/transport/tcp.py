@@ -12,7 +12,15 @@ from connman.transport.base import Dial
 from connman.transport.dial import discard_on_error, open_socket
 from connman.transport.framing import RawCodec
 from connman.transport.pipe import Pipe
-from connman.transport.sockets import READABLE, WRITABLE, SocketGuard, is_readable, poll_ready, wait_ready
+from connman.transport.sockets import (
+    READABLE,
+    WRITABLE,
+    SocketGuard,
+    is_cooperative,
+    is_readable,
+    poll_ready,
+    wait_ready,
+)
 from connman.transport.stream import Codec, Stream
 from connman.transport.tls import TlsStream, start_tls
 from connman.transport.traffic import Traffic, traffic
@@ -80,20 +88,23 @@ def _codec(options: Options) -> Codec:
 class TcpStream:
     """A ``stream.Stream``, which documents the methods, over a connected TCP or unix socket, which it makes blocking.
 
-    Reading without a deadline is one system call. Writing never blocks: it asks for that call by call.
+    Reading without a deadline is one system call. Writing never blocks: it asks for that call by call. Where that cannot
+    be asked for (gevent) the socket never blocks, and waiting is done beside it: it lets the other greenlets run as well,
+    however fast the peer sends.
 
     Threads: `recv` and `close` belong to one reader, `send_some`, `wait_writable` and `end_writing` to whoever holds
     the send lock; `shutdown` from any thread.
     """
 
-    __slots__ = ("_guard", "_size", "_sock")
+    __slots__ = ("_guard", "_must_wait", "_size", "_sock")
 
     reads_when = READABLE
 
     def __init__(self, guard: SocketGuard) -> None:
         self._guard = guard
         self._sock = guard.sock
-        self._sock.setblocking(True)
+        self._must_wait = is_cooperative(self._sock)
+        self._sock.setblocking(not self._must_wait)
         self._size = _LITTLE
 
     def recv(self, deadline: Deadline | None) -> bytes:
@@ -101,12 +112,16 @@ class TcpStream:
 
         Threads: the reader only.
         """
-        if deadline is not None and not wait_ready(self._sock.fileno(), READABLE, deadline):
+        if (deadline is not None or self._must_wait) and not wait_ready(
+            self._sock.fileno(), READABLE, deadline
+        ):
             raise TimeoutError("timed out")
         if self._guard.is_shut:
             return b""
         try:
             chunk = self._sock.recv(self._size)
+        except BlockingIOError:
+            return self.recv(deadline)  # another greenlet was quicker, or it was woken for nothing
         except OSError:
             if self._guard.is_shut:
                 return b""

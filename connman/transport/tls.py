@@ -13,12 +13,14 @@ from typing import Any
 
 from connman.clock import Deadline
 from connman.errors import CertificateError, ConnectError, InvalidOption
+from connman.options import Options
 from connman.transport.base import Dial, describe
 from connman.transport.sockets import (
     READABLE,
     WRITABLE,
     DialSocket,
     SocketGuard,
+    below_tls,
     is_readable,
     poll_ready,
     wait_ready,
@@ -47,7 +49,7 @@ def start_tls(dial: Dial, guard: SocketGuard, server_hostname: str) -> None:
     with dial.step("tls", server_hostname):
         # No certificate names an interface (RFC 4007), and none the root behind its last dot (RFC 6066 3).
         name = server_hostname.partition("%")[0].removesuffix(".")
-        context = dial.options.ssl_context or _default_context()
+        context = _context(dial.options)
         try:
             sock = wrap_or_close(context, guard.sock, server_hostname=name)
             guard.replace(sock)
@@ -87,19 +89,32 @@ def _shake_hands(sock: ssl.SSLSocket, waiter: DialSocket) -> None:
             waiter.wait(WRITABLE)
 
 
-# Filled on first use, since that reads the system's certificates; dicts, because no lock may be made at import.
-_contexts: dict[str, ssl.SSLContext] = {}
+# Filled on first use, since that reads the system's certificates; dicts, because no lock may be made at import. By the
+# class, because gevent puts another one in its place.
+_contexts: dict[type[ssl.SSLContext], ssl.SSLContext] = {}
 _locks: dict[int, threading.Lock] = {}
 
 
+def _context(options: Options) -> ssl.SSLContext:
+    context = options.ssl_context
+    if context is None:
+        return _default_context()
+    if not issubclass(getattr(context, "sslsocket_class", ssl.SSLSocket), ssl.SSLSocket):
+        # Python's own wrap_socket() would stumble over gevent's class in the place of its own, with a TypeError.
+        raise InvalidOption(
+            "ssl_context was made before gevent patched the ssl module: have it patched first"
+        )
+    return context
+
+
 def _default_context() -> ssl.SSLContext:
-    if "default" not in _contexts:
+    if ssl.SSLContext not in _contexts:
         # One dial reads the certificates while the others wait: many that begin at once would read for seconds. A lock
         # for each process, because a child may inherit one that is held by a thread it does not have.
         with _locks.setdefault(os.getpid(), threading.Lock()):
-            if "default" not in _contexts:
-                _contexts["default"] = make_context()
-    return _contexts["default"]
+            if ssl.SSLContext not in _contexts:
+                _contexts[ssl.SSLContext] = make_context()
+    return _contexts[ssl.SSLContext]
 
 
 def make_context(*, authorities: str | None = None, verify: bool = True) -> ssl.SSLContext:
@@ -202,7 +217,7 @@ class TlsStream:
         Closing over unread bytes would reset the connection, and what is still on its way out would be lost.
         """
         with contextlib.suppress(ConnectionError):
-            while socket.socket.recv(self._sock, _CHUNK):
+            while below_tls(self._sock).recv(self._sock, _CHUNK):
                 pass
         return b""
 
@@ -288,7 +303,7 @@ class TlsStream:
                 self._is_unwrapped = True
         with contextlib.suppress(OSError):
             # Not SSLSocket.shutdown(), which throws the TLS layer away and reads on in clear text.
-            socket.socket.shutdown(self._sock, socket.SHUT_WR)
+            below_tls(self._sock).shutdown(self._sock, socket.SHUT_WR)
 
     def shutdown(self) -> None:
         """Break the pipe; see ``stream.Stream``. The TLS layer stays, so nothing can leave in clear text."""

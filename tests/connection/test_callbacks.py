@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from connman import Connection, Reset, State
-from connman.errors import ConnectionClosed
+from connman.connection.attempt import Channel
+from connman.errors import ConnectionClosed, ConnectionLost
 from connman.testing import Peer
 from tests.connection.rig import OPEN, PATIENCE, REFUSED, Rig, forever, reader_name, say
 from tests.loopback import in_thread
@@ -200,6 +201,97 @@ def test_an_exception_is_logged_counted_and_survived(
 
 
 # On a thread of their own
+
+
+# What gevent kills a greenlet with. It is not to be taken for an error of the callback: who kills waits for the end.
+
+
+def kill() -> BaseException:
+    error: BaseException = pytest.importorskip("greenlet").GreenletExit()
+    return error
+
+
+@pytest.mark.parametrize("where", ["open", "data", "reset"])
+def test_a_reader_that_is_killed_in_a_callback_ends_and_the_connection_is_idle(
+    where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Seen failing: the kill was logged as the callback's error, and the reader went on."""
+    rig = Rig([OPEN, OPEN])
+    rig.told.hooks[where] = raising(kill())
+    with rig:
+        peer = rig.open()
+        say(peer, "1")
+        if where == "reset":
+            rig.told.wait(2)
+            peer.drop()
+        eventually(lambda: rig.conn.state is State.IDLE and "lost" in rig.told.kinds)
+        eventually(lambda: reader_name() not in {thread.name for thread in threading.enumerate()})
+        assert rig.told.kinds == ["open", *(["1"] if where != "open" else []), "lost"]
+        assert rig.conn.stats.callback_errors == 0
+        rig.told.hooks.clear()
+        before = len(rig.told.events)
+        rig.open().send("2")
+        assert rig.told.wait(before + 2).kinds[before:] == ["open", "2"]
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_killed_reader_fails_who_asked_for_it_meanwhile() -> None:
+    """It cannot go on, and the next to ask gets another."""
+    asked = []
+    rig = Rig([OPEN, OPEN])
+
+    def on_reset(*_: object) -> None:
+        asked.append(rig.conn.get_connected())
+
+    rig.told.hooks |= {"data": raising(kill()), "reset": on_reset}
+    with rig:
+        rig.open().send("1")
+        eventually(lambda: asked)
+        assert isinstance(asked[0].exception(PATIENCE), ConnectionLost)
+        rig.told.hooks.clear()
+        eventually(lambda: rig.conn.state is State.IDLE)
+        assert rig.open()
+
+
+def test_who_is_killed_while_he_logs_in_ends() -> None:
+    """A thread that dials for a shared reader costs one attempt only."""
+
+    def handshake(_: Channel) -> None:
+        if len(rig.dialer.dials) == 1:
+            raise kill()
+
+    rig = Rig([OPEN, OPEN], handshake=handshake)
+    with rig:
+        future = rig.conn.get_connected()
+        assert rig.told.wait(1).kinds == ["failed"]
+        if rig.told.resets[0].retry_in is None:
+            assert "killed" in str(future.exception(PATIENCE))
+            eventually(lambda: rig.conn.state is State.IDLE)
+        else:
+            assert "readers" in reader_name()
+            rig.clock.advance(rig.wait_delay(1))
+        rig.open()
+
+
+@pytest.mark.parametrize("where", ["open", "data", "reset"])
+def test_a_callback_thread_that_is_killed_is_replaced_and_the_transport_lost(where: str) -> None:
+    """What was read together with the message that it was killed in will not be delivered."""
+    rig = Rig([OPEN, OPEN], dispatch="thread")
+    rig.told.hooks[where] = raising(kill())
+    with rig:
+        peer = rig.open()
+        if where != "open":
+            say(peer, "1")
+        if where == "reset":
+            rig.told.wait(2)
+            peer.drop()
+        eventually(lambda: "lost" in rig.told.kinds)
+        rig.told.hooks.clear()
+        before = len(rig.told.events)
+        rig.clock.advance(rig.wait_delay(1))
+        rig.open().send("3")
+        assert rig.told.wait(before + 2).kinds[before:] == ["open", "3"]
+        assert rig.conn.stats.callback_errors == 0
 
 
 def test_on_the_reader_they_come_on_one_thread() -> None:

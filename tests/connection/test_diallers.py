@@ -336,3 +336,17 @@ def test_an_abort_while_it_is_submitted_is_not_lost() -> None:
     hanging.gate.set()
     assert diallers.wait_gone(PATIENCE)
     assert worked == []
+
+
+def test_a_dialler_that_is_killed_is_replaced() -> None:
+    greenlet = pytest.importorskip("greenlet")
+
+    def be_killed() -> None:
+        raise greenlet.GreenletExit
+
+    diallers = Diallers("killed")
+    dialled = threading.Event()
+    for work in (*[be_killed] * (2 * FEW), dialled.set):
+        diallers.submit(new_dial(), work, lambda _: None)
+    assert dialled.wait(PATIENCE)
+    assert diallers.wait_gone(PATIENCE)

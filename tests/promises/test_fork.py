@@ -130,6 +130,16 @@ def test_a_shared_reader_that_forks_in_a_callback_reads_on_in_the_parent_only(
     assert told == {"code": code, "echo": [True] * 3, "generation": [1, 1], "resets": []}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_a_reader_that_forks_in_a_callback_tells_the_child_of_no_reset(
+    server: WebSocketProcess, method: str
+) -> None:
+    """In the child the connection is idle, it was not lost. Seen failing: the child's `on_reset` was called."""
+    told = fork(method, "forked_by_its_own_reader", server)
+    assert told == {"codes": [0], "echo": True, "generation": 1, "resets": []}
+
+
 @pytest.mark.parametrize("method", QUICK)
 @pytest.mark.parametrize("scheme", [pytest.param("ws", marks=pytest.mark.slow), "wss"])
 def test_a_child_that_never_uses_it_does_no_harm_either(servers: Servers, method: str, scheme: str) -> None:
@@ -178,10 +188,38 @@ def test_a_child_of_a_child(server: WebSocketProcess, method: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("method", ["os", "unhooked"])
-def test_50_forks_while_threads_hammer_the_locks(server: WebSocketProcess, method: str) -> None:
+def test_200_forks_while_eight_threads_hammer_the_locks(server: WebSocketProcess, method: str) -> None:
+    """Each child completes its first call within 2 s, whatever the parent's threads were in the middle of.
+
+    Seen failing when `Leases.after_fork` kept its lock (a child hung), and when `drop_sockets_after_fork` did nothing.
+    """
     told = fork(method, "hammered", server, timeout=120)
-    assert told == {"children": 50, "failures": [], "feed": True, "resets": []}
+    assert told == {"children": 200, "slow": [], "failures": [], "feed": True, "resets": []}
 
 
-def test_multiprocessing(server: WebSocketProcess) -> None:
-    assert fork("os", "processes", server) == {"workers": [True] * 4, "codes": [0] * 4, "parent": True}
+# spawn and forkserver import the program anew; a fork inherits the open connection.
+@pytest.mark.parametrize(
+    "method",
+    [
+        "fork",
+        pytest.param("forkserver", marks=pytest.mark.slow),
+        pytest.param("spawn", marks=pytest.mark.slow),
+    ],
+)
+def test_300_requests_by_the_processes_of_multiprocessing(server: WebSocketProcess, method: str) -> None:
+    """Each has one connection of its own, and the parent's goes on.
+
+    With websocket-client 1.9.2, over a connection that is made before the fork: 78 right answers and 222 of the others'.
+    """
+    before, closes = server.stats(), server.closes()
+    assert fork("os", f"processes_{method}", server) == {
+        "right": 300,
+        "sockets and generation": [[1, 1]] * 4,
+        "codes": [0] * 4,
+        "parent": True,
+    }
+    assert server.stats()["upgraded"] - before["upgraded"] == 5
+    eventually(lambda: server.stats()["open"] == before["open"])
+    assert {code: count - closes.get(code, 0) for code, count in server.closes().items()} | {"none": 0} == {
+        "1000": 1, "1001": 4, "none": 0,
+    }  # fmt: skip

@@ -161,3 +161,17 @@ def test_no_thread_to_be_had_is_a_connect_error(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(ConnectError, match="can't start new thread"):
             resolve(make_dial("tcp://localhost:80"), "localhost", 80)
     assert resolve(make_dial("tcp://localhost:80"), "localhost", 80)
+
+
+def test_a_lookup_that_is_killed_is_told_and_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As gevent kills a greenlet. Seen failing: every later dial to the name waited out its deadline."""
+    greenlet = pytest.importorskip("greenlet")
+
+    def be_killed(*_: object, **__: object) -> None:
+        raise greenlet.GreenletExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", be_killed)
+        with pytest.raises(ConnectError, match="GreenletExit"):
+            resolve(make_dial("tcp://localhost:80"), "localhost", 80)
+    assert resolve(make_dial("tcp://localhost:80"), "localhost", 80)

@@ -4,6 +4,7 @@ import os
 import random
 import resource
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 
@@ -16,7 +17,9 @@ from connman.transport.sockets import (
     WRITABLE,
     DialSocket,
     SocketGuard,
+    below_tls,
     drop_sockets_after_fork,
+    is_cooperative,
     milliseconds,
     poll_ready,
     wait_ready,
@@ -236,3 +239,27 @@ def test_a_dial_socket_leaves_closing_and_timeouts_to_the_dial(
     wire.close()
     theirs.sendall(b"x")
     assert guard.sock.recv(1) == b"x"
+
+
+def test_the_class_below_tls_is_the_sockets_own() -> None:
+    """And not that which `socket.socket` names by now."""
+
+    class Older(socket.socket):
+        pass
+
+    class Secured(Older):
+        def do_handshake(self) -> None:
+            pass
+
+    for kind, below in ((Older, Older), (Secured, Older), (ssl.SSLSocket, socket.socket)):
+        assert below_tls(kind.__new__(kind)) is below
+
+
+def test_a_socket_whose_calls_are_written_in_python_is_a_cooperative_one() -> None:
+    class Green(socket.socket):
+        def recv(self, *arguments: int) -> bytes:
+            return super().recv(*arguments)
+
+    assert is_cooperative(Green.__new__(Green))
+    assert not is_cooperative(socket.socket.__new__(socket.socket))
+    assert not is_cooperative(socket.socket.__new__(type("Mine", (socket.socket,), {})))

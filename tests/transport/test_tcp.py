@@ -263,3 +263,35 @@ def test_many_aborts_leave_a_silent_server_alone() -> None:
         for each in dialling:
             with pytest.raises(Aborted):
                 each.result(PATIENCE)
+
+
+# Where greenlets take turns
+
+
+class Green(socket.socket):
+    """As gevent's: unless it never blocks, a call waits, whatever its flags say."""
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        return super().recv(size, flags & ~socket.MSG_DONTWAIT)
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        return super().send(data, flags & ~socket.MSG_DONTWAIT)
+
+
+def test_a_cooperative_socket_is_never_waited_for_inside_a_call() -> None:
+    """Seen failing: `recv_some` and `send_some`, which must not block, did."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        stream = TcpStream(SocketGuard(Green(fileno=ours.detach())))
+        assert in_thread(stream.recv_some).result(PATIENCE) is None
+        while in_thread(stream.send_some, bytes(65536)).result(PATIENCE):
+            pass  # until the network takes nothing any more
+        reading = in_thread(stream.recv, None)
+        theirs.send(b"hello")
+        assert reading.result(PATIENCE) == b"hello"
+        with pytest.raises(TimeoutError):
+            stream.recv(Deadline.after(SystemClock(), 0.01))
+        reading = in_thread(stream.recv, None)
+        stream.shutdown()
+        assert reading.result(PATIENCE) == b""
+        stream.close()

@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from connman.clock import Deadline, SystemClock
-from connman.errors import CertificateError, ConnectError, ConnectTimeout
+from connman.errors import CertificateError, ConnectError, ConnectTimeout, InvalidOption
 from connman.transport.base import Dial
 from connman.transport.dial import discard_on_error, open_socket
 from connman.transport.sockets import READABLE, drop_sockets_after_fork, poll_ready
@@ -493,3 +493,11 @@ def test_an_abort_at_any_moment_leaves_nothing(seed: int) -> None:
                 continue
             assert stream.recv(soon()) == b""
             stream.close()
+
+
+def test_a_context_that_is_older_than_the_ssl_module_it_would_serve_is_refused() -> None:
+    """As one that was made before gevent patched. Seen failing: a TypeError from inside Python, retried for ever."""
+    context = client_context()
+    context.sslsocket_class = type("Older", (socket.socket,), {})  # type: ignore[assignment]
+    with Server(silent) as server, pytest.raises(InvalidOption, match="before gevent patched"):
+        open_tls(make_dial(("127.0.0.1", server.port), ssl_context=context))

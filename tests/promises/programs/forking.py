@@ -272,6 +272,36 @@ def forked_by_a_reader(*, is_used: bool) -> dict[str, Any]:
     return told
 
 
+def forked_by_its_own_reader() -> dict[str, Any]:
+    """The thread that reads one connection forks, in a callback, and returns from it on both sides."""
+    codes: list[int] = []
+    resets: list[str] = []
+    parent = os.getpid()
+
+    def on_open(_: connman.Connection) -> None:
+        pid = fork()
+        if pid == 0:
+            signal.alarm(int(PATIENCE))
+            return
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+    def on_reset(_: object, reset: connman.Reset) -> None:
+        if os.getpid() != parent:
+            os._exit(9)
+        resets.append(str(reset.error))
+
+    conn = connman.connect(f"{URL}/echo", on_open=on_open, on_reset=on_reset, **PLAIN)
+    eventually(lambda: codes)
+    told = {
+        "codes": codes,
+        "echo": echo(conn, "still"),
+        "generation": conn.generation,
+        "resets": list(resets),
+    }
+    conn.disconnect()
+    return told
+
+
 def forked_by_a_reader_and_used() -> dict[str, Any]:
     return forked_by_a_reader(is_used=True)
 
@@ -368,7 +398,7 @@ def generations() -> dict[str, Any]:
 
 
 def hammered() -> dict[str, Any]:
-    """50 forks while threads go in and out of every lock there is."""
+    """200 forks while eight threads go in and out of every lock there is."""
     feed = Feed()
     pool = connman.create_pool("devices", url=f"{URL}/echo", size=2, **PLAIN)
     stop = threading.Event()
@@ -400,26 +430,31 @@ def hammered() -> dict[str, Any]:
         except BaseException:
             failures.append(traceback.format_exc())
 
-    def child() -> bool:
-        feed.hear_more()
+    def child() -> float:
+        began = time.monotonic()
         lease()
+        first = time.monotonic() - began
         come_and_go()
         look()
-        connman.disconnect_all()
-        return True
+        ask()
+        assert not inherited & sockets(), "the child still has the parent's sockets"
+        return first
 
-    threads = [threading.Thread(target=again, args=(work,)) for work in (come_and_go, lease, look, ask)]
+    sys.setswitchinterval(1e-6)  # so that threads lose their turn while they hold a lock
+    threads = [threading.Thread(target=again, args=(work,)) for work in 2 * (come_and_go, lease, look, ask)]
     for thread in threads:
         thread.start()
     feed.hear_more()
     try:
-        children = [in_child(child) for _ in range(50)]
+        inherited = sockets()
+        seconds = [in_child(child) for _ in range(200)]
     finally:
         stop.set()
         for thread in threads:
             thread.join(PATIENCE)
     told = {
-        "children": sum(children),
+        "children": len(seconds),
+        "slow": [spent for spent in seconds if spent > 2],
         "failures": failures,
         "feed": feed.hear_more(),
         "resets": list(feed.resets),
@@ -428,24 +463,55 @@ def hammered() -> dict[str, Any]:
     return told
 
 
-def processes() -> dict[str, Any]:
-    """multiprocessing with its fork context."""
-    context = multiprocessing.get_context("fork")
-    conn = connman.connect(f"{URL}/echo", **PLAIN)
-    echo(conn, "parent")
-    answers = context.SimpleQueue()
-    workers = [context.Process(target=lambda n=n: answers.put(echo(conn, f"worker {n}"))) for n in range(4)]
+# Made by whoever imports this: the parent, and a process that is spawned or that a server of forks forks.
+CONN = connman.Connection(f"{URL}/echo", **PLAIN)
+
+
+def ask_often(number: int, answers: Any) -> None:
+    words = [f"{number} {count}" for count in range(75)]
+    answers.put(sum(echo(CONN, word) for word in words))
+    answers.put([len(sockets_to_the_server()), CONN.generation])
+    CONN.disconnect(1001)  # multiprocessing ends its processes without Python's exit hooks
+
+
+def sockets_to_the_server() -> set[str]:
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    port = f"0100007F:{int(URL.rpartition(':')[2]):04X}"
+    return {f"socket:[{row[9]}]" for row in rows if row[2] == port} & sockets()
+
+
+def processes(method: str) -> dict[str, Any]:
+    """300 requests by four processes, over a connection that is open in the parent."""
+    context = multiprocessing.get_context(method)
+    echo(CONN, "parent")
+    answers = context.Queue()
+    workers = [context.Process(target=ask_often, args=(number, answers)) for number in range(4)]
     for worker in workers:
         worker.start()
+    told = [answers.get(timeout=2 * PATIENCE) for _ in range(2 * len(workers))]
     for worker in workers:
-        worker.join(2 * PATIENCE)
-    told = {
-        "workers": [answers.get() for _ in workers],
+        worker.join(PATIENCE)
+    right = sum(answer for answer in told if isinstance(answer, int))
+    result = {
+        "right": right,
+        "sockets and generation": [answer for answer in told if isinstance(answer, list)],
         "codes": [worker.exitcode for worker in workers],
-        "parent": echo(conn, "parent again") and conn.generation == 1,
+        "parent": echo(CONN, "parent again") and CONN.generation == 1,
     }
-    conn.disconnect()
-    return told
+    CONN.disconnect()
+    return result
+
+
+def processes_fork() -> dict[str, Any]:
+    return processes("fork")
+
+
+def processes_forkserver() -> dict[str, Any]:
+    return processes("forkserver")
+
+
+def processes_spawn() -> dict[str, Any]:
+    return processes("spawn")
 
 
 def is_hook_called() -> dict[str, Any]:
