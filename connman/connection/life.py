@@ -291,10 +291,7 @@ class Life:
         return self.has_reader and threading.get_ident() in (self._reader_id, self._dialler_id)
 
     def wait_gone(self, timeout: float) -> bool:
-        """Wait until the connection's threads are gone; False when ``timeout`` seconds did not do.
-
-        Real seconds, whatever the clock: threads end in real time.
-        """
+        """Wait until the connection's threads are gone, in real time; False when ``timeout`` seconds did not do."""
         timeout = min(timeout, LONGEST_WAIT)
         until = time.monotonic() + timeout
         with self._lock:
