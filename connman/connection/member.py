@@ -197,6 +197,8 @@ class Member:
             self.cycle.deliver(messages)
         if end is not None:
             self._ended(end)
+        elif transport.has_end:  # told without room as well, and behind what the callback has sent
+            self._post_read()
         elif messages and not (self.cycle.takes_all or self.cycle.has_room):
             self._pause()
         elif transport.rest:  # perhaps not even one message yet: a long one is unpacked in pieces

@@ -92,7 +92,7 @@ class Reader:
 
     def _read(self, transport: Transport) -> ConnmanError:
         cycle = self._cycle
-        while cycle.takes_all or cycle.wait_room(lambda: transport.error is not None):
+        while cycle.takes_all or transport.has_end or cycle.wait_room(lambda: transport.error is not None):
             cycle.deliver(transport.receive())
         # Aborted while nobody took what had arrived. Nothing else would tell: the peer's end is behind what is not read.
         return transport.error or ConnectionLost("ended while nobody took what had arrived")

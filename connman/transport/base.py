@@ -41,11 +41,16 @@ class Transport(Protocol):
     """Why it has ended, None while it has not."""
     rest: bytes
     """What has arrived and was not looked at yet: more to receive, whatever the network brings."""
+    has_end: bool
+    """Whether the end lies behind the messages that were received last: the next call tells it, and answers the peer."""
     on_abort: Callable[[], None] | None
     """Called by `abort`, on its thread: what waits for anything but `receive` then looks at `error`. Must not block."""
 
     def receive(self, deadline: Deadline | None = None) -> list[Message]:
         """Block until messages are there and return all of them, at least one.
+
+        What the peer sent behind them to end it is answered by the next call, so what the reader does with these
+        messages may still send.
 
         Raises: ConnectionClosed, ConnectionLost or ProtocolError at the end, after every message that came before it;
         WaitTimeout when ``deadline`` passes first.
@@ -54,6 +59,8 @@ class Transport(Protocol):
 
     def receive_ready(self) -> tuple[list[Message], ConnmanError | None]:
         """Return what one read brings without blocking, and why it has ended once it has; with an end nothing follows.
+
+        Messages come without an end: `has_end` then says that the next call brings it.
 
         Threads: the reader only.
         """

@@ -82,6 +82,10 @@ class Pipe(Receiving):
 
     def _finish(self, end: ConnmanError) -> ConnmanError:
         """End as the peer's bytes demand. What the peer said counts more than what broke here meanwhile."""
+        self.has_end = False
+        replies, self._codec.replies = self._codec.replies, []
+        if replies:
+            self._queue(replies, is_close=True)
         with self._lock:
             self.error = end
             self._control.append(_END_WRITING)

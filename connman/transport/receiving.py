@@ -20,8 +20,8 @@ class Receiving:
     """
 
     __slots__ = (
-        "_clock", "_codec", "_pid", "_ping", "_stream", "bytes_in", "life", "ping_rtt", "progress", "reading",
-        "rest",
+        "_clock", "_codec", "_pid", "_ping", "_stream", "bytes_in", "has_end", "life", "ping_rtt", "progress",
+        "reading", "rest",
     )  # fmt: skip
 
     error: ConnmanError | None
@@ -32,6 +32,7 @@ class Receiving:
         self._clock = clock
         self._pid = os.getpid()
         self.rest = leftover
+        self.has_end = False
         self.reading = False
         self.life = clock.now()
         self.progress = Progress()
@@ -75,6 +76,9 @@ class Receiving:
 
         Threads: the reader only.
         """
+        if self.has_end:
+            assert self._codec.end is not None
+            return [], self._finish(self._codec.end)
         if self.error is not None:
             return [], self.error  # aborted: what has arrived and was not received yet is dropped
         chunk: bytes | None = self.rest
@@ -88,7 +92,7 @@ class Receiving:
             self.bytes_in += len(chunk)
         messages = self._take(chunk)
         end = self._codec.end
-        return messages, None if end is None else self._finish(end)
+        return messages, None if messages or end is None else self._finish(end)
 
     def _take(self, chunk: bytes) -> list[Message]:
         codec = self._codec
@@ -103,9 +107,12 @@ class Receiving:
             self.life = now
         if codec.pong is not None:
             self._take_pong(codec.pong)
-        if codec.replies:
+        if codec.end is not None:
+            # Not answered before the reader has done with the messages: nothing can be sent behind a close (5.5.1).
+            self.has_end = bool(messages)
+        elif codec.replies:
             replies, codec.replies = codec.replies, []
-            self._queue(replies, is_close=codec.end is not None)
+            self._queue(replies)
         return messages
 
     def _take_pong(self, payload: bytes) -> None:

@@ -15,7 +15,19 @@ import trustme
 import connman
 from connman.errors import ConnectionClosed, ConnectionLost
 from connman.testing import FaultProxy
-from tests.promises.peers import CLOSE, PATIENCE, Peers, accept, by_dispatch, frame, serve_ws, within
+from tests.promises.peers import (
+    CLOSE,
+    PATIENCE,
+    TEXT,
+    Peers,
+    accept,
+    by_dispatch,
+    frame,
+    frames,
+    serve_ws,
+    within,
+)
+from tests.scripted import Guest
 from tests.waiting import eventually
 
 DISPATCHES = ["reader", "thread", "shared"]
@@ -111,6 +123,70 @@ def test_what_was_sent_just_before_the_close_is_delivered_before_the_reset(
                 assert (reset.code, reset.reason) == (1001, "going")
             conn.disconnect()
             assert diary.count("reset") == 1
+
+
+@pytest.mark.parametrize("dispatch", ["reader", "shared"])
+@pytest.mark.parametrize("end", ["close", "violation"])
+def test_an_answer_to_what_came_before_the_end_goes_out_before_ours_to_the_end(
+    end: str, dispatch: str
+) -> None:
+    """All in one packet. connman answered the end before it called `on_data`, where sending then failed: nine cases of
+    Autobahn|Testsuite, as 3.2 and 5.15, were NON-STRICT. (websocket-client 1.9.2, frame by frame, answers in order.)"""
+    heard: list[tuple[int, bytes]] = []
+
+    def serve(sock: socket.socket) -> None:
+        accept(sock)
+        last = frame((1001).to_bytes(2), CLOSE) if end == "close" else b"\xff\xff"
+        sock.sendall(frame("one") + frame("two") + last)
+        heard.extend(frames(sock))
+
+    resets: list[connman.Reset] = []
+    with Peers(serve) as server:
+        conn = by_dispatch(
+            dispatch,
+            server.url(),
+            on_data=lambda conn, data: conn.send(f"{data}?"),
+            on_reset=lambda _, reset: resets.append(reset),
+            reconnect=False,
+            proxy=None,
+        )
+        conn.connect()
+        eventually(lambda: resets)
+        eventually(lambda: server.is_deserted)
+        within(PATIENCE, conn.disconnect)
+    code = 1001 if end == "close" else 1002
+    assert resets[0].code == code
+    assert heard == [(TEXT, b"one?"), (TEXT, b"two?"), (CLOSE, code.to_bytes(2))]
+
+
+@pytest.mark.parametrize("dispatch", ["reader", "shared"])
+def test_an_end_that_was_read_is_answered_although_nobody_takes_what_came_before_it(dispatch: str) -> None:
+    """Shown to fail with a reader that waited for room in the inbox before it looked at the end."""
+    heard: list[tuple[int, bytes]] = []
+
+    def serve(sock: socket.socket) -> None:
+        guest = Guest(sock)
+        guest.read_request()
+        # In one packet, so that one look takes it all.
+        guest.send(guest.upgrade_head() + frame("") * 1100 + frame((1001).to_bytes(2), CLOSE))
+        heard.extend(frames(sock))
+
+    resets: list[connman.Reset] = []
+    with Peers(serve) as server:
+        conn = by_dispatch(
+            dispatch,
+            server.url(),
+            on_reset=lambda _, reset: resets.append(reset),
+            reconnect=False,
+            proxy=None,
+        )
+        conn.connect()
+        eventually(lambda: resets)
+        assert [conn.recv(0) for _ in range(1100)] == [""] * 1100
+        eventually(lambda: server.is_deserted)
+        within(PATIENCE, conn.disconnect)
+    assert resets[0].code == 1001
+    assert heard == [(CLOSE, (1001).to_bytes(2))]
 
 
 @pytest.mark.parametrize("dispatch", DISPATCHES)

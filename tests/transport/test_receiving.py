@@ -61,15 +61,44 @@ def test_all_that_one_read_brings_comes_at_once(raw: tuple[Pipe, Raw]) -> None:
     assert ready(pipe).receive_ready() == (["c"], None)
 
 
-def test_messages_and_the_end_behind_them_come_together(raw: tuple[Pipe, Raw]) -> None:
+def test_an_end_behind_messages_comes_with_the_next_look(raw: tuple[Pipe, Raw]) -> None:
+    """It came with them, its answer already sent: what the messages' callback had to say could not go out any more."""
     pipe, far = raw
     far.send(far.text("last"), far.close_frame(1001))
-    messages, end = ready(pipe).receive_ready()
-    assert messages == ["last"]
+    assert ready(pipe).receive_ready() == (["last"], None)
+    assert pipe.has_end
+    pipe.send(["answer"], PATIENCE)
+    messages, end = pipe.receive_ready()
+    assert (messages, pipe.has_end) == ([], False)
     assert isinstance(end, ConnectionClosed)
     assert end.code == 1001
     assert pipe.receive_ready() == ([], end)
-    assert far.next_frame()[0] == 8  # the answer went out
+    assert far.rest() == [(1, b"answer"), (8, (1001).to_bytes(2))]
+
+
+def test_blocking_an_end_behind_messages_is_answered_by_the_next_call(raw: tuple[Pipe, Raw]) -> None:
+    pipe, far = raw
+    far.send(far.text("last"), far.ping(b"in time"), b"\xff\xff")
+    assert pipe.receive(Deadline.after(SystemClock(), PATIENCE)) == ["last"]
+    pipe.send(["answer"], PATIENCE)
+    for _ in range(2):
+        with pytest.raises(ProtocolError):
+            pipe.receive()
+    assert far.rest() == [(1, b"answer"), (10, b"in time"), (8, (1002).to_bytes(2))]
+
+
+def test_an_end_counts_more_than_what_broke_on_the_way_to_it(raw: tuple[Pipe, Raw]) -> None:
+    """The answer to the last message finds a peer that is gone: it had closed in order all the same."""
+    pipe, far = raw
+    far.send(far.text("last"), far.close_frame(1001))
+    far.sock.close()
+    assert ready(pipe).receive_ready() == (["last"], None)
+    with pytest.raises(ConnectionLost):
+        pipe.send(["answer"], PATIENCE)
+    messages, end = pipe.receive_ready()
+    assert messages == []
+    assert isinstance(end, ConnectionClosed)
+    assert end.code == 1001
 
 
 def test_the_end_of_file_is_a_loss(raw: tuple[Pipe, Raw]) -> None:
@@ -93,8 +122,9 @@ def test_a_reset_is_a_loss_with_its_cause(raw: tuple[Pipe, Raw]) -> None:
 def test_a_violation_is_told_and_ends_it(raw: tuple[Pipe, Raw]) -> None:
     pipe, far = raw
     far.send(far.text("good"), b"\xff\xff")
-    messages, end = ready(pipe).receive_ready()
-    assert messages == ["good"]
+    assert ready(pipe).receive_ready() == (["good"], None)
+    messages, end = pipe.receive_ready()
+    assert messages == []
     assert isinstance(end, ProtocolError)
     assert pipe.is_slow_to_dispose  # the peer must read our close first
     assert far.next_frame() == (8, (1002).to_bytes(2))
