@@ -1,0 +1,1 @@
+"""Protocol conformance: connman against Autobahn|Testsuite. `scripts/conformance` runs it."""
