@@ -74,12 +74,16 @@ def chosen(wanted: argparse.Namespace) -> list[Run]:
 
 def tell(results: Sequence[Result], *, in_chapters: bool) -> bool:
     """Print everything; return whether every target was reached."""
+    said = [line for result in results for line in report.not_ok(result)]
+    if said:
+        print("Not OK:", *said, "", sep="\n")
     print(*report.table(results, in_chapters=in_chapters), "", sep="\n")
-    for title, about in (("Not OK:", report.not_ok), ("MISSED:", report.missed), ("", report.notes)):
-        lines = [line for result in results for line in about(result)]
-        if lines:
-            print(*filter(None, (title, *lines)), "", sep="\n")
-    return not any(line for result in results for line in report.missed(result))
+    for line in (line for result in results for line in report.notes(result)):
+        print(line)
+    missed = [line for result in results for line in report.missed(result)]
+    if missed:
+        print("MISSED:", *missed, sep="\n")
+    return not missed
 
 
 def main(words: list[str] | None = None) -> int:
