@@ -132,9 +132,13 @@ def python27() -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(300)  # setting the suite up takes half a minute, and its server is slow
 def test_connman_speaks_websocket_as_the_rfcs_have_it(python27: str) -> None:
-    """Bare websocket-client 1.9.2 fails of the same cases TODO."""
+    """websocket-client 1.9.2 (`scripts/conformance --client websocket-client`): of the first 247 cases over ws alone 12
+    FAILED, 117 wrong closes, 4 NON-STRICT, and no compression at all."""
     runs = [*quick(RUNS), *(run for run in both_readers(quick(RUNS)) if run.name == "ws-shared")]
-    results = execute_all(runs, 3, lambda run: execute(run, python27))
+    only = ["[1-7].*", "10.*", "12.*.1", "13.*.1"]  # not 9.*, where the suite's server works for seconds
+    results = execute_all(
+        [run for run in runs if run.name != "limits"], 2, lambda run: execute(run, python27, only=only)
+    )
     print(*report.table(results), sep="\n")
-    assert sum(len(found.cases) for found in results) > 700
+    assert sum(len(found.cases) for found in results) == 3 * 247 + 12
     assert [text for found in results for text in report.missed(found)] == []
