@@ -1,5 +1,6 @@
 """ScriptedDialer: attempts that end as written, alone and under a real Connection."""
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterator
@@ -392,3 +393,22 @@ def test_what_opens_late_is_closed_and_never_seen(connection: Callable[..., Conn
     leaving.result(PATIENCE)
     dialer.next_peer().wait_closed()
     assert not opens
+
+
+def test_a_dial_is_told_when_its_outcome_is_taken() -> None:
+    """Before, a child that was forked in between got the outcome that was the parent's."""
+    told: list[Future[None]] = []
+
+    def script() -> Iterator[Any]:
+        told.append(in_thread(dialer.wait_until_dialled))
+        with contextlib.suppress(TimeoutError):
+            told[0].result(0.05)
+        told_early.append(told[0].done())
+        yield ConnectionRefusedError
+
+    told_early: list[bool] = []
+    dialer = ScriptedDialer(script())
+    with pytest.raises(ConnectError):
+        dialer.dial(make_dial())
+    told[0].result(PATIENCE)
+    assert told_early == [False]
