@@ -1,6 +1,5 @@
 """ScriptedDialer: attempts that end as written, alone and under a real Connection."""
 
-import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterator
@@ -395,20 +394,20 @@ def test_what_opens_late_is_closed_and_never_seen(connection: Callable[..., Conn
     assert not opens
 
 
-def test_a_dial_is_told_when_its_outcome_is_taken() -> None:
-    """Before, a child that was forked in between got the outcome that was the parent's."""
-    told: list[Future[None]] = []
+def test_the_outcome_is_taken_when_the_dial_is_told() -> None:
+    """It was taken a step later: a child that was forked in between got the outcome that was the parent's."""
+    taken: list[int] = []
+    seen: list[int] = []
+
+    class Watched(Dial):
+        def step(self, *args: Any) -> Any:
+            seen.append(len(taken))
+            return super().step(*args)
 
     def script() -> Iterator[Any]:
-        told.append(in_thread(dialer.wait_until_dialled))
-        with contextlib.suppress(TimeoutError):
-            told[0].result(0.05)
-        told_early.append(told[0].done())
+        taken.append(1)
         yield ConnectionRefusedError
 
-    told_early: list[bool] = []
-    dialer = ScriptedDialer(script())
     with pytest.raises(ConnectError):
-        dialer.dial(make_dial())
-    told[0].result(PATIENCE)
-    assert told_early == [False]
+        ScriptedDialer(script()).dial(Watched(None, Options(), SystemClock(), name="scripted"))
+    assert seen == [1]
