@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -196,9 +197,11 @@ class ScriptedDialer:
         """
         with self._changed:
             self._dials.append(Dialled(dial.clock.now(), tuple(dial.headers)))
+            # Under the same lock: who was told of this dial finds its outcome taken, in a forked child as well.
+            outcomes = list(itertools.islice(self._script, 1))
             self._changed.notify_all()
         with dial.step("script"):
-            return self._play(self._next_outcome(dial), dial)
+            return self._play(self._outcome(outcomes, dial), dial)
 
     @property
     def dials(self) -> list[Dialled]:
@@ -227,13 +230,12 @@ class ScriptedDialer:
         except queue.Empty:
             raise AssertionError(f"nothing was opened within {timeout:g} s") from None
 
-    def _next_outcome(self, dial: Dial) -> Outcome:
+    def _outcome(self, outcomes: list[Outcome], dial: Dial) -> Outcome:
         if self._ask is not None:
             return self._ask(dial)
-        with self._changed:
-            for outcome in self._script:
-                return outcome
-        raise ConnectError(dial.name, dial.log, "script exhausted")
+        if not outcomes:
+            raise ConnectError(dial.name, dial.log, "script exhausted")
+        return outcomes[0]
 
     def _play(self, outcome: Outcome, dial: Dial) -> Transport:
         if isinstance(outcome, BaseException):

@@ -53,7 +53,8 @@ def test_few_at_first_and_more_while_something_waits() -> None:
     # No more are started at once, and each stage of growth lets 16 more begin.
     assert threads_of("few") == FEW
     eventually(lambda: len(hanging.begun) == 200)
-    assert hanging.begun[:FEW] == sorted(hanging.begun[:FEW])
+    # The first are among the first; which of the threads that have one each says so first is theirs.
+    assert set(range(FEW)) <= set(hanging.begun[: 2 * FEW])
     assert sorted(hanging.begun) == list(range(200))
     assert not diallers.wait_gone(0)
     hanging.gate.set()

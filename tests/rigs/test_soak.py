@@ -12,6 +12,9 @@ import pytest
 from tests.rigs.soak.__main__ import PLANTS
 from tests.rigs.soak.gauges import Gauges, rise
 
+# Of a whole program, with thousands of connections.
+pytestmark = pytest.mark.timeout(300)
+
 ROOT = Path(__file__).parent.parent.parent
 
 # The judge

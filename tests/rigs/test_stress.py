@@ -12,6 +12,9 @@ import pytest
 
 from tests.rigs.stress.plugin import shuffled
 
+# Of a whole program, run several times.
+pytestmark = pytest.mark.timeout(300)
+
 ROOT = Path(__file__).parent.parent.parent
 
 # The order
@@ -145,7 +148,8 @@ def test_what_hangs_shows_where(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_round_of_what_is_quick() -> None:
-    code, said = stress("--times", 1, "-m", "not slow", "tests/connection", "tests/test_clock.py", "tests/test_leases.py",
-                        "tests/test_manager.py", "tests/test_pool.py")  # fmt: skip
+def test_a_round_of_what_threads_meet_in() -> None:
+    files = ("connection/test_life.py", "connection/test_core.py", "connection/test_future.py", "connection/test_queue.py",
+             "test_clock.py", "test_leases.py", "test_manager.py", "test_pool.py")  # fmt: skip
+    code, said = stress("--times", 1, "-m", "not slow", *(f"tests/{file}" for file in files))
     assert code == 0, said

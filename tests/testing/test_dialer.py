@@ -392,3 +392,22 @@ def test_what_opens_late_is_closed_and_never_seen(connection: Callable[..., Conn
     leaving.result(PATIENCE)
     dialer.next_peer().wait_closed()
     assert not opens
+
+
+def test_the_outcome_is_taken_when_the_dial_is_told() -> None:
+    """It was taken a step later: a child that was forked in between got the outcome that was the parent's."""
+    taken: list[int] = []
+    seen: list[int] = []
+
+    class Watched(Dial):
+        def step(self, *args: Any) -> Any:
+            seen.append(len(taken))
+            return super().step(*args)
+
+    def script() -> Iterator[Any]:
+        taken.append(1)
+        yield ConnectionRefusedError
+
+    with pytest.raises(ConnectError):
+        ScriptedDialer(script()).dial(Watched(None, Options(), SystemClock(), name="scripted"))
+    assert seen == [1]

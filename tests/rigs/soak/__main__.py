@@ -129,7 +129,12 @@ def budget(options: argparse.Namespace) -> Iterator[int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__)
-    parser.add_argument("--cycles", type=int, default=20_000, help="connections in all (default: 20000)")
+    parser.add_argument(
+        "--cycles",
+        type=int,
+        default=20_000,
+        help="connections in all (default: 20000; below 1000 it does not warm up)",
+    )
     parser.add_argument("--hours", type=float, help="for so long instead")
     parser.add_argument("--workers", type=int, default=32, help="threads that use connections (default: 32)")
     parser.add_argument("--seed", type=int, default=random.randrange(2**31))

@@ -109,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes a round (default: 1)")
     parser.add_argument("--bound", type=float, default=3600, help="seconds a round may take (default: 3600)")
     options, arguments = parser.parse_known_args(argv)
+    # Not ignored by what the tests start, as it is by what a shell has put into the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     first = random.randrange(2**31) if options.seed is None else options.seed
     print(f"seed {first}, {options.times} rounds of: pytest {shlex.join(arguments)}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="connman-stress-"))
