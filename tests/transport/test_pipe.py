@@ -147,6 +147,7 @@ def test_a_close_is_answered_and_seen_at_both_ends(kind: str, direction: int) ->
         for error in (answered, mine):
             assert isinstance(error, ConnectionClosed)
             assert error.code == 4001
+        # The answer repeats the code, not the reason.
         assert isinstance(answered, ConnectionClosed)
         assert answered.reason == "why"
 
