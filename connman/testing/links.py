@@ -15,20 +15,27 @@ CHUNK = 64 * 1024
 PACE = 0.05  # seconds of a limited rate that are written at once
 
 Way = Literal["up", "down", "both"]
+WAYS = frozenset(("up", "down"))
 
 
 @dataclass(slots=True)
 class Faults:
     """What goes wrong at present. Durations in seconds, ``rate`` in bytes a second for each link and direction."""
 
-    is_deaf: bool = False
+    deaf_ways: frozenset[str] = frozenset()
     is_refusing: bool = False
+    kill_every: int | None = None
     latency: float = 0.0
     jitter: float = 0.0
     rate: float | None = None
     slice: int | None = None
     limit: int | None = None
     limited_way: Way = "both"
+
+    @property
+    def is_deaf(self) -> bool:
+        """Whether nothing is passed on at all."""
+        return len(self.deaf_ways) == len(WAYS)
 
 
 class Flow:

@@ -16,14 +16,15 @@ class FaultProxy:
         with FaultProxy("127.0.0.1", server_port) as proxy:
             conn = connman.connect(proxy.url("ws", "/feed"))
             conn.get_connected().result(5)
-            proxy.deaf(True)  # a black hole: the links stay, nothing arrives
+            proxy.deaf(True)  # a black hole: the links stay, nothing arrives; way="down": only nothing comes back
             proxy.reset()  # RST to both sides of every link
             proxy.refuse(True)  # the reconnect is refused
             proxy.refuse(False)
 
     Settable at any time: ``latency`` and ``jitter`` (seconds, a chunk comes that much later, never out of order),
     ``rate`` (bytes a second for each link and direction, None for no limit), ``slice`` (most bytes written at once, None
-    for no limit). A fault has taken effect when the call or the assignment returns.
+    for no limit), ``kill_every`` (3: each third client that connects is reset, counted as `accepted` is; None for none).
+    A fault has taken effect when the call or the assignment returns.
 
     Counted: ``accepted`` clients, ``bytes_up`` and ``bytes_down`` passed on. Each direction of a link holds at most some
     300 KiB; then its sender has to wait.
@@ -91,14 +92,16 @@ class FaultProxy:
         """
         self._loop.call(lambda: self._loop.end_all(reset=True))
 
-    def deaf(self, on: bool = True) -> None:
+    def deaf(self, on: bool = True, way: Way = "both") -> None:
         """Be a black hole: links stay and new ones are accepted, but nothing is passed on, not even an end.
 
         The system still acknowledges what is sent, until its buffers are full. What was held is passed on afterwards.
+        ``way``: "up" passes nothing to the server, "down" nothing to the client; the server then does what it was
+        asked to, and the client never learns. The other direction goes on; a side that resets its link ends it.
 
         Threads: any.
         """
-        self._loop.call(lambda: self._loop.change("is_deaf", on))
+        self._loop.call(lambda: self._loop.deafen(on, way))
 
     def refuse(self, on: bool = True) -> None:
         """Refuse new connections; links that are open stay. With False accept again, on the same port.
@@ -159,6 +162,16 @@ class FaultProxy:
     def slice(self, size: int | None) -> None:
         _check("slice", size, 1)
         self._loop.call(lambda: self._loop.change("slice", size))
+
+    @property
+    def kill_every(self) -> int | None:
+        """Every how many-th client is reset as soon as it has connected; None for none."""
+        return self._loop.faults.kill_every
+
+    @kill_every.setter
+    def kill_every(self, count: int | None) -> None:
+        _check("kill_every", count, 1)
+        self._loop.call(lambda: self._loop.change("kill_every", count))
 
     @property
     def accepted(self) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from connman.testing.links import Faults, Flow, Link, Way
+from connman.testing.links import WAYS, Faults, Flow, Link, Way
 from connman.threads import spawn
 
 _BACKLOG = 1024
@@ -113,6 +113,12 @@ class ProxyLoop:
         setattr(self.faults, name, value)
         for link in list(self.links):
             self._update(link)
+
+    def deafen(self, on: bool, way: Way) -> None:
+        """Begin or end to pass nothing on in that direction."""
+        ways = WAYS if way == "both" else frozenset((way,))
+        deaf = self.faults.deaf_ways
+        self.change("deaf_ways", deaf | ways if on else deaf - ways)
 
     def refuse(self, on: bool) -> None:
         """Close the listener, or open it again on the same port.
@@ -211,7 +217,10 @@ class ProxyLoop:
         self.accepted += 1
         link = Link(client, socket.socket(self._family, socket.SOCK_STREAM), self.faults.limit)
         self.links.add(link)
-        self._update(link)
+        if self.faults.kill_every is not None and self.accepted % self.faults.kill_every == 0:
+            self._end(link, reset=True)
+        else:
+            self._update(link)
 
     def _end(self, link: Link, *, reset: bool) -> None:
         self.links.discard(link)
@@ -233,7 +242,7 @@ class ProxyLoop:
         try:
             if incoming is link.down:
                 link.settle()
-            if events & _READ:
+            if events & _READ and incoming.way not in self.faults.deaf_ways:
                 incoming.read(
                     time.monotonic(), self.faults.latency + self._random.uniform(0, self.faults.jitter)
                 )
@@ -250,13 +259,19 @@ class ProxyLoop:
 
     def _write(self, link: Link, flow: Flow) -> None:
         now = time.monotonic()
-        if flow.due_at > now:
+        if self._due_at(flow) > now:
             return
         is_limited = self.faults.limited_way in (flow.way, "both")
         count = flow.write(now, self.faults, link.limit if is_limited else None)
         self.passed[flow.way] += count
         if is_limited and link.limit is not None:
             link.limit -= count
+
+    def _due_at(self, flow: Flow) -> float:
+        return math.inf if flow.way in self.faults.deaf_ways else flow.due_at
+
+    def _wants_more(self, flow: Flow) -> bool:
+        return flow.wants_more and flow.way not in self.faults.deaf_ways
 
     def _update(self, link: Link) -> None:
         """Watch for what the link can do next, and set an alarm for what is not due yet."""
@@ -271,9 +286,11 @@ class ProxyLoop:
             self._end(link, reset=True)
             return
         now = time.monotonic()
-        up, down = link.up.due_at, link.down.due_at
-        on_client = _READ * link.up.wants_more | _WRITE * (down <= now)
-        on_upstream = _READ * link.down.wants_more | _WRITE * (up <= now) if link.is_connected else _WRITE
+        up, down = self._due_at(link.up), self._due_at(link.down)
+        on_client = _READ * self._wants_more(link.up) | _WRITE * (down <= now)
+        on_upstream = _READ * self._wants_more(link.down) | _WRITE * (up <= now)
+        if not link.is_connected:
+            on_upstream = _WRITE
         self._watch(link.client, on_client, functools.partial(self._on_client_event, link))
         self._watch(link.upstream, on_upstream, functools.partial(self._on_upstream_event, link))
         alarm = min((at for at in (up, down) if at > now), default=math.inf)

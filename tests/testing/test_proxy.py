@@ -221,6 +221,74 @@ def test_deaf_accepts_new_links_and_hides_ends(
     assert link[0].recv(1) == b""
 
 
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_deaf_one_way_leaves_the_other(proxy: FaultProxy, link: Link, way: str) -> None:
+    """Fails where `deaf` ignores its direction."""
+    client, server = link
+    sender, hearer = (client, server) if way == "up" else (server, client)
+    proxy.deaf(way=way)  # type: ignore[arg-type]
+    sender.sendall(b"lost for now")
+    hearer.sendall(b"arrives")
+    assert receive(sender, 7) == b"arrives"
+    assert is_silent(hearer)
+    sender.shutdown(socket.SHUT_WR)
+    assert is_silent(hearer)
+    proxy.deaf(False, way)  # type: ignore[arg-type]
+    assert receive(hearer, 100) == b"lost for now"  # and the end of file behind it
+
+
+def test_deaf_adds_up_way_by_way(proxy: FaultProxy, link: Link) -> None:
+    client, server = link
+    proxy.deaf(way="up")
+    proxy.deaf(way="down")
+    client.sendall(b"up")
+    server.sendall(b"down")
+    assert is_silent(server)
+    assert is_silent(client)
+    proxy.deaf(False, "up")
+    assert receive(server, 2) == b"up"
+    assert is_silent(client)
+    proxy.deaf(False)
+    assert receive(client, 4) == b"down"
+
+
+def test_deaf_one_way_still_reaches_the_upstream(
+    upstream: Upstream, proxy: FaultProxy, clients: contextlib.ExitStack
+) -> None:
+    proxy.deaf(way="down")
+    client = connect(proxy, clients)
+    client.sendall(b"work")
+    server = upstream.accept()
+    assert receive(server, 4) == b"work"
+    server.sendall(b"done")
+    assert is_silent(client)
+
+
+def test_kill_every_resets_each_nth_client(proxy: FaultProxy, clients: contextlib.ExitStack) -> None:
+    """Fails where the count is off by one."""
+    proxy.kill_every = 3
+    killed = []
+    for _ in range(7):
+        client = None
+        with contextlib.suppress(ConnectionResetError):  # it may come before connect() has returned
+            client = connect(proxy, clients)
+        eventually(lambda: proxy.accepted == len(killed) + 1)
+        if client is None:
+            killed.append(True)
+            continue
+        client.settimeout(0.1)
+        try:
+            killed.append(not client.recv(1))
+        except TimeoutError:
+            killed.append(False)
+        except ConnectionResetError:
+            killed.append(True)
+    assert killed == [False, False, True, False, False, True, False]
+    proxy.kill_every = None
+    assert proxy.kill_every is None
+    assert proxy.open_links == 5
+
+
 def test_refuse_refuses_and_comes_back_on_the_same_port(
     upstream: Upstream, proxy: FaultProxy, link: Link, clients: contextlib.ExitStack
 ) -> None:
@@ -337,7 +405,7 @@ def test_a_proxy_that_is_deaf_holds_little(proxy: FaultProxy, link: Link) -> Non
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("latency", -1), ("jitter", -0.1), ("rate", 0), ("slice", 0), ("latency", float("nan"))],
+    [("latency", -1), ("jitter", -0.1), ("rate", 0), ("slice", 0), ("kill_every", 0), ("latency", float("nan"))],
 )
 def test_a_value_that_cannot_work_is_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError):

@@ -324,6 +324,8 @@ def a_faulty_network() -> None:
         proxy.latency = proxy.jitter = 0.1
         proxy.rate, proxy.slice = 1e6, 10
         proxy.deaf()
+        proxy.deaf(False, "down")
+        proxy.kill_every = 3
         proxy.refuse(False)
         proxy.cut_after(100, "up")
         proxy.cut_after(100, "sideways")  # type: ignore[arg-type]
