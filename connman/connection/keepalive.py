@@ -9,11 +9,15 @@ from collections.abc import Callable
 from connman.clock import Clock, Timer
 from connman.errors import PingTimeout
 from connman.transport.base import Transport
+from connman.transport.traffic import TrafficWatch
 
-# A tick that comes this much later than it was due tells that this process, or the machine, was stopped meanwhile.
+# A tick that comes this much later than it was due tells that this process, or the machine, was stopped meanwhile. With
+# a short timeout half of it does: what a peer may take to answer must not be spent by us.
 _LATE = 1.0
 # No peer is looked after more often than this, however short its timeout.
 _SOON = 0.01
+# How long the reader may take to tell of what lies in the socket, or was just taken out of it, at the end of the time.
+_DOUBT = 0.2
 
 
 class Keepalive:
@@ -22,7 +26,8 @@ class Keepalive:
     The rule needs one number, the transport's last sign of life: a ping goes out at most ``interval`` after it, so
     ``interval + timeout`` without another one is ``timeout`` without an answer. While the reader is busy with what it
     got (a callback that blocks), the peer is not judged; its return to reading counts as life. After a suspension the
-    peer is pinged first and judged ``timeout`` later.
+    peer is pinged first and judged ``timeout`` later. A peer from which a TLS record arrives, or whose system still
+    takes what was sent before the ping, is not judged either while that goes on at 1 KiB each ``timeout`` or more.
 
     ``seen_until``: up to when what had arrived has been looked at; without it, now if the reader is inside ``receive``.
 
@@ -46,11 +51,13 @@ class Keepalive:
         self._transport = transport
         self._seen_until = seen_until
         transport.progress.window = timeout
+        self._watch = TrafficWatch(timeout)
         self._clock = clock
         self._interval = interval
         self._timeout = timeout
         self._next_ping = self._due = clock.now() + interval
-        self._probed_at = -float("inf")
+        self._pinged_at = self._probed_at = self._moved_at = -math.inf
+        self._doubted_until: float | None = None
         self._lock = threading.Lock()
         # Guarded by _lock: _timer, _is_stopped.
         self._timer: Timer | None = None
@@ -84,7 +91,7 @@ class Keepalive:
                 self._timer = self._clock.call_later(self._due - now, self._tick)
 
     def _dead_at(self) -> float:
-        return max(self._transport.life + self._interval, self._probed_at) + self._timeout
+        return max(self._transport.life + self._interval, self._probed_at, self._moved_at) + self._timeout
 
     def _seen_by_reader(self) -> float:
         # The answer may lie unread in the socket while a callback of the user's keeps the reader.
@@ -92,16 +99,42 @@ class Keepalive:
 
     def _tick(self) -> None:
         now = self._clock.now()
-        if now - self._due > _LATE:
+        late = now - self._due
+        if late > min(_LATE, self._timeout / 2):
             self._probed_at = self._next_ping = now
         # Neither abort() nor ping() ever blocks: the thread this runs on serves every connection of the process.
+        self._look_at_traffic(now)
         # In this order: what is seen moves the end further away.
         seen = self._seen_by_reader() if self._seen_until is None else self._seen_until()
-        if now >= self._dead_at() and seen >= self._dead_at():
+        dead_at = self._dead_at()
+        is_overdue = now >= dead_at and seen >= dead_at
+        if is_overdue and not self._is_doubtful(now, late):
             self._transport.abort(PingTimeout(f"no sign of life for {now - self._transport.life:.1f} s"))
             return
+        if not is_overdue:
+            self._doubted_until = None
         if now >= self._next_ping:
-            self._next_ping = now + self._interval
-            self._transport.ping()
+            self._ping(now)
         # Where nobody looks, whoever looks again is life by itself; a busy thread is behind by a round or two.
-        self._schedule(self._interval if seen == -math.inf else max(_SOON, self._timeout / 20))
+        busy = _SOON if is_overdue else max(_SOON, self._timeout / 20)
+        self._schedule(self._interval if seen == -math.inf else busy)
+
+    def _look_at_traffic(self, now: float) -> None:
+        traffic = self._transport.traffic()
+        if traffic is not None:
+            if self._transport.life > self._pinged_at:
+                self._watch.answered()
+            self._moved_at = max(self._moved_at, self._watch.moved_at(traffic, now))
+
+    def _is_doubtful(self, now: float, late: float) -> bool:
+        """Return whether the answer may be here and only the reader has not got round to it: both were held up."""
+        if self._doubted_until is None:
+            is_unread = late > _SOON or self._transport.is_readable()
+            self._doubted_until = now + (_DOUBT if is_unread else 0.0)
+        return now < self._doubted_until
+
+    def _ping(self, now: float) -> None:
+        self._next_ping = now + self._interval
+        self._pinged_at = now
+        self._transport.ping()
+        self._watch.pinged(self._transport.traffic())

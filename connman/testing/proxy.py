@@ -16,7 +16,9 @@ class FaultProxy:
         with FaultProxy("127.0.0.1", server_port) as proxy:
             conn = connman.connect(proxy.url("ws", "/feed"))
             conn.get_connected().result(5)
-            proxy.deaf(True)  # a black hole: the links stay, nothing arrives; way="down": only nothing comes back
+            proxy.deaf(
+                True
+            )  # a black hole: the links stay, nothing arrives; way="down": only nothing comes back
             proxy.reset()  # RST to both sides of every link
             proxy.refuse(True)  # the reconnect is refused
             proxy.refuse(False)

@@ -13,6 +13,7 @@ from connman.errors import ConnectError, ConnectTimeout, ConnmanError
 from connman.options import Options
 from connman.records import Data, Message, Step
 from connman.transport.progress import Progress
+from connman.transport.traffic import Traffic
 
 
 class Transport(Protocol):
@@ -62,6 +63,12 @@ class Transport(Protocol):
         """Return whether `receive_ready` would find something now, without taking it.
 
         Threads: any.
+        """
+
+    def traffic(self) -> Traffic | None:
+        """Return what the system knows of the bytes on their way; None where there is no such system.
+
+        Threads: any; never blocks.
         """
 
     def fileno(self) -> int:

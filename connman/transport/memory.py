@@ -121,6 +121,12 @@ class MemoryStream:
         """
         return self._incoming.is_ready
 
+    def traffic(self) -> None:
+        """Return None: no system is under it; see ``stream.Stream``.
+
+        Threads: any.
+        """
+
     def fileno(self) -> int:
         """Return -1: there is no descriptor.
 

@@ -11,6 +11,7 @@ from connman.records import Message
 from connman.transport.base import describe
 from connman.transport.progress import Progress
 from connman.transport.stream import Codec, Stream
+from connman.transport.traffic import Traffic
 
 
 class Receiving:
@@ -129,6 +130,13 @@ class Receiving:
         Threads: any.
         """
         return bool(self.rest) or self._stream.is_readable()
+
+    def traffic(self) -> Traffic | None:
+        """Return what the system knows of the bytes on their way; see ``base.Transport``.
+
+        Threads: any.
+        """
+        return self._stream.traffic()
 
     def fileno(self) -> int:
         """Return the descriptor to watch; see ``base.Transport``.

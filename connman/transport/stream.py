@@ -9,6 +9,7 @@ from typing import Protocol
 from connman.clock import Deadline
 from connman.errors import ConnmanError
 from connman.records import Data, Message
+from connman.transport.traffic import Traffic
 
 
 class Stream(Protocol):
@@ -35,6 +36,12 @@ class Stream(Protocol):
         """Return whether `recv_some` would find something now, without taking it.
 
         Threads: any.
+        """
+
+    def traffic(self) -> Traffic | None:
+        """Return what the system knows of the bytes on their way; None where there is no such system.
+
+        Threads: any; never blocks.
         """
 
     def fileno(self) -> int:

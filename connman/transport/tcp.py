@@ -15,6 +15,7 @@ from connman.transport.pipe import Pipe
 from connman.transport.sockets import READABLE, WRITABLE, SocketGuard, is_readable, poll_ready, wait_ready
 from connman.transport.stream import Codec, Stream
 from connman.transport.tls import TlsStream, start_tls
+from connman.transport.traffic import Traffic, traffic
 
 _CHUNK = 65536
 # For a thread of its own that has found a whole chunk: half the system calls, and half the frames that a chunk cuts.
@@ -136,6 +137,13 @@ class TcpStream:
         Threads: any.
         """
         return is_readable(self._sock)
+
+    def traffic(self) -> Traffic | None:
+        """Return what the system knows of the bytes on their way; see ``stream.Stream``.
+
+        Threads: any.
+        """
+        return traffic(self._sock)
 
     def fileno(self) -> int:
         """Return the descriptor; see ``stream.Stream``.

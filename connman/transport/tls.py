@@ -23,6 +23,7 @@ from connman.transport.sockets import (
     poll_ready,
     wait_ready,
 )
+from connman.transport.traffic import Traffic, traffic
 
 # The largest plain text of one record (RFC 8446 5.1): a read returns no more than that. A write is given no more
 # either: OpenSSL tells of a longer one only as a whole, so of one that broke we would not know how much went out; and
@@ -208,6 +209,13 @@ class TlsStream:
         Threads: any.
         """
         return is_readable(self._sock)
+
+    def traffic(self) -> Traffic | None:
+        """Return what the system knows of the bytes on their way; see ``stream.Stream``.
+
+        Threads: any.
+        """
+        return traffic(self._sock)
 
     def fileno(self) -> int:
         """Return the descriptor; see ``stream.Stream``.

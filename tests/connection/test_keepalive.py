@@ -13,6 +13,7 @@ from connman.connection.keepalive import Keepalive
 from connman.errors import ConnmanError, PingTimeout
 from connman.testing import FakeClock
 from connman.transport.progress import Progress
+from connman.transport.traffic import Traffic
 from tests.connection.rig import DEAF, OPEN, PATIENCE, Rig, reader_kind
 from tests.waiting import eventually
 
@@ -34,6 +35,34 @@ class Line:
         self.pings: list[float] = []
         self.error: ConnmanError | None = None
         self.lost_at: float | None = None
+        # What the system tells of it: bytes in both directions, and when each last moved.
+        self.received = self.acknowledged = self.sent = 0
+        self.heard_at = self.taken_at = clock.now()
+        self.is_told = False
+        self.unread = False
+
+    def traffic(self) -> Traffic | None:
+        if not self.is_told:
+            return None
+        now = self.clock.now()
+        return Traffic(
+            self.received,
+            self.acknowledged,
+            self.sent - self.acknowledged,
+            now - self.heard_at,
+            now - self.taken_at,
+        )
+
+    def arrive(self, size: int) -> None:
+        self.received += size
+        self.heard_at = self.clock.now()
+
+    def take(self, size: int) -> None:
+        self.acknowledged = min(self.sent, self.acknowledged + size)
+        self.taken_at = self.clock.now()
+
+    def is_readable(self) -> bool:
+        return self.unread
 
     def ping(self) -> bool:
         self.pings.append(self.clock.now())
@@ -170,6 +199,110 @@ def test_a_peer_that_answers_after_a_suspension_lives_on() -> None:
     assert line.error is None
     assert line.pings[:2] == [3620, 3640]
     keepalive.stop()
+
+
+def test_a_short_timeout_makes_a_short_stop_a_suspension() -> None:
+    """Planted: with a fixed threshold of 1 s this peer is lost at once, as if it had been given its time."""
+    clock = SuspendedClock()
+    line = Line(clock)
+    keepalive = Keepalive(line, clock, 0.3, 0.3)  # type: ignore[arg-type]
+    keepalive.start()
+    clock.advance(0.2)
+    clock.suspend(0.8)
+    clock.advance(0.1)
+    assert line.error is None
+    assert line.pings == [pytest.approx(1.1)]
+    clock.advance(0.31)
+    assert line.lost_at == pytest.approx(1.4)
+
+
+def test_what_lies_unread_at_the_end_of_the_time_is_read_first(line: Line) -> None:
+    """Planted: without the look at the socket it is lost at 30."""
+    line.clock.advance(29)
+    line.unread = True
+    line.clock.advance(1.1)
+    assert line.error is None
+    line.life, line.unread = line.clock.now(), False
+    line.clock.advance(29)
+    assert line.error is None
+
+
+def test_what_stays_unread_is_not_waited_for_long(line: Line) -> None:
+    line.unread = True
+    line.clock.advance(40)
+    assert line.lost_at == pytest.approx(30.2, abs=0.02)
+
+
+def test_a_little_late_the_reader_gets_its_turn_first(line: Line) -> None:
+    """Planted: after a short stop of the process the answer is in the reader's hands and nobody has told of it."""
+    line.clock.advance(29)
+    line.clock.suspend(0.5)
+    line.clock.advance(1)
+    assert line.error is None
+    line.life = line.clock.now()
+    line.clock.advance(29)
+    assert line.error is None
+
+
+# What the system tells
+
+
+def test_a_record_that_arrives_slowly_is_life(line: Line) -> None:
+    """Planted: without the look at the traffic it is lost at 30; over TLS nothing shows before a record is complete."""
+    line.is_told = True
+    for _ in range(80):
+        line.clock.advance(1)
+        line.arrive(200)
+    assert line.error is None
+    line.clock.advance(TIMEOUT - 0.1)
+    assert line.error is None
+    line.clock.advance(0.1)
+    assert line.lost_at == 90
+
+
+def test_a_drip_of_bytes_is_no_life(line: Line) -> None:
+    line.is_told = True
+    for _ in range(40):
+        line.clock.advance(1)
+        line.arrive(60)
+    assert line.lost_at == 30
+
+
+def test_what_is_taken_before_the_ping_is_life(line: Line) -> None:
+    """Planted: without the look at the traffic it is lost at 30, in the middle of an upload."""
+    line.is_told, line.sent = True, 20_000
+    for _ in range(80):
+        line.clock.advance(1)
+        line.take(200)
+    assert line.error is None
+    line.clock.advance(30)
+    assert line.lost_at == 90
+
+
+def test_what_is_taken_behind_the_ping_is_no_life(line: Line) -> None:
+    """Planted: were it, a frozen peer would live as long as its system has room for what is sent to it."""
+    line.is_told, line.sent = True, 1000
+    for _ in range(40):
+        line.clock.advance(1)
+        line.sent += 5000
+        line.take(5000)
+    assert line.lost_at == 30
+
+
+def test_after_an_answer_the_next_ping_counts(line: Line) -> None:
+    line.is_told, line.sent = True, 1000
+    line.clock.advance(21)
+    line.take(1000)
+    line.life = line.clock.now()
+    line.clock.advance(4)
+    line.sent += 20_000
+    for _ in range(75):
+        line.clock.advance(1)
+        line.take(200)
+    assert line.error is None
+    line.clock.advance(30)
+    assert line.lost_at is not None
+    assert 100 < line.lost_at <= 110
 
 
 def test_stop_ends_it(line: Line) -> None:

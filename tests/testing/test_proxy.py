@@ -405,7 +405,14 @@ def test_a_proxy_that_is_deaf_holds_little(proxy: FaultProxy, link: Link) -> Non
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("latency", -1), ("jitter", -0.1), ("rate", 0), ("slice", 0), ("kill_every", 0), ("latency", float("nan"))],
+    [
+        ("latency", -1),
+        ("jitter", -0.1),
+        ("rate", 0),
+        ("slice", 0),
+        ("kill_every", 0),
+        ("latency", float("nan")),
+    ],
 )
 def test_a_value_that_cannot_work_is_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError):
