@@ -79,7 +79,7 @@ class Inside(pytest.Item):
     def runtest(self) -> None:
         command = [*way_in(), sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"]
         process = subprocess.Popen(
-            [*command, "-q", "--no-header", self.nodeid],
+            [*command, "-q", "-s", "--no-header", self.nodeid],
             cwd=ROOT,
             env={**os.environ, "PATH": SBIN, OUTSIDE: current()},
             text=True,
