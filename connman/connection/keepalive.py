@@ -35,8 +35,8 @@ class Keepalive:
     """
 
     __slots__ = (
-        "_clock", "_due", "_interval", "_is_stopped", "_lock", "_next_ping", "_probed_at", "_seen_until",
-        "_timeout", "_timer", "_transport",
+        "_clock", "_doubted_until", "_due", "_interval", "_is_stopped", "_lock", "_moved_at", "_next_ping",
+        "_pinged_at", "_probed_at", "_seen_until", "_timeout", "_timer", "_transport", "_watch",
     )  # fmt: skip
 
     def __init__(
@@ -51,7 +51,7 @@ class Keepalive:
         self._transport = transport
         self._seen_until = seen_until
         transport.progress.window = timeout
-        self._watch = TrafficWatch(timeout)
+        self._watch: TrafficWatch | None = None  # made when it is needed first
         self._clock = clock
         self._interval = interval
         self._timeout = timeout
@@ -122,6 +122,8 @@ class Keepalive:
     def _look_at_traffic(self, now: float) -> None:
         traffic = self._transport.traffic()
         if traffic is not None:
+            if self._watch is None:
+                self._watch = TrafficWatch(self._timeout)
             if self._transport.life > self._pinged_at:
                 self._watch.answered()
             self._moved_at = max(self._moved_at, self._watch.moved_at(traffic, now))
@@ -137,4 +139,5 @@ class Keepalive:
         self._next_ping = now + self._interval
         self._pinged_at = now
         self._transport.ping()
-        self._watch.pinged(self._transport.traffic())
+        if self._watch is not None:
+            self._watch.pinged(self._transport.traffic())

@@ -1,0 +1,263 @@
+"""Half-open connections in every shape, over ws and wss and both kinds of readers, and what must not be taken for one.
+
+Each is to be noticed within ping_interval + ping_timeout + 0.5 s. What websocket-client 1.9.2 did there, measured by
+`scripts/liveness` with WebSocketApp(ping_interval=2, ping_timeout=1), whose promise would be 3 s, is said with each.
+"""
+
+import os
+import random
+import socket
+import threading
+import time
+from typing import Any
+
+import pytest
+
+import connman
+from tests.hostile.fleet import Fleet, Serve, Tls, over_tls, partly
+from tests.loopback import PATIENCE, in_thread
+from tests.promises.peers import Peers, accept, connection, frame
+from tests.waiting import eventually
+
+INTERVAL = TIMEOUT = 0.3
+KEEPALIVE: dict[str, Any] = {"ping_interval": INTERVAL, "ping_timeout": TIMEOUT}
+
+
+def dripping(sock: Any) -> None:
+    """Send a frame of 1 MiB a byte each 0.2 s."""
+    accept(sock).send(b"\x82\x7f" + (1 << 20).to_bytes(8))
+    pace = threading.Event()
+    while True:
+        sock.sendall(b"x")
+        pace.wait(0.2)
+
+
+def dripping_record(sock: Any) -> None:
+    """Send a TLS record a byte each 20 ms, behind the back of the TLS layer."""
+    accept(sock)
+    pace = threading.Event()
+    for byte in b"\x17\x03\x03\x40\x00" + bytes(16384):
+        socket.socket.send(sock, bytes((byte,)))
+        pace.wait(0.02)
+
+
+SHAPES: dict[str, Serve] = {
+    "no pongs": partly(b""),
+    "a byte of a header": partly(b"\x81"),
+    "half a message": partly(b"\x81\x7e\x10\x00" + b"x" * 100),
+    "a drip": dripping,
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_peer_that_stops_in_the_middle_is_noticed(shape: str, tls: Tls) -> None:
+    """WebSocketApp: BASE_SHAPES."""
+    with Fleet(tls, SHAPES[shape], **KEEPALIVE) as fleet:
+        fleet.assert_noticed(fleet.open(), shape)
+
+
+def test_a_tls_record_that_drips_is_noticed(tls: Tls) -> None:
+    """WebSocketApp: never, as with every partial frame."""
+    with Peers(over_tls(tls, dripping_record)) as server:
+        told: list[connman.Reset] = []
+        conns = [
+            connection(
+                is_shared,
+                server.url("wss"),
+                proxy=None,
+                ssl_context=tls.client,
+                reconnect=False,
+                on_reset=lambda _, reset: told.append(reset),
+                **KEEPALIVE,
+            )
+            for is_shared in (False, True)
+        ]
+        since = time.monotonic()
+        for conn in conns:
+            conn.connect()
+        eventually(lambda: len(told) == 2, INTERVAL + TIMEOUT + 0.5 + max(0.0, since - time.monotonic()))
+        assert all(isinstance(reset.error, connman.errors.PingTimeout) for reset in told)
+        for conn in conns:
+            conn.disconnect()
+
+
+@pytest.mark.parametrize("way", ["both", pytest.param("down", marks=pytest.mark.slow)])
+def test_a_black_hole_is_noticed_while_idle(tls: Tls, way: Any) -> None:
+    with Fleet(tls, is_proxied=True, **KEEPALIVE) as fleet:
+        fleet.open()
+        fleet.wait_pinged()
+        since = time.monotonic()
+        for proxy in fleet.proxies:
+            proxy.deaf(way=way)
+        fleet.assert_noticed(since, f"a black hole ({way})")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [30_000, 16_000_000])
+def test_a_black_hole_is_noticed_with_unsent_data(tls: Tls, size: int) -> None:
+    """The path's own system takes what its buffers hold: no sign of the peer."""
+    with Fleet(tls, is_proxied=True, **KEEPALIVE) as fleet:
+        fleet.open()
+        fleet.wait_pinged()
+        for proxy in fleet.proxies:
+            proxy.deaf()
+        since = time.monotonic()
+        senders = [in_thread(conn.send, bytes(size)) for conn in fleet.each()]
+        fleet.assert_noticed(since, f"a black hole under {size} bytes")
+        for sender in senders:
+            sender.exception(PATIENCE)
+
+
+@pytest.mark.slow
+def test_a_frozen_peer_is_noticed_while_its_system_takes_what_is_sent(tls: Tls) -> None:
+    """A trickle of messages fits into its buffers for minutes. Planted: were what is taken behind the ping life, never."""
+    with Fleet(tls, is_proxied=True, **KEEPALIVE) as fleet:
+        fleet.open()
+        fleet.wait_pinged()
+        stop = threading.Event()
+        for proxy in fleet.proxies:
+            proxy.deaf()
+
+        def trickle(conn: connman.Connection) -> None:
+            while not stop.wait(0.01):
+                conn.send(bytes(500))
+
+        since = time.monotonic()
+        senders = [in_thread(trickle, conn) for conn in fleet.each()]
+        fleet.assert_noticed(since, "frozen under a trickle")
+        stop.set()
+        for sender in senders:
+            sender.exception(PATIENCE)
+
+
+# No false alarm
+
+
+@pytest.mark.slow
+def test_twenty_blips_are_no_dead_peer(tls: Tls, seed: int) -> None:
+    """Each up to nine tenths of ping_timeout. Planted: judged against half of it they are false alarms.
+
+    WebSocketApp: BASE_BLIPS.
+    """
+    dice, pace = random.Random(seed), threading.Event()
+    with Fleet(tls, is_proxied=True, ping_interval=0.2, ping_timeout=0.5) as fleet:
+        fleet.open()
+        for _ in range(20):
+            for proxy in fleet.proxies:
+                proxy.deaf()
+            pace.wait(dice.uniform(0.2, 0.45))
+            for proxy in fleet.proxies:
+                proxy.deaf(False)
+            pace.wait(dice.uniform(0.02, 0.2))
+        fleet.assert_alive()
+        since = time.monotonic()
+        for proxy in fleet.proxies:
+            proxy.deaf()
+        fleet.assert_noticed(since, "a black hole after 20 blips")
+
+
+@pytest.mark.slow
+def test_a_big_message_that_arrives_slowly_is_no_dead_peer(tls: Tls) -> None:
+    """64 KiB/s. Planted: were only complete frames life, lost after 2 s. WebSocketApp: BASE_DOWNLOAD.
+
+    CONNMAN_DOWNLOAD_KIB=1024 for the whole MiB (`scripts/liveness` does that).
+    """
+    size = int(os.environ.get("CONNMAN_DOWNLOAD_KIB", "256")) * 1024
+
+    def serve(sock: Any) -> None:
+        accept(sock)
+        sock.sendall(frame(bytes(size)))
+        sock.recv(1)
+
+    heard: list[int] = []
+    with Fleet(
+        tls,
+        serve,
+        is_proxied=True,
+        ping_interval=1,
+        ping_timeout=1,
+        on_data=lambda _, data: heard.append(len(data)),
+    ) as fleet:
+        for proxy in fleet.proxies:
+            proxy.rate = 64 * 1024
+        fleet.open()
+        eventually(lambda: len(heard) == 4 or fleet.told, size / 65536 + PATIENCE)
+        assert fleet.told == {}
+        assert heard == [size] * 4
+
+
+@pytest.mark.slow
+def test_a_tls_record_that_arrives_slowly_is_no_dead_peer(tls: Tls) -> None:
+    """4 KiB/s: a record of 16 KiB takes 4 s, and shows nothing of itself before it is complete.
+
+    It failed before the keepalive asked the system what moves: lost after 2 s. WebSocketApp: as with the big message.
+    """
+
+    def serve(sock: Any) -> None:
+        accept(sock)
+        sock.sendall(frame(bytes(16_000)))
+        sock.recv(1)
+
+    heard: list[int] = []
+    with Fleet(
+        tls,
+        serve,
+        is_proxied=True,
+        ping_interval=0.7,
+        ping_timeout=0.7,
+        on_data=lambda _, data: heard.append(len(data)),
+    ) as fleet:
+        for proxy in fleet.proxies:
+            proxy.rate = 4 * 1024
+        fleet.open()
+        eventually(lambda: len(heard) == 4 or fleet.told)
+        assert fleet.told == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dispatch", ["reader", "thread"])
+def test_a_callback_that_blocks_is_no_dead_peer(tls: Tls, dispatch: str) -> None:
+    """Three times as long as ping_interval + ping_timeout. WebSocketApp: BASE_CALLBACK."""
+    heard: list[object] = []
+    pause, lock = threading.Event(), threading.Lock()
+
+    def on_data(_: connman.Connection, data: object) -> None:
+        with lock:
+            heard.append(data)
+        pause.wait(3 * (INTERVAL + TIMEOUT))
+
+    with Fleet(tls, dispatch=dispatch, on_data=on_data, **KEEPALIVE) as fleet:
+        fleet.open()
+        for conn in fleet.each():
+            conn.send("one")
+        eventually(lambda: len(heard) == 4)
+        for conn in fleet.each():
+            conn.send("two")
+        eventually(lambda: len(heard) == 8)
+        fleet.assert_alive()
+        pause.set()
+        for conn in fleet.each():
+            conn.send("three")
+        eventually(lambda: len(heard) == 12)
+        fleet.assert_alive()
+
+
+@pytest.mark.slow
+def test_a_wall_clock_that_is_set_changes_nothing(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour ahead and back again, five times. Planted: with time.time() in SystemClock, it fails either way."""
+    real, shift = time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: real() + shift[0])
+    pace = threading.Event()
+    with Fleet(tls, is_proxied=True, **KEEPALIVE) as fleet:
+        fleet.open()
+        for hour in (3600, -3600) * 5:
+            shift[0] = hour
+            pace.wait(0.15)
+        fleet.wait_pinged()
+        fleet.assert_alive()
+        since = time.monotonic()
+        for proxy in fleet.proxies:
+            proxy.deaf()
+        pace.wait(0.1)
+        shift[0] = 3600.0
+        fleet.assert_noticed(since, "a black hole under a clock that is set")

@@ -1,0 +1,65 @@
+"""A machine that was suspended asks its peers first and judges them then; a stopped client process is the model of it.
+
+WebSocketApp: BASE_SUSPENDED.
+"""
+
+import random
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.hostile.fleet import SLACK, Tls
+from tests.rigs.liveness.stage import Client
+from tests.servers import WebSocketProcess, ws_server
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.slow
+
+INTERVAL = TIMEOUT = 0.3
+STOPS = 15
+
+Servers = tuple[WebSocketProcess, WebSocketProcess]
+
+
+@pytest.fixture
+def servers(tls: Tls) -> Iterator[tuple[WebSocketProcess, WebSocketProcess]]:
+    with ws_server() as plain, ws_server(tls.path, tls.path) as secure:
+        yield plain, secure
+
+
+def client(servers: Servers) -> Client:
+    return Client("connman", [server.url("/silent") for server in servers], INTERVAL, TIMEOUT)
+
+
+def test_a_stopped_client_calls_no_peer_dead(servers: Servers, seed: int) -> None:
+    """From a moment to over three times ping_interval + ping_timeout, at any phase.
+
+    Planted: judged by the clock alone it fails at the first stops; so did stops of less than a second before.
+    """
+    dice, pace = random.Random(seed), threading.Event()
+    lengths = [dice.choice([dice.uniform(0.05, 0.6), dice.uniform(0.5, 1.2)]) for _ in range(STOPS)]
+    with client(servers) as program:
+        for length in [*lengths, 3.5 * (INTERVAL + TIMEOUT)]:
+            program.stop()
+            pace.wait(length)
+            program.go_on()
+            pace.wait(dice.uniform(0.0, 0.4))
+        pace.wait(2 * (INTERVAL + TIMEOUT))
+        assert program.losses == {}
+        assert program.end() == 4
+
+
+def test_a_peer_that_died_meanwhile_is_noticed_after_it(servers: Servers) -> None:
+    """The probe gets its ping_timeout, no more."""
+    with client(servers) as program:
+        program.stop()
+        for server in servers:
+            server.stop()
+        threading.Event().wait(2 * (INTERVAL + TIMEOUT) + 1.0)
+        since = program.go_on()
+        eventually(lambda: len(program.losses) == 4)
+        took = [at - since for at, _ in program.losses.values()]
+        print(took)
+        assert max(took) <= INTERVAL + TIMEOUT + SLACK
+        assert min(took) >= TIMEOUT * 0.9
