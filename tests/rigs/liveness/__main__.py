@@ -183,6 +183,25 @@ class Rig:
             disturb(scene, clients)
             return self._whole(clients, since, size)
 
+    def upload(self) -> Row:
+        size = 1 << (20 if self.is_full else 18)
+        # Shared by all six connections.
+        slow = "tc qdisc add dev lo root tbf rate 3mbit burst 4kb limit 144kb"
+        with Scene(self.tls, heard_message) as scene:
+            clients = [scene.client(who, INTERVAL / 2, TIMEOUT) for who in WHO]
+            subprocess.run(["ip", "link", "set", "lo", "mtu", "1500"], check=True)
+            subprocess.run(slow.split(), check=True)
+            since = time.monotonic()
+            for client in clients:
+                client.send(size)
+            until = since + 2 * size / 65536 + 5
+            while time.monotonic() < until and any(
+                len({*client.heard, *client.losses}) < len(client.kinds) for client in clients
+            ):
+                pace.wait(0.1)
+            subprocess.run("tc qdisc del dev lo root".split(), check=True)
+            return self._whole(clients, since, len("heard"))
+
     def _whole(self, clients: list[Client], since: float, size: int) -> Row:
         row = {}
         for client in clients:
@@ -233,6 +252,7 @@ class Rig:
         yield "20 blips of 0.3 to 0.9 s", False, self.blips
         size = "1 MiB" if self.is_full else "256 KiB"
         yield f"{size} arriving at 64 KiB/s, ping_interval 1 s", False, self.download
+        yield f"{size} to send at 64 KiB/s, ping_interval 1 s", False, self.upload
         yield "a callback that blocks for 9 s", False, self.blocked
         yield "stopped for 4 s and for 10 s", False, self.suspended
 
