@@ -199,7 +199,7 @@ class Rig:
                 len({*client.heard, *client.losses}) < len(client.kinds) for client in clients
             ):
                 pace.wait(0.1)
-            subprocess.run("tc qdisc del dev lo root".split(), check=True)
+            subprocess.run(["tc", "qdisc", "del", "dev", "lo", "root"], check=True)
             return self._whole(clients, since, len("heard"))
 
     def _whole(self, clients: list[Client], since: float, size: int) -> Row:
