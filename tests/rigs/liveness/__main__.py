@@ -32,6 +32,8 @@ GIVE_UP = 15.0  # seconds after which a loss counts as never noticed
 WHO = ("connman", "websocket-client")
 COLUMNS = [("connman", kind) for kind in ("ws-own", "ws-shared", "wss-own", "wss-shared")]
 COLUMNS += [("websocket-client", kind) for kind in ("ws", "wss")]
+# 64 KiB/s, with room for 0.4 s.
+SLOW_LINK = "tc qdisc add dev lo root tbf rate 512kbit burst 4kb limit 24kb"
 
 Row = dict[tuple[str, str], str]
 pace = threading.Event()
@@ -134,7 +136,9 @@ class Rig:
         block: float = 0,
     ) -> Row:
         with Scene(self.tls, serve, is_proxied=is_proxied) as scene:
-            clients = [scene.client(who, INTERVAL, timeout, block=block) for who in WHO]
+            # websocket-client wants the interval longer than the timeout.
+            interval = max(INTERVAL, timeout + 1)
+            clients = [scene.client(who, interval, timeout, block=block) for who in WHO]
             since = time.monotonic()
             disturb(scene, clients)
             self.firewall.heal()
@@ -178,29 +182,28 @@ class Rig:
         with Scene(self.tls, big_message(size), is_proxied=True) as scene:
             for proxy in scene.proxies:
                 proxy.rate = 65536
-            clients = [scene.client(who, INTERVAL / 2, TIMEOUT) for who in WHO]
+            clients = [scene.client(who, INTERVAL, TIMEOUT) for who in WHO]
             since = time.monotonic()
             disturb(scene, clients)
             return self._whole(clients, since, size)
 
     def upload(self) -> Row:
-        size = 1 << (20 if self.is_full else 18)
-        # Shared by all six connections.
-        slow = "tc qdisc add dev lo root tbf rate 3mbit burst 4kb limit 144kb"
+        size, row = 1 << (20 if self.is_full else 18), {}
         with Scene(self.tls, heard_message) as scene:
-            clients = [scene.client(who, INTERVAL / 2, TIMEOUT) for who in WHO]
             subprocess.run(["ip", "link", "set", "lo", "mtu", "1500"], check=True)
-            subprocess.run(slow.split(), check=True)
-            since = time.monotonic()
-            for client in clients:
+            subprocess.run(SLOW_LINK.split(), check=True)
+            # One after the other: each has the link for itself.
+            for who, kind in COLUMNS:
+                client = scene.client(who, INTERVAL, TIMEOUT, kind=kind)
+                since = time.monotonic()
                 client.send(size)
-            until = since + 2 * size / 65536 + 5
-            while time.monotonic() < until and any(
-                len({*client.heard, *client.losses}) < len(client.kinds) for client in clients
-            ):
-                pace.wait(0.1)
+                until = since + 2 * size / 65536 + 5
+                while time.monotonic() < until and not (client.heard or client.losses):
+                    pace.wait(0.1)
+                row.update(self._whole([client], since, len("heard")))
+                client.end()
             subprocess.run(["tc", "qdisc", "del", "dev", "lo", "root"], check=True)
-            return self._whole(clients, since, len("heard"))
+        return row
 
     def _whole(self, clients: list[Client], since: float, size: int) -> Row:
         row = {}
@@ -247,12 +250,12 @@ class Rig:
         ):
             yield name, True, lambda serve=serve: self.noticed(serve, lambda *_: None)
         seconds = 120 if self.is_full else 20
-        yield f"{seconds} s of 10 % loss, ping_timeout 8 s", False, lambda: self.loss(8.0)
+        yield f"{seconds} s of 10 % loss, ping_interval 9 s, ping_timeout 8 s", False, lambda: self.loss(8.0)
         yield f"{seconds} s of 10 % loss, ping_timeout 1 s", False, lambda: self.loss(TIMEOUT)
         yield "20 blips of 0.3 to 0.9 s", False, self.blips
         size = "1 MiB" if self.is_full else "256 KiB"
-        yield f"{size} arriving at 64 KiB/s, ping_interval 1 s", False, self.download
-        yield f"{size} to send at 64 KiB/s, ping_interval 1 s", False, self.upload
+        yield f"{size} arriving at 64 KiB/s", False, self.download
+        yield f"{size} to send at 64 KiB/s", False, self.upload
         yield "a callback that blocks for 9 s", False, self.blocked
         yield "stopped for 4 s and for 10 s", False, self.suspended
 

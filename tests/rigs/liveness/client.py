@@ -1,8 +1,9 @@
 """Hold connections and say when one is called dead: a process of its own, so that it can be stopped.
 
-    client.py (connman | websocket-client) PING_INTERVAL PING_TIMEOUT BLOCK URL...
+    client.py (connman | websocket-client) PING_INTERVAL PING_TIMEOUT BLOCK KIND URL...
 
-`connman` opens each URL twice, with a reader thread of its own and with a shared one. Every callback for a message blocks
+`connman` opens each URL twice, with a reader thread of its own and with a shared one; KIND, such as ws-own, names the
+only one to open, "all" opens them all. Every callback for a message blocks
 for BLOCK seconds. Prints "open SECONDS" when all are, with the time of the first, "lost SECONDS KIND ERROR" for each loss, with the monotonic clock's time,
 "heard KIND BYTES" for each message, and at the end of its input "still COUNT". Each line of its input is a number of
 bytes to send over all of them.
@@ -18,7 +19,7 @@ from typing import Any
 
 import connman
 
-WHO, INTERVAL, TIMEOUT, BLOCK, *URLS = sys.argv[1:]
+WHO, INTERVAL, TIMEOUT, BLOCK, KIND, *URLS = sys.argv[1:]
 
 alive: set[str] = set()
 opened_at: list[float] = []
@@ -59,6 +60,8 @@ def hold_connman() -> None:
         pool = connman.Pool(readers=readers)
         for url in URLS:
             kind = f"{scheme(url)}-{'shared' if readers else 'own'}"
+            if KIND not in ("all", kind):
+                continue
             options: dict[str, Any] = {"ssl_context": context} if scheme(url) == "wss" else {}
             since = time.monotonic()
             conn = pool.add_connection(
@@ -82,6 +85,8 @@ def hold_websocket_client() -> None:
 
     for url in URLS:
         kind = scheme(url)
+        if KIND not in ("all", kind):
+            continue
         ready = threading.Event()
         app = websocket.WebSocketApp(
             url,
@@ -100,8 +105,8 @@ def hold_websocket_client() -> None:
 
         since = time.monotonic()
         threading.Thread(target=run, daemon=True).start()
-        ready.wait(10)
-        opened(kind, since)
+        if ready.wait(10):
+            opened(kind, since)
         senders[kind] = lambda data, app=app: app.send(data, opcode=2)
 
 

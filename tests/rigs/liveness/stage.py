@@ -22,13 +22,21 @@ class Client:
     """A process of `client.py`, and what it says."""
 
     def __init__(
-        self, who: str, urls: list[str], interval: float, timeout: float, *, block: float = 0
+        self,
+        who: str,
+        urls: list[str],
+        interval: float,
+        timeout: float,
+        *,
+        block: float = 0,
+        kind: str = "all",
     ) -> None:
         self.who = who
+        self._kind = kind
         self.losses: dict[str, tuple[float, str]] = {}
         self.heard: dict[str, int] = {}
         self._process = subprocess.Popen(
-            [sys.executable, str(PROGRAM), who, str(interval), str(timeout), str(block), *urls],
+            [sys.executable, str(PROGRAM), who, str(interval), str(timeout), str(block), kind, *urls],
             env=program_environment(),
             text=True,
             bufsize=1,
@@ -66,6 +74,8 @@ class Client:
     @property
     def kinds(self) -> list[str]:
         """The names of its connections."""
+        if self._kind != "all":
+            return [self._kind]
         if self.who == "connman":
             return ["ws-own", "ws-shared", "wss-own", "wss-shared"]
         return ["ws", "wss"]
