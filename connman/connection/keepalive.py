@@ -11,12 +11,12 @@ from connman.errors import PingTimeout
 from connman.transport.base import Transport
 from connman.transport.traffic import TrafficWatch
 
-# A tick that comes this much later than it was due tells that this process, or the machine, was stopped meanwhile. With
-# a short timeout half of it does: what a peer may take to answer must not be spent by us.
+# A tick that comes this much later than it was due tells that this process, or the machine, was stopped meanwhile. So
+# does one that is late by all the time a peer may take to answer.
 _LATE = 1.0
 # No peer is looked after more often than this, however short its timeout.
 _SOON = 0.01
-# How long the reader may take to tell of what lies in the socket, or was just taken out of it, at the end of the time.
+# How long at most the reader may take, at the end of the time, to tell of what lies in the socket or was just taken out.
 _DOUBT = 0.2
 
 
@@ -35,8 +35,8 @@ class Keepalive:
     """
 
     __slots__ = (
-        "_clock", "_doubted_until", "_due", "_interval", "_is_stopped", "_lock", "_moved_at", "_next_ping",
-        "_pinged_at", "_probed_at", "_seen_until", "_timeout", "_timer", "_transport", "_watch",
+        "_asked_at", "_clock", "_doubted_until", "_due", "_interval", "_is_stopped", "_lock", "_moved_at", "_next_ping",
+        "_probed_at", "_seen_until", "_timeout", "_timer", "_transport", "_watch",
     )  # fmt: skip
 
     def __init__(
@@ -56,7 +56,7 @@ class Keepalive:
         self._interval = interval
         self._timeout = timeout
         self._next_ping = self._due = clock.now() + interval
-        self._pinged_at = self._probed_at = self._moved_at = -math.inf
+        self._asked_at = self._probed_at = self._moved_at = -math.inf
         self._doubted_until: float | None = None
         self._lock = threading.Lock()
         # Guarded by _lock: _timer, _is_stopped.
@@ -91,7 +91,8 @@ class Keepalive:
                 self._timer = self._clock.call_later(self._due - now, self._tick)
 
     def _dead_at(self) -> float:
-        return max(self._transport.life + self._interval, self._probed_at, self._moved_at) + self._timeout
+        last = max(self._transport.life + self._interval, self._asked_at, self._probed_at, self._moved_at)
+        return last + self._timeout
 
     def _seen_by_reader(self) -> float:
         # The answer may lie unread in the socket while a callback of the user's keeps the reader.
@@ -100,7 +101,7 @@ class Keepalive:
     def _tick(self) -> None:
         now = self._clock.now()
         late = now - self._due
-        if late > min(_LATE, self._timeout / 2):
+        if late > min(_LATE, self._timeout):
             self._probed_at = self._next_ping = now
         # Neither abort() nor ping() ever blocks: the thread this runs on serves every connection of the process.
         self._look_at_traffic(now)
@@ -124,20 +125,21 @@ class Keepalive:
         if traffic is not None:
             if self._watch is None:
                 self._watch = TrafficWatch(self._timeout)
-            if self._transport.life > self._pinged_at:
+            if self._transport.life > self._asked_at:
                 self._watch.answered()
             self._moved_at = max(self._moved_at, self._watch.moved_at(traffic, now))
 
     def _is_doubtful(self, now: float, late: float) -> bool:
         """Return whether the answer may be here and only the reader has not got round to it: both were held up."""
         if self._doubted_until is None:
-            is_unread = late > _SOON or self._transport.is_readable()
-            self._doubted_until = now + (_DOUBT if is_unread else 0.0)
+            self._doubted_until = now + (_DOUBT if self._transport.is_readable() else min(late, _DOUBT))
         return now < self._doubted_until
 
     def _ping(self, now: float) -> None:
         self._next_ping = now + self._interval
-        self._pinged_at = now
+        if self._transport.life >= self._asked_at:
+            # The oldest ping without an answer: a peer has its time from when it went out, be that late.
+            self._asked_at = now
         self._transport.ping()
         if self._watch is not None:
             self._watch.pinged(self._transport.traffic())

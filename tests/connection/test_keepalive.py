@@ -216,6 +216,18 @@ def test_a_short_timeout_makes_a_short_stop_a_suspension() -> None:
     assert line.lost_at == pytest.approx(1.4)
 
 
+def test_a_peer_has_its_time_from_a_ping_that_was_a_little_late(line: Line) -> None:
+    """Planted: judged by its last sign of life alone it is lost at 30, with 9.1 s to answer."""
+    line.clock.advance(19.5)
+    line.clock.suspend(0.9)
+    line.clock.advance(0.5)
+    assert line.pings == [20.9]
+    line.clock.advance(9.9)
+    assert line.error is None
+    line.clock.advance(0.2)
+    assert line.lost_at == pytest.approx(30.9, abs=0.02)
+
+
 def test_what_lies_unread_at_the_end_of_the_time_is_read_first(line: Line) -> None:
     """Planted: without the look at the socket it is lost at 30."""
     line.clock.advance(29)

@@ -5,7 +5,10 @@ WebSocketApp: BASE_SUSPENDED.
 
 import random
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +21,7 @@ pytestmark = pytest.mark.slow
 
 INTERVAL = TIMEOUT = 0.3
 STOPS = 15
+LIBFAKETIME = [str(path) for path in Path("/usr/lib").glob("**/faketime/libfaketime.so.1")]
 
 Servers = tuple[WebSocketProcess, WebSocketProcess]
 
@@ -28,8 +32,8 @@ def servers(tls: Tls) -> Iterator[tuple[WebSocketProcess, WebSocketProcess]]:
         yield plain, secure
 
 
-def client(servers: Servers) -> Client:
-    return Client("connman", [server.url("/silent") for server in servers], INTERVAL, TIMEOUT)
+def client(servers: Servers, **options: Any) -> Client:
+    return Client("connman", [server.url("/silent") for server in servers], INTERVAL, TIMEOUT, **options)
 
 
 def test_a_stopped_client_calls_no_peer_dead(servers: Servers, seed: int) -> None:
@@ -48,6 +52,36 @@ def test_a_stopped_client_calls_no_peer_dead(servers: Servers, seed: int) -> Non
         pace.wait(2 * (INTERVAL + TIMEOUT))
         assert program.losses == {}
         assert program.end() == 4
+
+
+@pytest.mark.skipif(not LIBFAKETIME, reason="libfaketime is not installed")
+def test_a_wall_clock_that_jumps_under_the_whole_process_changes_nothing(
+    servers: Servers, tmp_path: Path
+) -> None:
+    """An hour ahead, an hour back, for the interpreter and the C library as well; then a peer that freezes is noticed.
+
+    Planted: with time.time() as the clock it fails.
+    """
+    shift, pace = tmp_path / "shift", threading.Event()
+    shift.write_text("+0")
+    environment = {
+        "LD_PRELOAD": LIBFAKETIME[0],
+        "FAKETIME_TIMESTAMP_FILE": str(shift),
+        "FAKETIME_NO_CACHE": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+    with client(servers, environment=environment) as program:
+        for hours in ("+3600", "-3600", "+3600", "+0"):
+            shift.write_text(hours)
+            pace.wait(1.5 * (INTERVAL + TIMEOUT))
+        assert program.losses == {}
+        for server in servers:
+            server.stop()
+        since = time.monotonic()
+        shift.write_text("-3600")
+        eventually(lambda: len(program.losses) == 4)
+        took = {kind: at - since for kind, (at, _) in program.losses.items()}
+        assert max(took.values()) <= INTERVAL + TIMEOUT + SLACK
 
 
 def test_a_peer_that_died_meanwhile_is_noticed_after_it(servers: Servers) -> None:

@@ -14,6 +14,7 @@ import trustme
 
 import connman
 from connman.errors import PingTimeout
+from tests.hostile.fleet import SLACK
 from tests.loopback import in_thread
 from tests.promises.peers import PATIENCE, by_dispatch, connection, within
 from tests.servers import WebSocketProcess, ws_server
@@ -24,7 +25,7 @@ SHARED = pytest.mark.parametrize(
     "is_shared", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["own reader", "shared reader"]
 )
 INTERVAL = TIMEOUT = 0.3
-NOTICED = INTERVAL + TIMEOUT + 0.5
+NOTICED = INTERVAL + TIMEOUT + SLACK
 KEEPALIVE = {"ping_interval": INTERVAL, "ping_timeout": TIMEOUT, "proxy": None}
 
 

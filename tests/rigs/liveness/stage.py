@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from connman.testing import FaultProxy
@@ -30,6 +32,7 @@ class Client:
         *,
         block: float = 0,
         kind: str = "all",
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.who = who
         self._kind = kind
@@ -37,7 +40,7 @@ class Client:
         self.heard: dict[str, int] = {}
         self._process = subprocess.Popen(
             [sys.executable, str(PROGRAM), who, str(interval), str(timeout), str(block), kind, *urls],
-            env=program_environment(),
+            env={**program_environment(), **environment},
             text=True,
             bufsize=1,
             stdin=subprocess.PIPE,
