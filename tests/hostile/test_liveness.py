@@ -51,13 +51,13 @@ SHAPES: dict[str, Serve] = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_peer_that_stops_in_the_middle_is_noticed(shape: str, tls: Tls) -> None:
-    """WebSocketApp: BASE_SHAPES."""
+    """WebSocketApp: without pongs after 3.1 s; the byte of a header, the half message and the drip not in 15 s."""
     with Fleet(tls, SHAPES[shape], **KEEPALIVE) as fleet:
         fleet.assert_noticed(fleet.open(), shape)
 
 
 def test_a_tls_record_that_drips_is_noticed(tls: Tls) -> None:
-    """WebSocketApp: never, as with every partial frame."""
+    """Planted: with every byte that the system reports as life, never."""
     with Peers(over_tls(tls, dripping_record)) as server:
         told: list[connman.Reset] = []
         conns = [
@@ -136,7 +136,7 @@ def test_a_frozen_peer_is_noticed_while_its_system_takes_what_is_sent(tls: Tls) 
 def test_twenty_blips_are_no_dead_peer(tls: Tls, seed: int) -> None:
     """Each up to nine tenths of ping_timeout. Planted: judged against half of it they are false alarms.
 
-    WebSocketApp: BASE_BLIPS.
+    WebSocketApp: alive as well.
     """
     dice, pace = random.Random(seed), threading.Event()
     with Fleet(tls, is_proxied=True, ping_interval=0.2, ping_timeout=0.5) as fleet:
@@ -157,7 +157,7 @@ def test_twenty_blips_are_no_dead_peer(tls: Tls, seed: int) -> None:
 
 @pytest.mark.slow
 def test_a_big_message_that_arrives_slowly_is_no_dead_peer(tls: Tls) -> None:
-    """64 KiB/s. Planted: were only complete frames life, lost after 2 s. WebSocketApp: BASE_DOWNLOAD.
+    """64 KiB/s. Planted: were only complete frames life, lost after 2 s. WebSocketApp: alive as well; it does not look at the time while a frame arrives.
 
     CONNMAN_DOWNLOAD_KIB=1024 for the whole MiB (`scripts/liveness` does that).
     """
@@ -216,7 +216,7 @@ def test_a_tls_record_that_arrives_slowly_is_no_dead_peer(tls: Tls) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("dispatch", ["reader", "thread"])
 def test_a_callback_that_blocks_is_no_dead_peer(tls: Tls, dispatch: str) -> None:
-    """Three times as long as ping_interval + ping_timeout. WebSocketApp: BASE_CALLBACK."""
+    """Three times as long as ping_interval + ping_timeout. WebSocketApp: called dead when the callback of 9 s returned."""
     heard: list[object] = []
     pause, lock = threading.Event(), threading.Lock()
 
