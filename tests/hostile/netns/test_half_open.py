@@ -34,7 +34,7 @@ def drop(firewall: Firewall, fleet: Fleet, way: str = "both", percent: int = 100
 
 @pytest.mark.parametrize("way", ["both", "up", "down"])
 def test_a_path_that_drops_everything_is_noticed_while_idle(firewall: Firewall, tls: Tls, way: str) -> None:
-    """WebSocketApp: noticed after 2.4 s. Planted: without the system's and our own timer it is never noticed."""
+    """WebSocketApp: noticed after 2.4 s. Planted: without our timer not within 10 s."""
     with Fleet(tls, **QUICK) as fleet:
         fleet.open()
         fleet.wait_pinged()
