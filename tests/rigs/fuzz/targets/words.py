@@ -251,11 +251,7 @@ def make_options_case(random: Random) -> bytes:
             case += b"".join(piece(_bytes(word)) for word in words)
         else:
             case += random.randbytes(2)
-    return (
-        case
-        + piece(random.choice((b"\n", b"", b"\r\n")))
-        + piece(random.choice(("utf-8", "hex", "x\0", "idna", "")))
-    )
+    return case + piece(random.choice((b"\n", b"", b"\r\n"))) + random.randbytes(1)
 
 
 # The command line
