@@ -18,7 +18,8 @@ _SAFE = "/?#[]@!$&'()*+,;=:%~-._"
 _SCHEME = re.compile("[a-z][a-z0-9+.-]{0,19}")
 _BRACKETED = re.compile(r"\[[^\[\]]+\](:[0-9]*)?")
 _HOST = re.compile("[a-z0-9._-]+")
-_VISIBLE = re.compile("[!-~]+")
+# Of an interface's name what RFC 6874 lets a URL hold.
+_ADDRESS = re.compile("[0-9a-f:.]+(%[A-Za-z0-9._~-]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +152,8 @@ def _host(host: str) -> str:
             address = str(ipaddress.IPv6Address(host))
         except ValueError:
             raise InvalidTarget("the host is no valid IPv6 address") from None
-        # It takes anything for the name of an interface; a request cannot carry all of that in its Host.
-        if not _VISIBLE.fullmatch(address):
+        # It takes anything for the name of an interface; neither a URL nor a request's Host can carry all of that.
+        if not _ADDRESS.fullmatch(address):
             raise InvalidTarget("the host is no valid IPv6 address")
         return address
     try:

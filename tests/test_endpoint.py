@@ -109,6 +109,7 @@ def test_a_target_becomes_a_normalised_endpoint(target: object, expected: Endpoi
         "ws://" + "a" * 64 + ".example/",
         "ws://" + "ü" * 64 + ".example/",
         "ws://[::1/",
+        "ws://[fe80::1%25a/b]/",
         "ws://[fe80::1%25é]/",  # was refused only by the dial, which makes a request of it
         "ws://::1]/",
         "ws://::1/",

@@ -164,7 +164,7 @@ def check_accepted(answer: Answer, key: str, offered: Sequence[str]) -> str | No
     if [value.lower() for value in answer.values("upgrade")] != ["websocket"]:
         raise BadAnswer("the answer lacks 'Upgrade: websocket'")
     tokens = ",".join(answer.values("connection")).split(",")
-    if "upgrade" not in [token.strip().lower() for token in tokens]:
+    if "upgrade" not in [token.strip(" \t").lower() for token in tokens]:
         raise BadAnswer("the answer lacks 'Connection: Upgrade'")
     digest = hashlib.sha1((key + _GUID).encode(), usedforsecurity=False).digest()
     if answer.values("sec-websocket-accept") != [base64.b64encode(digest).decode()]:

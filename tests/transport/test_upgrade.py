@@ -192,6 +192,8 @@ def test_a_good_answer_passes() -> None:
         (answered(upgrade=["websocket", "websocket"]), []),
         (answered(connection=None), []),
         (answered(connection="keep-alive"), []),
+        # What Python takes for white space is not all white space in HTTP.
+        (answered(connection="\xa0Upgrade"), []),
         (answered(accept=None), []),
         (answered(accept="AAAA"), []),
         (answered(accept=ACCEPT.lower()), []),

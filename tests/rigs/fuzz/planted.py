@@ -38,7 +38,7 @@ class Bug:
 
 BUGS = (
     Bug("frames", "a length of 16 bits may be 125", "transport/frames.py", "(126 if head == 4", "(125 if head == 4"),
-    Bug("frames", "a close code of 1004 passes", "transport/frames.py", "1000 <= code <= 1003 or", "1000 <= code <= 1004 or"),
+    Bug("frames", "a close code of 1004 passes", "transport/closes.py", "1000 <= code <= 1003 or", "1000 <= code <= 1004 or"),
     Bug("frames", "text is not checked in fragments", "transport/frames.py", "if self._opcode == _TEXT:\n            self._check", "if False:\n            self._check"),
     Bug("frames", "a cut head is measured once", "transport/frames.py", "            self._cut_size = self._measure(self._cut, 0)\n", ""),
     Bug("frames", "the limit is of each fragment", "transport/frames.py", "len(self._message) + length > self._limit", "length > self._limit"),
@@ -99,10 +99,7 @@ def find(bug: Bug) -> tuple[int, float]:
         for name in ("connman", "tests/rigs"):
             shutil.copytree(_ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         path = root / "connman" / bug.path
-        source = path.read_text(encoding="utf-8")
-        if source.count(bug.old) != 1:
-            raise ValueError(f"{bug.path} has {bug.old!r} {source.count(bug.old)} times")
-        path.write_text(source.replace(bug.old, bug.new), encoding="utf-8")
+        path.write_text(with_bug(bug), encoding="utf-8")
         began = time.perf_counter()
         command = [sys.executable, "-c", _PROGRAM, bug.target, str(_MOST_CASES)]
         environment = {**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
@@ -111,3 +108,14 @@ def find(bug: Bug) -> tuple[int, float]:
         raise ValueError(f"the planted bug breaks everything: {run.stderr[-500:]}")
     found = re.match(r"(-?\d+) ([\d.]+)", run.stdout)
     return (int(found[1]), float(found[2])) if found else (-1, time.perf_counter() - began)
+
+
+def with_bug(bug: Bug) -> str:
+    """Return the text of the file with the bug in it.
+
+    Raises: ValueError when the words to replace are not there, or not once: somebody has changed that line.
+    """
+    source = (_ROOT / "connman" / bug.path).read_text(encoding="utf-8")
+    if source.count(bug.old) != 1:
+        raise ValueError(f"{bug.path} has {bug.old!r} {source.count(bug.old)} times")
+    return source.replace(bug.old, bug.new)

@@ -152,12 +152,30 @@ def _check_lengths(script: Script, limit: int, seed: int, is_round_trip: bool) -
 
 def check_framing_options(script: Script) -> None:
     """Make framings of any values: they work, or are an InvalidOption."""
-    delimiter, encoding = script.piece(4), script.text(12)
+    # Of a list: Python remembers every name that is asked for, for good.
+    delimiter, encoding = script.piece(4), script.choose(_NAMES)
     try:
         codec = connman.lines(delimiter, encoding=encoding).codec(1000)
     except InvalidOption:
         return
     codec.feed(b"".join(a + b for a, b in pairwise([b"x", delimiter, b"\xff", delimiter])))
+
+
+_NAMES = (
+    "utf-8",
+    "hex",
+    "x\0",
+    "idna",
+    "",
+    "rot13",
+    "no such",
+    "UTF 8",
+    "\ud800",
+    "undefined",
+    "é",
+    "utf-16",
+    "unicode_escape",
+)
 
 
 def make(random: Random) -> bytes:
