@@ -86,7 +86,7 @@ def trusting(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
 def opening(
     server: SecurePeers, host: str, context: ssl.SSLContext | None, is_proxied: bool, **options: Any
 ) -> Iterator[connman.Connection]:
-    """Begin to open wss to `host`, with retries that cost no time."""
+    """Make a connection to `host` over wss, with retries that cost no time; asking for it begins the only dial."""
     with contextlib.ExitStack() as stack:
         proxy = stack.enter_context(ConnectProxy(leads_to=server.port)) if is_proxied else None
         conn = connection(
@@ -98,7 +98,6 @@ def opening(
             **options,
         )
         stack.callback(conn.disconnect)
-        conn.connect()
         yield conn
 
 
