@@ -13,7 +13,7 @@ from connman.connection.connection import Connection
 from connman.connection.core import ConnectionArguments, SharedArguments
 from connman.connection.future import ConnectedFuture
 from connman.connection.group import all_gone, end_all, total
-from connman.connection.shared import SharedReaders
+from connman.connection.sharing import SharedReaders
 from connman.errors import ConnmanError, InvalidOption, PoolClosed, PoolTimeout, printable
 from connman.leases import CLOSED, Leases
 from connman.records import Data, PoolStats, State

@@ -1,4 +1,4 @@
-"""A few threads that read many connections: selectors tell which has something, other threads dial."""
+"""A thread that reads many connections: a selector tells which has something, other threads dial."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from collections.abc import Callable
 from functools import partial
 
 from connman.clock import Clock, Timer
-from connman.connection import fork
 from connman.connection.cycle import Cycle
 from connman.connection.diallers import Diallers
 from connman.connection.member import Member
@@ -70,7 +69,8 @@ class SharedReader:
     def start(self, cycle: Cycle) -> None:
         """Take ``cycle`` in and begin its first attempt.
 
-        Raises: RuntimeError when no thread is granted. Threads: any; never blocks.
+        Raises: RuntimeError when no thread is granted.
+        Threads: any; never blocks.
         """
         member = Member(cycle, self)
         try:
@@ -300,49 +300,11 @@ class SharedReader:
             self._members.discard(member)
 
     def after_fork(self) -> None:
-        """Become fresh in a child process, which has none of the connections. Threads: its first that uses connman."""
+        """Become fresh in a child process, which has none of the connections.
+
+        Threads: the first one of the child that uses connman.
+        """
         # Closing our copies touches neither the parent's selector nor its pipe.
         self._close_locked()
         self._make_locks()
         self._is_asleep = self._is_busy = False
-
-
-class SharedReaders:
-    """A fixed number of threads that read however many connections, and the threads that dial for them. A `Readers`.
-
-    Threads: every method from any thread.
-    """
-
-    def __init__(self, count: int, name: str, clock: Clock) -> None:
-        self._diallers = Diallers(name)
-        self._readers = [
-            SharedReader(f"{name}-{number}", clock, self._diallers) for number in range(1, count + 1)
-        ]
-        fork.register(self)
-
-    def start(self, cycle: Cycle) -> None:
-        """Have the reader that has the fewest connections drive ``cycle``; see `Readers`.
-
-        Raises: RuntimeError when no thread is granted. Threads: any; never blocks.
-        """
-        min(self._readers, key=lambda reader: reader.size).start(cycle)
-
-    def wait_gone(self, within: float) -> bool:
-        """Wait up to ``within`` seconds for those threads to end that have nothing to do any more; see `Readers`.
-
-        Threads: any but connman's own.
-        """
-        until = time.monotonic() + within
-        if not all(reader.wait_gone(max(0.0, until - time.monotonic())) for reader in self._readers):
-            return False
-        is_idle = not any(reader.size for reader in self._readers)
-        return not is_idle or self._diallers.wait_gone(max(0.0, until - time.monotonic()))
-
-    def after_fork(self) -> None:
-        """Become fresh in a child process: the threads are the parent's.
-
-        Threads: the first one of the child that uses connman.
-        """
-        self._diallers.after_fork()
-        for reader in self._readers:
-            reader.after_fork()

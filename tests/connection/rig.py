@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from connman import Connection, ConnmanError, Message, Reset
 from connman.clock import Timer
-from connman.connection.shared import SharedReaders
+from connman.connection.sharing import SharedReaders
 from connman.testing import FakeClock, Peer, ScriptedDialer
 from connman.testing.dialer import Outcome
 from tests.waiting import eventually

@@ -19,7 +19,6 @@ import trustme
 import connman
 from connman import Connection, Pool, State
 from connman.clock import SystemClock
-from connman.connection.shared import SharedReaders
 from connman.errors import ConnectError, ConnectionClosed, ConnmanError, PingTimeout, WouldDeadlock
 from connman.testing import FaultProxy, ScriptedDialer
 from tests.connection.rig import HANG, OPEN, REFUSED, forever
@@ -574,22 +573,6 @@ def test_without_a_descriptor_it_is_idle_with_the_reason() -> None:
         conn.wait_open(PATIENCE)
         conn.disconnect()
         assert reader_threads() == []
-
-
-def test_two_readers_share_nothing_but_the_diallers() -> None:
-    """One that is held up by a callback does not hold the other up."""
-    dialer = ScriptedDialer(forever(OPEN))
-    inside, leave = threading.Event(), threading.Event()
-    with Pool(readers=2, ping_interval=None) as pool:
-        pool.add_connection(dialer, on_open=lambda _: (inside.set(), leave.wait(PATIENCE)))
-        assert inside.wait(PATIENCE)
-        other = pool.add_connection(dialer).wait_open(PATIENCE)
-        other.disconnect()
-        leave.set()
-
-
-def test_readers_that_have_nothing_to_read_are_gone() -> None:
-    assert SharedReaders(3, "idle", SystemClock()).wait_gone(0)
 
 
 # Everything at once

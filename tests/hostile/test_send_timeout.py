@@ -8,7 +8,7 @@ import pytest
 
 import connman
 from connman.clock import SystemClock
-from connman.connection.shared import SharedReaders
+from connman.connection.sharing import SharedReaders
 from connman.errors import ConnectionLost, NotConnected, SendTimeout
 from tests.hostile.peer import Secure
 from tests.loopback import in_thread

@@ -13,7 +13,7 @@ import pytest
 
 import connman
 from connman.clock import SystemClock
-from connman.connection.shared import SharedReaders
+from connman.connection.sharing import SharedReaders
 from tests.loopback import Server, in_thread
 from tests.scripted import Guest
 from tests.waiting import eventually

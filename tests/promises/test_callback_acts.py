@@ -22,7 +22,7 @@ import pytest
 import connman
 from connman import Connection, Reset, State
 from connman.clock import SystemClock
-from connman.connection.shared import SharedReaders
+from connman.connection.sharing import SharedReaders
 from connman.errors import ConnectionClosed, HandshakeFailed, WouldDeadlock
 from tests.promises.peers import CLOSE, PING, PONG, TEXT, Peers, accept, frame, frames, within
 from tests.waiting import eventually

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from connman.clock import SystemClock
-from connman.connection.shared import SharedReaders
+from connman.connection.sharing import SharedReaders
 from tests.rigs.soak.gauges import Gauges, measure, steady_memory
 from tests.rigs.soak.visits import Town, visit, visit_alone
 

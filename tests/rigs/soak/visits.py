@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from connman import Connection, ConnmanError, Pool, Reset, State, Stats
-from connman.connection.shared import SharedReaders
+from connman.connection.sharing import SharedReaders
 from connman.errors import ConnectionClosed
 from tests.connection.table import is_legal
 
