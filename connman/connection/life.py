@@ -234,20 +234,22 @@ class Life:
     def disconnect(self, closing: ConnectionClosed, timeout: float) -> None:
         """End it for good, in whatever phase it is, without blocking. Idempotent: the first call's code counts."""
         with self._lock:
-            if self.closing is not None:
-                return
-            self.closing = closing
-            self.state = State.CLOSED
+            is_first = self.closing is None
+            if is_first:
+                self.closing = closing
+                self.state = State.CLOSED
             # One that has opened stays as it is, but whoever asks from now on gets another.
-            future = self._shared.take()
+            future = self._shared.take() if is_first else None
             dial, transport, wake = self._dial, self.transport, self._wake_reader
             self._changed.notify_all()
-        # Outside the lock: each of these takes locks of its own, and Futures call back. All are told, whatever one of
-        # them raises (a Ctrl-C, a Future's callback): nobody tells them a second time.
+        closing = self.closing or closing
+        # Outside the lock: each of these takes locks of its own, and Futures call back. All are told, whatever one of them
+        # raises; by each call, as a Ctrl-C may have come before the first had told them.
         with contextlib.ExitStack() as everyone:
             if wake is not None:
                 everyone.callback(wake)  # called last
-            everyone.callback(self._watch, State.CLOSED)
+            if is_first:
+                everyone.callback(self._watch, State.CLOSED)
             if future is not None:
                 everyone.callback(_fail, future, closing)
             if transport is not None:

@@ -165,7 +165,8 @@ def ways() -> Iterator[Any]:
 def test_every_way_to_end(server: WebSocketProcess, phase: str, dispatch: str, way: str) -> None:
     before = server.stats()
     run(server, phase, dispatch, way)
-    eventually(lambda: server.stats()["open"] == before["open"], message="the server to see the end of all")
+    # One of an earlier test may still have been open before.
+    eventually(lambda: server.stats()["open"] <= before["open"], message="the server to see the end of all")
     now = server.stats()
     opened = now["upgraded"] - before["upgraded"]
     assert opened >= (200 if phase == "crowded" else 1)

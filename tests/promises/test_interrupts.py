@@ -441,6 +441,7 @@ def test_signals_at_random_times(is_shared: bool, seed: int) -> None:
         conn = make(is_shared)
         for number in range(300):
             if conn.state is State.CLOSED:
+                within(conn.disconnect, "disconnect()")  # the one that a signal cut may have told nobody
                 conn = make(is_shared)
             prepare = chance.choice([*USES, *ENDS])
             call = prepare(conn) if prepare is not receiving else receiving_in_vain(conn)
