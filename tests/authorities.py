@@ -45,6 +45,13 @@ def odd_certificate(
         builder = builder.add_extension(
             x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False
         )
+    if not is_self_signed:  # strict verification, Python 3.13's default, wants it
+        builder = builder.add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
+                issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+            ),
+            critical=False,
+        )
     signer = key if is_self_signed else authority
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
     certificate = builder.sign(signer, hashes.SHA256())
