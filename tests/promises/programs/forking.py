@@ -77,9 +77,9 @@ def in_child(work: Callable[[], Any]) -> Any:
         text = b"".join(iter(lambda: os.read(readable, 65536), b""))
     finally:
         os.close(readable)
-        os.waitpid(pid, 0)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if not text:
-        raise AssertionError("the child hung or died: see stderr")
+        raise AssertionError(f"the child hung or died (exit status {status}): see stderr")
     answer = json.loads(text)
     if "error" in answer:
         raise AssertionError(f"in the child: {answer['error']}")
