@@ -102,7 +102,9 @@ def test_a_pool_on_a_shared_reader_is_idle_in_the_child_and_goes_on_in_the_paren
     servers: Servers, method: str, scheme: str
 ) -> None:
     if method == "bare" and sys.version_info >= (3, 13):
-        pytest.skip("Python 3.13 itself dies of SIGSEGV in one of ten such children, forked without its hooks")
+        pytest.skip(
+            "Python 3.13 itself dies of SIGSEGV in one of ten such children, forked without its hooks"
+        )
     told = fork(method, "shared", *servers[scheme])
     assert told.pop("parent") == {
         "states": ["open", "connecting", "waiting", "open"],
