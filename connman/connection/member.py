@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import logging
 import math
@@ -304,6 +303,8 @@ class Member:
         """Leave it idle, with the bug as its last error; asking for it starts it anew."""
         # First, as what is told of the failure may raise as well.
         self._leave()
-        with contextlib.suppress(Exception):  # the selector may be what is broken
+        try:
             self._let_go()
+        except BaseException:  # top of a thread: the selector may be what is broken
+            logger.exception("letting go failed", extra={"conn": self.cycle.name})
         self.cycle.failed(bug)

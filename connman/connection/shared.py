@@ -202,8 +202,10 @@ class SharedReader:
             logger.error("a shared reader failed", exc_info=bug)
         while not self._is_done():
             for member in self._members.copy():
-                with contextlib.suppress(Exception):  # the others are to be told all the same
+                try:
                     member.abandon(bug)
+                except BaseException:  # top of a thread: the others are to be told all the same
+                    logger.exception("giving up failed", extra={"conn": member.cycle.name})
 
     def _is_done(self) -> bool:
         with self._lock:

@@ -155,13 +155,8 @@ def test_twenty_blips_are_no_dead_peer(tls: Tls, seed: int) -> None:
         fleet.assert_noticed(since, "a black hole after 20 blips")
 
 
-@pytest.mark.slow
-def test_a_big_message_that_arrives_slowly_is_no_dead_peer(tls: Tls) -> None:
-    """64 KiB/s. Planted: were only complete frames life, lost after 2 s. WebSocketApp: alive as well; it does not look at the time while a frame arrives.
-
-    CONNMAN_DOWNLOAD_KIB=1024 for the whole MiB (`scripts/liveness` does that).
-    """
-    size = int(os.environ.get("CONNMAN_DOWNLOAD_KIB", "256")) * 1024
+def check_alive_while_arriving(tls: Tls, size: int, rate: int, patience: float) -> None:
+    """Have one message of `size` bytes arrive at `rate` bytes a second; interval and timeout are `patience` seconds."""
 
     def serve(sock: Any) -> None:
         accept(sock)
@@ -173,16 +168,27 @@ def test_a_big_message_that_arrives_slowly_is_no_dead_peer(tls: Tls) -> None:
         tls,
         serve,
         is_proxied=True,
-        ping_interval=1,
-        ping_timeout=1,
+        ping_interval=patience,
+        ping_timeout=patience,
         on_data=lambda _, data: heard.append(len(data)),
     ) as fleet:
         for proxy in fleet.proxies:
-            proxy.rate = 64 * 1024
+            proxy.rate = rate
         fleet.open()
-        eventually(lambda: len(heard) == 4 or fleet.told, size / 65536 + PATIENCE)
+        eventually(lambda: len(heard) == 4 or fleet.told, size / rate + PATIENCE)
         assert fleet.told == {}
         assert heard == [size] * 4
+
+
+@pytest.mark.slow
+def test_a_big_message_that_arrives_slowly_is_no_dead_peer(tls: Tls) -> None:
+    """64 KiB/s. Planted: were only complete frames life, lost after 2 s.
+
+    WebSocketApp: alive as well; it does not look at the time while a frame arrives. CONNMAN_DOWNLOAD_KIB=1024 for the
+    whole MiB (`scripts/liveness` does that).
+    """
+    size = int(os.environ.get("CONNMAN_DOWNLOAD_KIB", "256")) * 1024
+    check_alive_while_arriving(tls, size, rate=64 * 1024, patience=1)
 
 
 @pytest.mark.slow
@@ -191,26 +197,7 @@ def test_a_tls_record_that_arrives_slowly_is_no_dead_peer(tls: Tls) -> None:
 
     It failed before the keepalive asked the system what moves: lost after 2 s. WebSocketApp: as with the big message.
     """
-
-    def serve(sock: Any) -> None:
-        accept(sock)
-        sock.sendall(frame(bytes(16_000)))
-        read_to_the_end(sock)
-
-    heard: list[int] = []
-    with Fleet(
-        tls,
-        serve,
-        is_proxied=True,
-        ping_interval=0.7,
-        ping_timeout=0.7,
-        on_data=lambda _, data: heard.append(len(data)),
-    ) as fleet:
-        for proxy in fleet.proxies:
-            proxy.rate = 4 * 1024
-        fleet.open()
-        eventually(lambda: len(heard) == 4 or fleet.told)
-        assert fleet.told == {}
+    check_alive_while_arriving(tls, 16_000, rate=4 * 1024, patience=0.7)
 
 
 @pytest.mark.slow
