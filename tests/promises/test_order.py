@@ -370,7 +370,10 @@ def test_the_order_holds_under_every_race(opens: int, seed: int) -> None:
             within(PATIENCE, conn.disconnect)
     for conn, diary in zip(conns, diaries, strict=True):
         diary.check()
-        # The last one may have opened just when it was ended: nobody saw that.
-        assert diary.count("open") == diary.count("reset") in (conn.stats.opens, conn.stats.opens - 1)
+        # The last one may have opened just when it was ended: nobody saw that, and its loss, if it came first, is told as
+        # a failure.
+        unseen = conn.stats.opens - diary.count("open")
+        assert unseen in (0, 1)
+        assert diary.count("open") == diary.count("reset")
         retried = [reset for reset in diary.all("failed") if reset.retry_in is not None]
-        assert len(retried) == conn.stats.failed_attempts
+        assert len(retried) - conn.stats.failed_attempts in range(unseen + 1)
