@@ -186,7 +186,7 @@ class TimerThread:
                 self._start_locked()
             # Only what comes before what the thread waits for changes how long it has to.
             elif when < self._waits_until:
-                self._condition.notify()
+                self._condition.notify_all()
         return entry
 
     def forget(self, entry: _Scheduled) -> None:
@@ -205,7 +205,7 @@ class TimerThread:
                 heapq.heapify(self._heap)
             # The thread ends when nothing is due; it would wait for the time of the last cancelled entry otherwise.
             if self._live == 0:
-                self._condition.notify()
+                self._condition.notify_all()
 
     def _start_locked(self) -> None:
         try:

@@ -138,7 +138,7 @@ class Leases:
                     return
                 waiter.connection = conn
             self._leased[waiter.connection] = waiter
-            waiter.condition.notify()
+            waiter.condition.notify_all()
             self._waiters.popleft()
             self.count += 1
 
@@ -147,7 +147,7 @@ class Leases:
         if self._order and all(conn.state in (State.IDLE, State.CLOSED) for conn in self._order):
             for waiter in self._waiters:
                 waiter.is_in_vain = True
-                waiter.condition.notify()
+                waiter.condition.notify_all()
 
     def counts(self) -> tuple[int, int, int]:
         """Return how many are lent, how many callers wait, and how often one was lent so far.
@@ -165,7 +165,7 @@ class Leases:
         with self._lock:
             self._is_closed = True
             for waiter in self._waiters:
-                waiter.condition.notify()
+                waiter.condition.notify_all()
 
     def after_fork(self) -> None:
         """Become fresh in a child process: nothing is lent, nobody waits.

@@ -22,6 +22,8 @@ class Condition(threading.Condition):
     Python runs the handler in the main thread, when a call has returned among others. In the `with` of a
     ``threading.Condition``, which is Python code, that leaves the lock taken for ever; in its ``wait`` the lock may be
     let go and not taken again, which replaces a KeyboardInterrupt by a RuntimeError at the end of the caller's `with`.
+    Only ``notify_all`` is used: a ``notify`` that it cuts short may leave a waiter that has gone in the queue, where it
+    takes the next one's wake-up.
 
     Threads: any.
     """

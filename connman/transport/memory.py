@@ -250,7 +250,7 @@ class MemoryListener:
             if self._is_closed or len(self._waiting) >= self._backlog:
                 raise ConnectionRefusedError("the backlog is full, or nobody listens any more")
             self._waiting.append(server)
-            self._condition.notify()
+            self._condition.notify_all()
         return client
 
     def close(self) -> None:
