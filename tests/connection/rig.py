@@ -126,6 +126,7 @@ class Rig:
             "ping_interval": None,
             "name": "rig",
         }
+        self._tells_opens = "on_open" not in options
         self.conn = Connection(self.dialer, clock=self.clock, **{**defaults, **options})
         read_as_told(self.conn, self.clock)
 
@@ -136,8 +137,12 @@ class Rig:
         self.conn.disconnect(timeout=1.0)
 
     def open(self) -> Peer:
-        """Ask for it, wait until it is open, and return its far end."""
+        """Ask for it, wait until it is open and `on_open` was called, and return its far end."""
         self.conn.wait_open(PATIENCE)
+        if (
+            self._tells_opens and not self.told.hooks
+        ):  # else an end might come first, and be told as a failed attempt's
+            eventually(lambda: self.told.kinds.count("open") >= self.conn.generation, PATIENCE)
         return self.dialer.next_peer()
 
     def wait_delay(self, number: int) -> float:
