@@ -183,7 +183,11 @@ def test_300_requests_under_uwsgi(site: Site, options: str) -> None:
 
 
 def test_celery_processes_that_are_recycled_say_goodbye(site: Site) -> None:
-    """Prefork, each process for four tasks: over the connection object that they inherit, which is not open."""
+    """Prefork, each process for four tasks: over the connection object that they inherit, which is not open.
+
+    Its end is not looked at: billiard kills processes that are just being recycled, and then may wait for ever for a lock
+    that one of them had (1 of 40 runs; no thread of connman's is in that process).
+    """
     (site.folder / "tasks.py").write_text(
         "import os, connman\n"
         "from celery import Celery\n"
@@ -207,15 +211,20 @@ def test_celery_processes_that_are_recycled_say_goodbye(site: Site) -> None:
         sys.executable, "-m", "celery", "--app", "tasks", "worker", "--pool", "prefork", "--concurrency", "2",
         "--max-tasks-per-child", "4", "--without-gossip", "--without-mingle", "--without-heartbeat",
     )  # fmt: skip
-    with Program(site, *command) as program:
+    with Program(site, *command, end_by=signal.SIGKILL) as program:
         caller = (
             "import tasks; sent = [tasks.say.delay(f'word-{n}') for n in range(20)];"
             "print([result.get(timeout=30) for result in sent])"
         )
         assert site.run(sys.executable, "-c", caller) == f"{WORDS[:20]}\n"
+        upgraded = site.server.stats()["upgraded"]
+        assert upgraded >= 5
         assert len(program.links(site.server)) <= 2
-        assert site.server.stats()["upgraded"] >= 5
-    check_farewells(site, site.server.stats()["upgraded"])
+        program.wait_until(
+            lambda: site.server.closes() == {"1001": upgraded - site.server.stats()["open"]},
+            "every recycled process to say goodbye",
+        )
+        assert site.server.stats()["open"] <= 2
 
 
 # Reloaders: a process that watches, and one that serves and is replaced when a file has changed.

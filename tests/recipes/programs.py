@@ -21,7 +21,7 @@ class Program:
     """A server, in a session of its own, which is killed at the end whatever happens: it is only ours.
 
     It is ended as a service manager would, with SIGTERM, or with ``end_by=SIGINT`` as Ctrl-C in a terminal does, which
-    tells the whole group; after which the exit has to be a clean one.
+    tells the whole group; after which the exit has to be a clean one. ``end_by=SIGKILL``: how it ends is not looked at.
     """
 
     def __init__(
@@ -59,7 +59,8 @@ class Program:
             os.killpg(self._process.pid, self._end_by)
         else:
             self._process.send_signal(self._end_by)
-        assert self._process.wait(within) == 0, self.log()
+        expected = -signal.SIGKILL if self._end_by is signal.SIGKILL else 0
+        assert self._process.wait(within) == expected, self.log()
 
     @property
     def pid(self) -> int:
