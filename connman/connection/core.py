@@ -230,8 +230,9 @@ class Core:
     def watch(self, watcher: Callable[[Connection, State], None]) -> None:
         """Have ``watcher(connection, state)`` called after every change of state, on the thread that made it.
 
-        It must not block and not raise. When two threads change the state at once, as `disconnect` while it opens, it
-        may be told in the other order: CLOSED is always the last state.
+        It must not block and not raise. When two threads change the state at once, as `disconnect` while it opens, or
+        who asks for it while its reader has just become idle, it may be told in the other order: CLOSED is always the
+        last state.
 
         Threads: before the connection is started.
         """

@@ -357,7 +357,7 @@ def test_a_waiting_recv_ends_at_disconnect_and_what_was_queued_is_dropped() -> N
         waiting = in_thread(rig.conn.recv)
         rig.conn.disconnect(4321)
         assert isinstance(waiting.exception(PATIENCE), ConnectionClosed)
-        assert peer.is_closed
+        peer.wait_closed()
         with pytest.raises(ConnectionClosed):
             rig.conn.recv()
     with readable() as rig:

@@ -98,7 +98,10 @@ def test_a_watcher_is_told_that_it_is_idle_again() -> None:
         rig.conn.get_connected().exception(PATIENCE)
         eventually(lambda: seen == ["connecting", "idle"])
         rig.open()
-        assert seen == ["connecting", "idle", "connecting", "open"]
+        # The reader that has just become idle may take the new request, and open, before who asked tells of it.
+        eventually(lambda: len(seen) == 4)
+        assert seen[:2] == ["connecting", "idle"]
+        assert set(seen[2:]) == {"connecting", "open"}
 
 
 def test_each_watcher_is_told() -> None:
