@@ -47,6 +47,7 @@ class Diallers:
         self._changed = Condition(self._lock)
         # Guarded by _lock: everything below.
         self._queue: dict[_Waiting, None] = {}  # in order, and to be taken from in the middle
+        self._cancelled: dict[_Waiting, None] = {}  # and not told yet
         self._threads: set[threading.Thread] = set()
         self._limit = _FEW
         self._active = 0
@@ -57,7 +58,7 @@ class Diallers:
         """Have ``work()`` run on a dialler.
 
         ``give_up(error)`` is called instead if ``dial`` is aborted while it still waits for one, or if there is no
-        thread for it and none will come.
+        thread for it and none will come; twice, should an abort that was interrupted come again.
 
         Threads: any; never blocks. ``give_up`` runs here or on the thread that aborts, and must not block.
         """
@@ -155,14 +156,20 @@ class Diallers:
 
     def _cancel(self, waiting: _Waiting) -> None:
         with self._lock:
-            if waiting not in self._queue:
+            if waiting in self._queue:
+                # Noted first, and forgotten last: whatever Ctrl-C leaves undone the next abort does.
+                self._cancelled[waiting] = None
+                del self._queue[waiting]
+            if waiting not in self._cancelled:
                 return  # a dialler has it
-            del self._queue[waiting]
         assert waiting.dial is not None
         try:
             waiting.dial.check_aborted()
         except ConnmanError as error:
             waiting.give_up(error)
+        with self._lock:
+            self._queue.pop(waiting, None)
+            self._cancelled.pop(waiting, None)
 
     def _loop(self) -> None:
         pid = os.getpid()

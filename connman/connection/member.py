@@ -83,6 +83,7 @@ class Member:
     """
 
     __slots__ = (
+        "_dialling",
         "_host",
         "_is_read_posted",
         "_phase",
@@ -97,6 +98,7 @@ class Member:
         self.cycle = cycle
         self.transport: Transport | None = None
         self._host = host
+        self._dialling: Dial | None = None
         self._is_read_posted = False
         self._phase = _Phase.IDLE
         self._timer: Timer | None = None
@@ -143,7 +145,8 @@ class Member:
             self._leave()
             return
         self._phase = _Phase.DIALLING
-        self._host.diallers.submit(dial, partial(self._dial, dial), self._tell_dialled)
+        self._dialling = dial
+        self._host.diallers.submit(dial, partial(self._dial, dial), partial(self._tell_dialled, dial))
 
     def _dial(self, dial: Dial) -> None:
         """Dial. Threads: a dialler's."""
@@ -154,21 +157,26 @@ class Member:
         except BaseException as bug:  # top of a thread: the connection would wait for ever
             outcome = internal(bug)
             if is_kill(bug):
-                self._tell_dialled(outcome)
+                self._tell_dialled(dial, outcome)
                 raise
             logger.exception("dialling failed", extra={"conn": self.cycle.name})
         finally:
             life.note_dialler(None)
         fork.check_process()  # a login may have forked: its child has another life
-        self._tell_dialled(outcome)
+        self._tell_dialled(dial, outcome)
 
-    def _tell_dialled(self, outcome: _Outcome) -> None:
+    def _tell_dialled(self, dial: Dial, outcome: _Outcome) -> None:
         if self._host.has(self):
-            self._host.post(self, partial(self._dialled, outcome))
+            self._host.post(self, partial(self._dialled, dial, outcome))
         elif not isinstance(outcome, ConnmanError):
             outcome[0].dispose()  # a bug has made it leave meanwhile
 
-    def _dialled(self, outcome: _Outcome) -> None:
+    def _dialled(self, dial: Dial, outcome: _Outcome) -> None:
+        if dial is not self._dialling:  # an abort has told of its end before the dialler did
+            if not isinstance(outcome, ConnmanError):
+                outcome[0].dispose()
+            return
+        self._dialling = None
         if isinstance(outcome, ConnmanError):
             self._after(outcome)
             return

@@ -170,14 +170,14 @@ class Dial:
         self._abortables: list[Callable[[], None]] = []
 
     def abort(self, error: ConnmanError) -> None:
-        """End the dial in whatever it is doing: the dialling thread raises ``error`` soon. Idempotent.
+        """End the dial in whatever it is doing: the dialling thread raises the first ``error`` soon. Idempotent.
 
         Threads: any; never blocks.
         """
         with self._lock:
-            if self._aborted is not None:
-                return
-            self._aborted = error
+            if self._aborted is None:
+                self._aborted = error
+            # By each call: a Ctrl-C may have ended the first before it had woken everything.
             abortables = list(self._abortables)
         # Outside the lock: each of them takes a lock of its own.
         for wake in abortables:
@@ -196,7 +196,7 @@ class Dial:
             self.remove_abortable(wake)
 
     def add_abortable(self, wake: Callable[[], None]) -> None:
-        """Register ``wake`` to be called, once, by `abort`.
+        """Register ``wake`` to be called by each `abort`.
 
         Raises: the abort's error when it came before (``wake`` is not registered then).
         """

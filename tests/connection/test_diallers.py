@@ -103,6 +103,31 @@ def test_a_queued_dial_that_is_aborted_gives_up_at_once() -> None:
     assert hanging.given_up == [why]
 
 
+def test_an_abort_that_was_interrupted_is_made_up_for_by_the_next() -> None:
+    """It had taken the dial out of the queue and told nobody: its connection waited for ever, and its reader with it."""
+    diallers = Diallers("interrupted")
+    hanging = Hanging(diallers)
+    for number in range(FEW):
+        hanging.submit(number)
+    told: list[ConnmanError] = []
+
+    def give_up(error: ConnmanError) -> None:
+        told.append(error)
+        if len(told) == 1:
+            raise KeyboardInterrupt
+
+    dial = new_dial()
+    diallers.submit(dial, lambda: hanging.begun.append(-1), give_up)
+    with pytest.raises(KeyboardInterrupt):
+        dial.abort(NotConnected("first"))
+    dial.abort(NotConnected("second"))
+    dial.abort(NotConnected("third"))
+    assert [str(error) for error in told] == ["first", "first"]
+    hanging.gate.set()
+    assert diallers.wait_gone(PATIENCE)
+    assert -1 not in hanging.begun
+
+
 def test_a_dial_that_was_aborted_before_is_not_even_queued() -> None:
     diallers, dial, why = Diallers("before"), new_dial(), NotConnected("too late")
     dial.abort(why)

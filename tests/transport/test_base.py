@@ -44,7 +44,7 @@ def test_the_deadline_begins_anew_with_the_attempt(dial: Dial, clock: FakeClock)
         dial.check()
 
 
-def test_an_abort_wakes_what_is_registered_once_and_is_raised(dial: Dial) -> None:
+def test_an_abort_wakes_what_is_registered_and_is_raised(dial: Dial) -> None:
     woken: list[str] = []
     with dial.abortable(lambda: woken.append("gone")):
         pass
@@ -52,13 +52,33 @@ def test_an_abort_wakes_what_is_registered_once_and_is_raised(dial: Dial) -> Non
     dial.add_abortable(lambda: woken.append("two"))
     error = ConnectionClosed(1000)
     dial.abort(error)
-    dial.abort(Fatal("second"))
     assert woken == ["one", "two"]
     for check in (dial.check, dial.check_aborted, lambda: dial.add_abortable(lambda: woken.append("late"))):
         with pytest.raises(ConnectionClosed) as caught:
             check()
         assert caught.value is error
     assert woken == ["one", "two"]
+
+
+def test_each_abort_wakes_again_and_the_first_error_counts(dial: Dial) -> None:
+    """One that a Ctrl-C cut short had set its error, and the next did nothing: whatever was not woken hung on."""
+    woken: list[str] = []
+
+    def interrupted() -> None:
+        woken.append("interrupted")
+        if len(woken) == 1:
+            raise KeyboardInterrupt
+
+    dial.add_abortable(interrupted)
+    dial.add_abortable(lambda: woken.append("other"))
+    error = ConnectionClosed(1000)
+    with pytest.raises(KeyboardInterrupt):
+        dial.abort(error)
+    dial.abort(Fatal("second"))
+    assert woken == ["interrupted", "interrupted", "other"]
+    with pytest.raises(ConnectionClosed) as caught:
+        dial.check()
+    assert caught.value is error
 
 
 def test_the_block_of_an_aborted_dial_is_not_entered(dial: Dial) -> None:
