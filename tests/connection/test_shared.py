@@ -372,8 +372,8 @@ def test_members_may_come_while_a_long_round_is_forgiven(server: WebSocketProces
         stop.set()
         for added in adding:
             added.result(PATIENCE)
-        conn.send("block")
         entered.clear()
+        conn.send("block")
         assert entered.wait(PATIENCE)
 
 
