@@ -121,13 +121,7 @@ def _local_endpoint(scheme: str, rest: str) -> Endpoint:
 
 
 def _network_endpoint(scheme: str, parts: SplitResult, port: int | None) -> Endpoint:
-    _, _, place = parts.netloc.rpartition("@")
-    # urlsplit drops what stands around the brackets, and takes a backslash, where a browser's path begins, for a
-    # part of the user's name: the same text must not lead others elsewhere.
-    if "\\" in parts.netloc or ("[" in place and not _BRACKETED.fullmatch(place)):
-        raise InvalidTarget("malformed URL: its host part cannot be read")
-    # "%25" is how a URL writes the "%" before an interface's name (RFC 6874).
-    host = _host((parts.hostname or "").replace("%25", "%", 1))
+    host = host_of(parts)
     chosen = _port(port if port is not None else _DEFAULT_PORTS.get(scheme))
     if scheme in ("tcp", "tls"):
         if parts.path not in ("", "/") or parts.query or parts.username is not None:
@@ -142,6 +136,21 @@ def _network_endpoint(scheme: str, parts: SplitResult, port: int | None) -> Endp
         None if parts.username is None else unquote(parts.username),
         None if parts.password is None else unquote(parts.password),
     )
+
+
+def host_of(parts: SplitResult) -> str:
+    """Return the host of a URL as an endpoint has it: lower case, IDNA-encoded, without brackets.
+
+    Raises: InvalidTarget when it is missing or malformed; the text holds no part of it.
+    Threads: any; pure.
+    """
+    _, _, place = parts.netloc.rpartition("@")
+    # urlsplit drops what stands around the brackets, and takes a backslash, where a browser's path begins, for a
+    # part of the user's name: the same text must not lead others elsewhere.
+    if "\\" in parts.netloc or ("[" in place and not _BRACKETED.fullmatch(place)):
+        raise InvalidTarget("malformed URL: its host part cannot be read")
+    # "%25" is how a URL writes the "%" before an interface's name (RFC 6874).
+    return _host((parts.hostname or "").replace("%25", "%", 1))
 
 
 def _host(host: str) -> str:

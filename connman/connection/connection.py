@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable, Iterator
 from typing import Self
 
@@ -99,7 +100,8 @@ class Connection(Core):
     def send(self, data: Data, *, wait: float = 0.0) -> None:
         """Send one message: str as text, bytes-like as binary. On return the system has taken all of it.
 
-        ``wait``: seconds to wait for the connection to be open (starts it if idle); 0 and less raise at once.
+        ``wait``: seconds to wait for the connection to be open (starts it if idle), and for another one when the present
+        one has ended before the message was begun; 0 and less raise at once.
 
         Raises: NotConnected when it is not open (nothing was sent); ConnectionLost when it broke, and SendTimeout when
         the system has not taken all of it within ``send_timeout``, both of which end the present transport, unless the
@@ -110,12 +112,18 @@ class Connection(Core):
         fork.check_process()
         life = self._life
         transport = life.transport
-        if transport is None or life.closing is not None:
-            transport = self._transport(wait)
-        transport.send((data,), self._options.send_timeout)
+        if transport is not None and life.closing is None:
+            try:
+                return transport.send((data,), self._options.send_timeout)
+            except NotConnected:
+                if not wait > 0:
+                    raise
+        self._send((data,), wait)
 
-    def send_many(self, messages: Iterable[Data]) -> None:
+    def send_many(self, messages: Iterable[Data], *, wait: float = 0.0) -> None:
         """Send messages in order, with one system call where the network takes them at once.
+
+        ``wait``: as for `send`; they go out on one connection, all of them.
 
         Raises: as `send`; ``sent`` of a SendTimeout or ConnectionLost tells how many went out whole. TypeError or
         ValueError before anything is sent.
@@ -123,24 +131,33 @@ class Connection(Core):
         """
         if isinstance(messages, str | bytes | bytearray | memoryview):
             raise TypeError("send_many() takes several messages: use send() for one")
-        batch = tuple(messages)
-        transport = self._transport(0.0)
-        if batch:
-            transport.send(batch, self._options.send_timeout)
+        self._send(tuple(messages), wait)
 
-    def _transport(self, wait: float) -> Transport:
-        fork.check_process()
-        transport = self._open_transport()
-        if transport is None and wait > 0:
+    def _send(self, batch: tuple[Data, ...], wait: float) -> None:
+        until = time.monotonic() + wait
+        while True:
+            transport = self._transport(wait, until)
             try:
-                self.wait_open(wait)
+                return transport.send(batch, self._options.send_timeout) if batch else None
+            except NotConnected:
+                # It has ended, and its reader has not told so yet. Nothing of the batch was begun: it can go out on the
+                # next one, and does not go out twice.
+                if not self._life.wait_told(transport, until - time.monotonic()):
+                    raise
+
+    def _transport(self, wait: float, until: float) -> Transport:
+        fork.check_process()
+        # What has opened may be lost again before this thread gets to see it.
+        while (transport := self._open_transport()) is None:
+            left = until - time.monotonic()
+            if not left > 0:
+                raise NotConnected(f"{self.name} is {self.state.value}, not open{self._because()}")
+            try:
+                self.wait_open(left)
             except WouldDeadlock:
                 raise
             except ConnmanError as error:
                 raise NotConnected(f"{self.name} is not open after {wait:g} s: {error}") from error
-            transport = self._open_transport()
-        if transport is None:
-            raise NotConnected(f"{self.name} is {self.state.value}, not open{self._because()}")
         return transport
 
     def _open_transport(self) -> Transport | None:

@@ -86,9 +86,15 @@ class ConnectedFuture(Future["Connection"]):
         """
         self._owner_pid = os.getpid()
         self._condition = Condition()
-        # Invalid when it is done: settled in the parent, or just now by another thread of the child.
+        self.fail(Forked("this Future belongs to the parent process: ask for a new one"))
+
+    def fail(self, error: Exception) -> None:
+        """Settle it with ``error``, unless it is settled, in the parent process or just now by another thread.
+
+        Threads: any.
+        """
         with contextlib.suppress(InvalidStateError):
-            self.set_exception(Forked("this Future belongs to the parent process: ask for a new one"))
+            self.set_exception(error)
 
     def _check(self) -> None:
         if os.getpid() != self._owner_pid:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import InvalidStateError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from connman.clock import LONGEST_WAIT, Clock, Deadline, Signal
+from connman.clock import LONGEST_WAIT, Clock, Deadline
 from connman.connection.counters import Counters
 from connman.connection.future import ConnectedFuture, SharedFuture
-from connman.errors import ConnectionClosed, ConnmanError, NotConnected, WaitTimeout
+from connman.connection.ownership import Owned
+from connman.errors import ConnectionClosed, ConnmanError, NotConnected, WaitTimeout, WouldDeadlock
 from connman.records import State, Stats
-from connman.threads import join
 from connman.transport.base import Dial, Transport
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class Ended:
     generation: int
 
 
-class Life:
+class Life(Owned):
     """The state of one connection and the rules by which it changes.
 
     Every method decides under the lock and acts after it: Futures are settled and transports ended outside.
@@ -44,20 +43,17 @@ class Life:
     """
 
     __slots__ = (
-        "_changed", "_clock", "_dial", "_dialler_id", "_is_hurried", "_lock", "_reader_id", "_shared",
-        "_starter", "_threads", "_wake_reader", "_watch", "closing", "counters", "generation", "has_reader",
-        "last_error", "opened_at", "state", "transport",
+        "_clock", "_dial", "_is_hurried", "_shared", "_watch", "closing", "counters", "generation", "last_error",
+        "opened_at", "state", "transport",
     )  # fmt: skip
 
     def __init__(
         self, clock: Clock, watch: Callable[[State], None], closing: ConnectionClosed | None = None
     ) -> None:
+        super().__init__()
         self._clock = clock
         self._watch = watch
-        # Entered itself, not through the condition, whose own `with` is Python code: a Ctrl-C there would leave it locked.
-        self._lock = threading.RLock()
-        self._changed = Signal(self._lock)
-        # Guarded by _lock: everything below; `state`, `closing`, `transport` and `has_reader` may be read without it.
+        # Guarded by _lock: everything below; `state`, `closing` and `transport` may be read without it.
         self.state = State.IDLE if closing is None else State.CLOSED
         self.closing = closing
         self.transport: Transport | None = None
@@ -68,12 +64,6 @@ class Life:
         self._shared = SharedFuture(self.is_reader)
         self._dial: Dial | None = None
         self._is_hurried = False
-        self._threads: tuple[threading.Thread, ...] = ()
-        self.has_reader = False
-        self._reader_id: int | None = None
-        self._dialler_id: int | None = None
-        self._wake_reader: Callable[[], None] | None = None
-        self._starter: int | None = None
 
     # Asking for a connection.
 
@@ -85,7 +75,7 @@ class Life:
             if future is None and wants_future:
                 future = self._shared.renew()
                 if self.closing is not None:
-                    _fail(future, self.closing)  # under the lock, as nobody has it yet
+                    future.fail(self.closing)  # under the lock, as nobody has it yet
             is_begun = self.state is State.IDLE
             must_start = is_begun and not self.has_reader
             if must_start:
@@ -115,15 +105,9 @@ class Life:
             before, self.state = self.state, State.IDLE
             future = self._shared.take()
         if future is not None:
-            _fail(future, error)
+            future.fail(error)
         if before is not State.IDLE:
             self._watch(State.IDLE)
-
-    def _forget_reader_locked(self) -> None:
-        # The system gives a thread's number to the next one that starts, which must not be taken for the reader.
-        self.has_reader, self._reader_id, self._starter = False, None, None
-        self._dialler_id = self._wake_reader = None
-        self._changed.notify_all()
 
     # The reader's transitions.
 
@@ -192,7 +176,7 @@ class Life:
             state, generation = self.state, self.generation
             self._changed.notify_all()
         if failed is not None and isinstance(decide, ConnmanError):
-            _fail(failed, decide)
+            failed.fail(decide)
         if state is not State.CLOSED:  # that was told by `disconnect`
             self._watch(state)
         return Ended(was_open, is_closing, error, delay, generation)
@@ -251,7 +235,7 @@ class Life:
             if is_first:
                 everyone.callback(self._watch, State.CLOSED)
             if future is not None:
-                everyone.callback(_fail, future, closing)
+                everyone.callback(future.fail, closing)
             if transport is not None:
                 everyone.callback(transport.close, closing.code or 1000, closing.reason, timeout)
             if dial is not None:
@@ -263,46 +247,20 @@ class Life:
         if self.closing is not None and transport is not None:
             transport.abort(self.closing)
 
-    # The threads that belong to it.
+    # Waiting for it.
 
-    def note_thread(self, thread: threading.Thread) -> None:
-        """Count ``thread`` among those that `wait_gone` waits for."""
-        with self._lock:
-            self._threads = (*(known for known in self._threads if known.is_alive()), thread)
+    def wait_told(self, transport: Transport, timeout: float) -> bool:
+        """Wait, in real time, until its reader has told that ``transport`` has ended; False after ``timeout`` seconds.
 
-    def claim_reader(self, wake: Callable[[], None] | None = None) -> bool:
-        """Make the calling thread the reader; False when none is wanted: its start was interrupted and given up.
-
-        ``wake``: of a reader that is shared with others and does not wait in here; called, on any thread, when a wait
-        between two attempts is cut or the connection is ended. It must not block.
+        Raises: WouldDeadlock on the reader thread, if it would have to wait.
         """
+        if timeout > 0 and self.is_reader():
+            raise WouldDeadlock("the reader thread cannot wait for the connection that only it can open")
         with self._lock:
-            if not self.has_reader or self._reader_id is not None:
-                return False
-            self._reader_id, self._wake_reader = threading.get_ident(), wake
-        if wake is None:
-            self.note_thread(threading.current_thread())
-        return True
-
-    def note_dialler(self, thread_id: int | None) -> None:
-        """Have ``thread_id`` count as the reader's: it dials for it, or is a shared one that begins soon; None for none."""
-        self._dialler_id = thread_id
-
-    def is_reader(self) -> bool:
-        """Return whether the calling thread is the one that dials and reads."""
-        return self.has_reader and threading.get_ident() in (self._reader_id, self._dialler_id)
-
-    def wait_gone(self, timeout: float) -> bool:
-        """Wait until the connection's threads are gone, in real time; False when ``timeout`` seconds did not do."""
-        timeout = min(timeout, LONGEST_WAIT)
-        until = time.monotonic() + timeout
-        with self._lock:
-            if not self._changed.condition.wait_for(lambda: not self.has_reader, timeout):
-                return False
-            threads = self._threads
-        for thread in threads:
-            join(thread, until - time.monotonic())
-        return not any(thread.is_alive() for thread in threads)
+            return timeout > 0 and self._changed.condition.wait_for(
+                lambda: self.transport is not transport or self.closing is not None,
+                min(timeout, LONGEST_WAIT),
+            )
 
     def wait_ended(self, deadline: Deadline) -> ConnmanError | Exception | None:
         """Wait until it is closed (returns None) or idle (returns why).
@@ -326,8 +284,7 @@ class Life:
 
         Threads: the first one of the child that uses connman.
         """
-        self._lock = threading.RLock()
-        self._changed = Signal(self._lock)
+        self._make_locks()
         self.closing = self.closing or ConnectionClosed()
         self.state = State.CLOSED
         future = self._shared.current()
@@ -342,9 +299,3 @@ class Life:
             counters.add(transport)
         uptime = 0.0 if transport is None else self._clock.now() - opened_at
         return counters.snapshot(messages_in, callback_errors, error, uptime)
-
-
-def _fail(future: ConnectedFuture, error: BaseException) -> None:
-    # Invalid when another thread has settled it just now: who was first counts.
-    with contextlib.suppress(InvalidStateError):
-        future.set_exception(error)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from connman.endpoint import Endpoint
-from connman.errors import ConnectError, InvalidOption, ProxyRefused, printable
+from connman.endpoint import Endpoint, host_of
+from connman.errors import ConnectError, InvalidOption, InvalidTarget, ProxyRefused, printable
 from connman.transport.base import Dial
 from connman.transport.resolve import resolve
 from connman.transport.sockets import DialSocket, SocketGuard
@@ -95,16 +95,18 @@ def parse_proxy(url: str) -> Proxy:
         raise InvalidOption("proxy: a URL may hold no white space and no control characters")
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
-        port = parts.port
+        port, host = parts.port, host_of(parts)
+    except InvalidTarget as error:
+        raise InvalidOption(f"proxy: {error}") from None
     except ValueError:
         # Without the cause: it may quote the part that holds the password.
         raise InvalidOption("proxy: the host or the port cannot be read") from None
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    if not parts.hostname or port == 0:
-        raise InvalidOption("proxy: the host is missing or the port is 0")
+    if port == 0:
+        raise InvalidOption("proxy: the port is 0")
     if _has_controls(user, " ") or _has_controls(password, " "):
         raise InvalidOption("proxy: the user name or password holds control characters")
-    return Proxy(parts.scheme, parts.hostname, port or _DEFAULT_PORTS.get(parts.scheme, 0), user, password)
+    return Proxy(parts.scheme, host, port or _DEFAULT_PORTS.get(parts.scheme, 0), user, password)
 
 
 def open_tunnel(dial: Dial, guard: SocketGuard, proxy: Proxy, host: str, port: int) -> None:

@@ -6,7 +6,8 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, Self
 
 import pytest
 import tenacity
@@ -267,6 +268,172 @@ def test_nothing_is_sent_once_the_state_is_closed(send: str) -> None:
         assert state is State.CLOSED
         assert isinstance(error, NotConnected)
         assert isinstance(peer.wait_closed(), ConnectionClosed)
+
+
+# Sending while the end of a transport has not been told
+
+
+class Untold(Rig):
+    """A rig whose transport has ended while its reader is held inside ``on_data``: it says that it is open, and is not.
+
+    `tell` lets the reader go on, and tell of the end.
+    """
+
+    def __init__(self, *script: Any, **options: Any) -> None:
+        super().__init__([OPEN, *script], **options)
+        self.tell = threading.Event()
+        self.inside: Callable[[], object] = lambda: None
+        self._is_held = threading.Event()
+        self.told.hooks["data"] = self._hold
+
+    def _hold(self, *_: object) -> None:
+        self._is_held.set()
+        assert self.tell.wait(PATIENCE)
+        self.inside()
+
+    def __enter__(self) -> Self:
+        peer = self.open()
+        peer.send("hold on")
+        assert self._is_held.wait(PATIENCE)
+        peer.drop()
+        with pytest.raises(ConnectionLost):
+            self.conn.send("this notices it")
+        assert self.conn.state is State.OPEN
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.tell.set()
+        super().__exit__(*exc_info)
+
+    def refused(self, send: Callable[[], object]) -> "Future[object]":
+        """Have `send` called on a thread; return when the transport has refused it."""
+        is_refused = threading.Event()
+
+        def profile(frame: Any, event: str, _: object) -> None:
+            if event == "return" and frame.f_code is Pipe.send.__code__:
+                is_refused.set()
+
+        def run() -> object:
+            sys.setprofile(profile)
+            try:
+                return send()
+            finally:
+                sys.setprofile(None)
+
+        sending = in_thread(run)
+        assert is_refused.wait(PATIENCE)
+        return sending
+
+
+SENDING: dict[str, Callable[[Connection, float], object]] = {
+    "send": lambda conn, wait: conn.send("again", wait=wait),
+    "send_many": lambda conn, wait: conn.send_many(["again", "and on"], wait=wait),
+}
+both_sends = pytest.mark.parametrize("send", SENDING.values(), ids=SENDING)
+
+
+@both_sends
+@pytest.mark.parametrize("reconnect", [True, False])
+def test_a_send_waits_for_the_next_connection_when_the_present_one_has_ended(
+    send: Any, reconnect: bool
+) -> None:
+    """Before the end was told it was refused at once, however long it was to wait."""
+    with Untold(OPEN, reconnect=reconnect) as rig:
+        sending = rig.refused(lambda: send(rig.conn, PATIENCE))
+        rig.tell.set()
+        if reconnect:
+            rig.clock.advance(rig.wait_delay(1))
+        sending.result(PATIENCE)
+        rig.conn.send("end")
+        peer = rig.dialer.next_peer()
+        heard = list(iter(peer.recv, "end"))
+        assert heard == (["again"] if send is SENDING["send"] else ["again", "and on"])
+        assert len(rig.dialer.dials) == 2
+
+
+@both_sends
+def test_a_send_that_may_not_wait_is_refused_when_the_transport_has_ended(send: Any) -> None:
+    with Untold() as rig:
+        with pytest.raises(NotConnected):
+            send(rig.conn, 0.0)
+        assert rig.conn.state is State.OPEN
+
+
+@both_sends
+def test_a_send_waits_no_longer_than_told_for_the_end_to_be_told(send: Any) -> None:
+    with Untold() as rig, pytest.raises(NotConnected):
+        send(rig.conn, 0.05)
+
+
+@both_sends
+def test_a_send_that_waits_for_the_end_to_be_told_ends_with_the_connection(send: Any) -> None:
+    with Untold() as rig:
+        sending = rig.refused(lambda: send(rig.conn, PATIENCE))
+        rig.conn.end_soon()
+        assert isinstance(sending.exception(PATIENCE), NotConnected)
+        assert rig.conn.is_open is False
+
+
+@both_sends
+def test_the_reader_cannot_wait_for_what_only_it_can_tell(send: Any) -> None:
+    caught: list[BaseException | None] = []
+    with Untold() as rig:
+        rig.inside = lambda: caught.extend(
+            error_of(lambda wait=wait: send(rig.conn, wait)) for wait in (0.0, PATIENCE)
+        )
+        rig.tell.set()
+        rig.told.wait(3)
+    assert [type(error) for error in caught] == [NotConnected, WouldDeadlock]
+
+
+def error_of(function: Callable[[], object]) -> BaseException | None:
+    try:
+        function()
+    except ConnmanError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("whole", [0, 1])
+def test_what_was_begun_when_the_connection_broke_is_not_sent_again(whole: int) -> None:
+    with Rig([DEAF, OPEN], send_timeout=PATIENCE) as rig:
+        first = rig.open()
+        big = "x" * 1_000_000
+        batch = ["small"] * whole + [big]
+        sending = in_thread(lambda: rig.conn.send_many(batch, wait=PATIENCE))
+        eventually(lambda: rig.clock.waiting == 1)
+        first.drop()
+        lost = sending.exception(PATIENCE)
+        assert isinstance(lost, ConnectionLost)
+        assert lost.sent == whole
+        rig.clock.advance(rig.wait_delay(2))  # the first wait was that for room
+        rig.conn.send("next", wait=PATIENCE)
+        assert rig.dialer.next_peer().recv() == "next"
+
+
+def test_a_send_waits_on_when_what_has_opened_is_lost_before_it_gets_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was refused although most of its time was left."""
+    with Rig([OPEN, OPEN]) as rig:
+        has_opened, may_look = threading.Event(), threading.Event()
+        wait_open = rig.conn.wait_open
+
+        def held(timeout: float | None = None) -> Connection:
+            wait_open(timeout)
+            has_opened.set()
+            assert may_look.wait(PATIENCE)
+            return rig.conn
+
+        monkeypatch.setattr(rig.conn, "wait_open", held)
+        sending = in_thread(lambda: rig.conn.send("hello", wait=PATIENCE))
+        assert has_opened.wait(PATIENCE)
+        rig.dialer.next_peer().drop()
+        delay = rig.wait_delay(1)
+        may_look.set()
+        rig.clock.advance(delay)
+        sending.result(PATIENCE)
+        assert rig.dialer.next_peer().recv() == "hello"
 
 
 # Receiving

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from connman import Connection
 from connman.endpoint import Endpoint
 from connman.errors import ConnectError, ConnectTimeout, InvalidOption, ProxyRefused
 from connman.transport.base import Dial
@@ -110,6 +111,16 @@ def test_a_scheme_we_do_not_speak_is_an_error_that_names_those_we_do(scheme: str
         "http://",
         "http://:80",
         "http://secret@",
+        "http://u:secret@%2f:1080",
+        "http://secret%2fpath:80",
+        "http://u:secret@p_%:80",
+        "http://u:secret@a..b",
+        "http://secret" + "x" * 60,
+        "http://u:secret@1:2:3",
+        "http://u:secret@[::1]secret:80",
+        "http://u:secret@[:::secret]:80",
+        "http://[::1%secret/]:80",
+        "http://p\\secret@evil",
         "http://p:0",
         "http://p:port",
         "http://p:99999",
@@ -125,6 +136,27 @@ def test_a_malformed_url_is_an_invalid_option_that_quotes_nothing(url: str) -> N
     with pytest.raises(InvalidOption) as caught:
         parse_proxy(url)
     assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://P_1.Example.:3128/", "http://p_1.example.:3128"),
+        ("http://bücher.example", "http://xn--bcher-kva.example:80"),
+        ("http://[fe80::1%25eth0]:1", "http://[fe80::1%eth0]:1"),
+        ("http://[0:0::1]:1", "http://[::1]:1"),
+    ],
+)
+def test_a_host_is_taken_as_that_of_a_target(url: str, shown: str) -> None:
+    assert str(parse_proxy(url)) == shown
+
+
+@pytest.mark.parametrize("host", ["%2f", "p%41", "a..b"])
+def test_a_proxy_whose_host_no_name_can_be_is_refused_before_any_dial(host: str) -> None:
+    """It was looked up at each attempt, and failed as if the name were merely unknown."""
+    with pytest.raises(InvalidOption, match="proxy: ") as caught:
+        Connection("ws://host", proxy=f"http://planted:planted@{host}:8080")
+    assert "planted" not in str(caught.value)
 
 
 def test_no_credentials_in_text() -> None:

@@ -130,7 +130,7 @@ def messages(conn: connman.Connection) -> None:
     conn.send(bytearray(b"bytes"))
     conn.send(memoryview(b"bytes"))
     conn.send_many(["one", b"two"])
-    conn.send_many(str(number) for number in range(3))
+    conn.send_many((str(number) for number in range(3)), wait=5)
     conn.send(1)  # type: ignore[arg-type]
     conn.send("text", 5)  # type: ignore[call-arg]
     conn.send_many([1])  # type: ignore[list-item]

@@ -63,6 +63,7 @@ BUGS = (
     Bug("login", "each recv has the time of all", "connection/attempt.py", "self._deadline.sooner(timeout)", "Deadline.after(self._deadline.clock, timeout or 10.0)"),
     Bug("targets", "control characters enter a path", "endpoint.py", "quote(parts.path or \"/\", safe=_SAFE)", "unquote(parts.path or \"/\")"),
     Bug("targets", "a port that is no number is quoted", "endpoint.py", "{_without_url(error)}", "{error}"),
+    Bug("targets", "a proxy may have any host", "transport/proxy.py", "port, host = parts.port, host_of(parts)", "port, host = parts.port, parts.hostname or 'x'"),
     Bug("options", "a line feed enters a header", "options.py", '(ord(c) < 32 and c != "\\t")', '(ord(c) < 32 and c not in "\\t\\n")'),
     Bug("options", "not a number is a number of seconds", "options.py", "if not (value > 0 or", "if (value < 0 or"),
     Bug("command", "argparse's complaint is passed on", "cli/arguments.py", "raise UsageError(_without_value(error))", "raise UsageError(str(error))"),

@@ -113,6 +113,8 @@ def _check_proxy_url(url: str) -> None:
         return
     if _SECRET.lower() not in proxy.host.lower():
         expect(_SECRET not in f"{proxy} {proxy!r}", "a proxy that shows a secret", proxy)
+    # Taken now and refused at each dial would be too late.
+    expect(Endpoint.parse((proxy.host, proxy.port)).host == proxy.host, "a host that is none", proxy)
 
 
 _URLS = (
