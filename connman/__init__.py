@@ -3,13 +3,13 @@
 import logging
 
 from connman import errors
-from connman.connection.attempt import Channel
 from connman.connection.connection import Connection
 from connman.errors import ConnmanError, Fatal
 from connman.manager import Manager, connect, create_pool, disconnect_all, get_connection, get_pool
 from connman.pool import Pool
 from connman.records import Message, PoolStats, Reset, State, Stats
 from connman.transport.framing import length_prefixed, lines
+from connman.transport.login import Channel
 from connman.version import __version__
 
 __all__ = [

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from connman.clock import Clock
-from connman.connection.attempt import Channel, open_once
+from connman.connection.attempt import open_once
 from connman.connection.backoff import Backoff
 from connman.connection.callbacks import Callbacks, Dispatcher
 from connman.connection.keepalive import Keepalive
@@ -18,6 +18,7 @@ from connman.options import Options
 from connman.records import Message, Reset, State
 from connman.threads import is_kill
 from connman.transport.base import Dial, Dialer, Transport
+from connman.transport.login import Channel
 
 if TYPE_CHECKING:
     from connman.connection.connection import Connection
