@@ -1,0 +1,1 @@
+"""What a guard drops, and what it closes."""

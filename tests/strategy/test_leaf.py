@@ -1,0 +1,1 @@
+"""The leaf: one dial on a thread of its own."""

@@ -1,0 +1,1 @@
+"""What comes of a strategy: one error out of several, and a transport that nobody wants."""
