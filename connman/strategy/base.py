@@ -91,13 +91,7 @@ class Strategy(ABC):
                 # Behind the end of all leaves, whose last steps are to be seen.
                 error.with_log(dial.log)
             raise
-        # Outside the `try`: that the peer does not let us in is no fault of the ways.
-        runner.abort()
-        run.wait_told()
-        if opened.refusal is not None:
-            raise _logged(opened.refusal, dial)
-        dial.first = list(opened.first)
-        return opened.transport
+        return _taken(dial, run, runner, opened)
 
     # Looking.
 
@@ -205,5 +199,18 @@ def _wait(dial: Dial, run: Run, first: _First) -> Opened:
     return first.result
 
 
-def _logged(error: ConnmanError, dial: Dial) -> ConnmanError:
-    return error.with_log(dial.log) if isinstance(error, ConnectError) else error
+def _taken(dial: Dial, run: Run, runner: Runner, opened: Opened) -> Transport:
+    """End everything else, and return what has opened unless the peer did not let us in."""
+    try:
+        runner.abort()
+        # The log tells of the others' end as well.
+        run.wait_told()
+        dial.check_aborted()
+    except BaseException:  # user code (a signal handler) raised, or it was aborted meanwhile
+        discard(opened.transport)
+        raise
+    if opened.refusal is None:
+        dial.first = list(opened.first)
+        return opened.transport
+    refusal = opened.refusal
+    raise refusal.with_log(dial.log) if isinstance(refusal, ConnectError) else refusal

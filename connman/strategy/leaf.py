@@ -146,7 +146,7 @@ class Transport(Strategy):
 class LeafDial(base.Dial):
     """The dial of a leaf: its own deadline and its own sockets; its steps show in the log of the whole tree.
 
-    Threads: as for `base.Dial`; `leave` and `give_up` from any thread.
+    Threads: as for `base.Dial`; `give_up` from any thread.
     """
 
     def __init__(self, run: Run, leaf: str, endpoint: Endpoint | None, options: Options) -> None:
@@ -158,25 +158,20 @@ class LeafDial(base.Dial):
         self.began = run.dial.began
         self.headers = run.dial.headers
         self.handshake = run.dial.handshake
-        self._has_left = False
+        self.has_left = False
 
     def note(self, phase: str, address: str, began: float, cause: str | None = None) -> None:
         """Log a step, for this leaf and for the tree."""
         step = self._step(phase, address, began, cause)
         self.log.append(step)
-        if not self._has_left:
+        if not self.has_left:
             self._run.note(step)
-
-    def leave(self) -> None:
-        """Have what happens from now on not show in the log of the tree."""
-        self._has_left = True
 
     def give_up(self) -> None:
         """Show in the log of the tree that it was ended in the midst of something, and nothing after that."""
-        if not self._has_left:
-            self._has_left = True
-            where = "" if self.endpoint is None else str(self.endpoint)
-            self._run.note(self._step(self.phase, where, self._started, "given up"))
+        self.has_left = True
+        where = "" if self.endpoint is None else str(self.endpoint)
+        self._run.note(self._step(self.phase, where, self._started, "given up"))
 
     def _step(self, phase: str, address: str, began: float, cause: str | None) -> Step:
         return Step(phase, address, self.clock.now() - began, cause, self._leaf, began - self.began)
@@ -196,39 +191,47 @@ class _Attempt:
         self._run = run
         self._report = report
         self._dial = dial
+        self._pid = os.getpid()
 
     def begin(self) -> None:
         self._run.spawn(f"dial-{self._leaf.name}", self._loop)
 
     def abort(self) -> None:
+        if self._dial.has_left:
+            return
         self._dial.give_up()
         self._dial.abort(NotConnected("given up: another way was first, or none is wanted any more"))
 
     def force_min_priority(self, priority: int) -> None:
-        if self._leaf.priority < priority:
+        if self._leaf.priority < priority and not self._dial.has_left:
             self.abort()
             cause = f"{self._leaf.name}: given up, since priority {priority} is wanted"
-            # Nothing if it has ended already: only the first outcome counts.
             self._report(ConnectError(self._dial.name, self._dial.log, cause))
 
     def _loop(self) -> None:
-        pid, me = os.getpid(), threading.get_ident()
-        threads = self._run.dial.threads
+        me, threads = threading.get_ident(), self._run.dial.threads
         threads.add(me)
-        result: Result
         try:
-            result = self._open()
+            self._tell(self._open())
         except BaseException as error:  # top of a thread: whatever it was, the tree must go on
-            result = ConnectError(self._dial.name, self._dial.log, f"the dial raised {type(error).__name__}")
+            dial = self._dial
+            self._tell(ConnectError(dial.name, dial.log, f"the dial raised {type(error).__name__}"))
             if is_kill(error):
-                self._report(result)
                 raise
-            logger.exception("the dial of a leaf failed", extra={"conn": self._dial.name})
+            if self._is_here():
+                logger.exception("the dial of a leaf failed", extra={"conn": dial.name})
         finally:
             threads.discard(me)
-        if os.getpid() == pid:  # else the login has forked, and nobody waits here
-            self._dial.leave()
+
+    def _tell(self, result: Result) -> None:
+        if self._is_here():
+            # Before it reports: what comes in between finds nothing to end any more, and its guard drops the result.
+            self._dial.has_left = True
             self._report(result)
+
+    def _is_here(self) -> bool:
+        """Return whether this is not the child of a login that has forked: there nobody waits, and any lock may be taken."""
+        return os.getpid() == self._pid
 
     def _open(self) -> Result:
         dial, leaf = self._dial, self._leaf
@@ -245,7 +248,8 @@ class _Attempt:
             self._run.post(self._run.note_opened)
             return Opened(transport, leaf.name, leaf.priority, self._logged_in(transport))
         except BaseException as error:  # user code: the transport is closed, whatever the handshake raised
-            discard(transport)
+            if self._is_here():
+                discard(transport)
             if not isinstance(error, ConnmanError):
                 raise
             return Opened(transport, leaf.name, leaf.priority, (), error) if is_answer(error) else error
@@ -257,7 +261,8 @@ class _Attempt:
         try:
             return log_in(self._dial, transport)
         finally:
-            self._run.post(partial(self._run.count_login, -1))
+            if self._is_here():
+                self._run.post(partial(self._run.count_login, -1))
 
 
 def _kind(endpoint: Endpoint) -> str:

@@ -182,6 +182,7 @@ class Run:
         Threads: any.
         """
         log = self.dial.log
+        logger.debug("%s: %s", self.dial.name, step, extra={"conn": self.dial.name})
         log.append(step)
         del log[:-_MOST_STEPS]
 
