@@ -3,6 +3,7 @@
 from connman.strategy.base import Opened, Report, Result, Run, Runner, Strategy, Watcher
 from connman.strategy.best import BestConnected
 from connman.strategy.branch import If
+from connman.strategy.default import pusher_default, pusher_tree
 from connman.strategy.delayed import Delayed
 from connman.strategy.first import FirstConnected
 from connman.strategy.leaf import Transport
@@ -22,4 +23,6 @@ __all__ = [
     "Strategy",
     "Transport",
     "Watcher",
+    "pusher_default",
+    "pusher_tree",
 ]
