@@ -20,7 +20,13 @@ class If(Strategy):
     @property
     def label(self) -> str:
         """What it says of itself in `describe`."""
-        return f"If: {getattr(self._test, '__qualname__', 'a test')} the first, else the second"
+        # Most often the test is whether one of the leaves is supported.
+        owner = getattr(self._test, "__self__", None)
+        told = f"{owner.name} is supported" if isinstance(owner, Strategy) else self._named()
+        return f"If {told}: the first, else the second"
+
+    def _named(self) -> str:
+        return str(getattr(self._test, "__name__", type(self._test).__name__))
 
     def is_supported(self) -> bool:
         """Return whether the branch that is chosen now can be tried.
