@@ -1,16 +1,21 @@
 """Keep sockets open for synchronous code: one thread-safe object stands for the connection to X."""
 
+import importlib
 import logging
+from typing import TYPE_CHECKING, Any
 
 from connman import errors
-from connman.connection.attempt import Channel
 from connman.connection.connection import Connection
 from connman.errors import ConnmanError, Fatal
 from connman.manager import Manager, connect, create_pool, disconnect_all, get_connection, get_pool
 from connman.pool import Pool
 from connman.records import Message, PoolStats, Reset, State, Stats
 from connman.transport.framing import length_prefixed, lines
+from connman.transport.login import Channel
 from connman.version import __version__
+
+if TYPE_CHECKING:
+    from connman import strategy
 
 __all__ = [
     "Channel",
@@ -33,7 +38,15 @@ __all__ = [
     "get_pool",
     "length_prefixed",
     "lines",
+    "strategy",
 ]
 
 # What a library owes (see Python's logging howto): silence unless the application asks for more. It makes no lock.
 logging.getLogger("connman").addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when it is used: most programs have one way to where they want, and need not wait for this.
+    if name == "strategy":
+        return importlib.import_module("connman.strategy")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -80,10 +80,10 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in ("open_timeout", "handshake_timeout", "close_timeout", "send_timeout", "ping_timeout"):
-            _check_seconds(name, getattr(self, name))
-        _check_seconds("stable_after", self.stable_after, zero=True)
+            check_seconds(name, getattr(self, name))
+        check_seconds("stable_after", self.stable_after, zero=True)
         if self.ping_interval is not None:
-            _check_seconds("ping_interval", self.ping_interval)
+            check_seconds("ping_interval", self.ping_interval)
         _check_size(self.max_message_size)
         if not isinstance(self.reconnect, bool):
             raise InvalidOption("reconnect is True or False")
@@ -204,7 +204,11 @@ def _checked_subprotocols(subprotocols: object) -> tuple[str, ...]:
     return names
 
 
-def _check_seconds(name: str, value: object, *, zero: bool = False) -> None:
+def check_seconds(name: str, value: object, *, zero: bool = False) -> None:
+    """Raise unless ``value`` is a number of seconds that can be waited for, more than 0 or with ``zero`` 0 or more.
+
+    Raises: InvalidOption. Threads: any; pure.
+    """
     # True is an int, and would pass for one second.
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidOption(f"{name} is a number of seconds")

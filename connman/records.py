@@ -29,17 +29,21 @@ class State(enum.StrEnum):
 class Step:
     """Record one step of an attempt: what was tried where, how long it took, how it ended.
 
-    ``seconds`` is a float; ``cause`` is None for a step that succeeded, else a text free of secrets.
+    ``seconds`` is a float; ``cause`` is None for a step that succeeded, else a text free of secrets. ``leaf``: the name
+    of the leaf of a strategy that took it, "" without one. ``start``: seconds from the beginning of the attempt.
     """
 
     phase: str
     address: str
     seconds: float
     cause: str | None = None
+    leaf: str = ""
+    start: float = 0.0
 
     def __str__(self) -> str:
+        who = f"{self.leaf} +{self.start:.3f} s " if self.leaf else ""
         where = f" {self.address}" if self.address else ""
-        return f"{self.phase}{where} ({self.seconds:.3f} s): {self.cause or 'ok'}"
+        return f"{who}{self.phase}{where} ({self.seconds:.3f} s): {self.cause or 'ok'}"
 
 
 @dataclass(frozen=True, slots=True)

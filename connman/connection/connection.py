@@ -20,7 +20,7 @@ from connman.errors import (
     WaitTimeout,
     WouldDeadlock,
 )
-from connman.records import Data, Message, State, Stats
+from connman.records import Data, Message, State, Stats, Step
 from connman.threads import is_own
 from connman.transport.base import Transport
 
@@ -270,6 +270,15 @@ class Connection(Core):
         fork.check_process()
         transport = self._life.transport
         return None if transport is None else transport.name
+
+    @property
+    def attempts(self) -> tuple[Step, ...]:
+        """What each leaf of a strategy did in the newest dial: how the present transport was chosen, or why none opened.
+
+        Empty for any other target, and before the first dial is over.
+        """
+        fork.check_process()
+        return self._cycle.attempts
 
     @property
     def subprotocol(self) -> str | None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NoReturn, Unpack, cast
 
 from connman.clock import LONGEST_WAIT, Clock, SystemClock
 from connman.connection import fork
-from connman.connection.attempt import Channel
 from connman.connection.callbacks import (
     Callbacks,
     Dispatcher,
@@ -30,6 +29,7 @@ from connman.errors import ConnectError, ConnectionClosed, InvalidOption, printa
 from connman.options import OptionArguments, make_options, shows_options
 from connman.records import Message, State
 from connman.transport.base import Dialer
+from connman.transport.login import Channel
 from connman.transport.openers import EndpointDialer
 from connman.transport.proxy import import_lazy_parts, usable_proxy
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from connman.clock import Clock
-from connman.connection.attempt import Channel, open_once
+from connman.connection.attempt import open_once
 from connman.connection.backoff import Backoff
 from connman.connection.callbacks import Callbacks, Dispatcher
 from connman.connection.keepalive import Keepalive
@@ -15,9 +15,10 @@ from connman.connection.life import Ended, Life
 from connman.endpoint import Endpoint
 from connman.errors import ConnectionClosed, ConnectionLost, ConnmanError, ProtocolError
 from connman.options import Options
-from connman.records import Message, Reset, State
+from connman.records import Message, Reset, State, Step
 from connman.threads import is_kill
 from connman.transport.base import Dial, Dialer, Transport
+from connman.transport.login import Channel
 
 if TYPE_CHECKING:
     from connman.connection.connection import Connection
@@ -53,7 +54,7 @@ class Cycle:
 
     __slots__ = (
         "_backoff", "_callbacks", "_clock", "_conn", "_dialer", "_dispatcher", "_endpoint", "_handshake",
-        "_is_queued", "_keepalive", "_options", "life", "name", "takes_all",
+        "_is_queued", "_keepalive", "_options", "attempts", "life", "name", "takes_all",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +82,8 @@ class Cycle:
         self._dispatcher = dispatcher
         self._backoff = Backoff(options, clock, conn.name)
         self._keepalive: Keepalive | None = None
+        # Of a target that knows several ways; an idle connection to anything else must not hold a log.
+        self.attempts: tuple[Step, ...] = ()
         # Callbacks on the reader thread take what is read at once: nothing waits, so room need not be looked for.
         self.takes_all = callbacks.takes_data and dispatcher.is_immediate
         self._is_queued = callbacks.takes_data and not dispatcher.is_immediate
@@ -105,6 +108,9 @@ class Cycle:
             return open_once(dial, self._dialer, self._options, self._handshake)
         except ConnmanError as error:
             return error
+        finally:
+            if dial.has_ways:
+                self.attempts = tuple(dial.log)
 
     def opened(
         self, transport: Transport, first: list[Message], seen_until: Callable[[], float] | None = None
@@ -127,6 +133,8 @@ class Cycle:
         interval = self._options.ping_interval
         if interval is None or not transport.can_ping:
             return
+        if transport.ping_pace is not None:
+            interval = min(interval, transport.ping_pace)
         self._keepalive = Keepalive(
             transport, self._clock, interval, self._options.ping_timeout, seen_until=seen_until
         )

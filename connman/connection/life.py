@@ -249,6 +249,11 @@ class Life(Owned):
 
     # Waiting for it.
 
+    def is_reader(self) -> bool:
+        """Return whether the calling thread is the one that reads, or one that dials for it, one way of several."""
+        dials = self._dial.threads if self._dial is not None else ()
+        return super().is_reader() or (self.has_reader and threading.get_ident() in dials)
+
     def wait_told(self, transport: Transport, timeout: float) -> bool:
         """Wait, in real time, until its reader has told that ``transport`` has ended; False after ``timeout`` seconds.
 

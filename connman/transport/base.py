@@ -6,7 +6,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from connman.clock import Clock, Deadline
 from connman.endpoint import Endpoint
@@ -15,6 +15,9 @@ from connman.options import Options
 from connman.records import Data, Message, Step
 from connman.transport.progress import Progress
 from connman.transport.traffic import Traffic
+
+if TYPE_CHECKING:
+    from connman.transport.login import Channel
 
 # Of an ssl.SSLError's reason (RFC 8446 6.2): bad, unsupported, revoked, expired, unknown or required, and unknown CA.
 _ABOUT_OUR_CERTIFICATE = re.compile("ALERT_(?:.*CERTIFICATE|UNKNOWN_CA)")
@@ -50,6 +53,10 @@ class Transport(Protocol):
     """Whether the end lies behind the messages that were received last: the next call tells it, and answers the peer."""
     on_abort: Callable[[], None] | None
     """Called by `abort`, on its thread: what waits for anything but `receive` then looks at `error`. Must not block."""
+    on_end: Callable[[Transport], None] | None
+    """Called once, by `dispose`, when it has ended for good: `error` says why. Must not block."""
+    ping_pace: float | None
+    """Seconds between pings for whoever knows that this path wants them sooner; None for no wish."""
 
     def receive(self, deadline: Deadline | None = None) -> list[Message]:
         """Block until messages are there and return all of them, at least one.
@@ -162,8 +169,17 @@ class Dial:
         self.clock = clock
         self.headers: Sequence[tuple[str, str]] = ()
         self.name = name or str(endpoint)
+        self.began = clock.now()
         self.deadline = Deadline.after(clock, options.open_timeout)
         self.log: list[Step] = []
+        self.phase = "dial"  # the step under way, or the last one
+        # The login that is due on what opens; a target that holds it itself says so by leaving `first` behind: what
+        # came behind the login.
+        self.handshake: Callable[[Channel], object] | None = None
+        self.first: list[Message] | None = None
+        # Of a target that dials several ways, each on a thread of its own: those threads, which count as the dialling one.
+        self.has_ways = False
+        self.threads: set[int] = set()
         self._lock = threading.Lock()
         # Guarded by _lock: _aborted, _abortables.
         self._aborted: ConnmanError | None = None
@@ -233,6 +249,7 @@ class Dial:
     def begin(self, headers: Sequence[tuple[str, str]]) -> None:
         """Take this attempt's headers and start its deadline: what user code took before does not count."""
         self.headers = headers
+        self.began = self.clock.now()
         self.deadline = Deadline.after(self.clock, self.options.open_timeout)
 
     def check_aborted(self) -> None:
@@ -256,6 +273,10 @@ class Dial:
         """Return the error for a deadline that has passed, with the log so far."""
         return ConnectTimeout(self.name, self.log, f"no connection within {self.options.open_timeout:g} s")
 
+    def note(self, phase: str, address: str, began: float, cause: str | None = None) -> None:
+        """Log a step that began at ``began`` and has ended just now."""
+        self.log.append(Step(phase, address, self.clock.now() - began, cause, start=began - self.began))
+
     @contextlib.contextmanager
     def step(self, phase: str, address: str = "") -> Iterator[None]:
         """Log the block as a step, and translate what escapes from it.
@@ -264,20 +285,20 @@ class Dial:
         TimeoutError of the system; CertificateError when the peer refused our certificate; ConnectError for any other
         OSError; errors of connman as they are.
         """
-        began = self.clock.now()
+        began, self.phase = self.clock.now(), phase
         try:
             yield
         except (OSError, ConnmanError) as error:
             # A call whose socket is shut down under it fails with anything: EPIPE, ENOTCONN, an end of file.
             if self._aborted is not None and error is not self._aborted:
                 raise self._aborted from error
-            self.log.append(Step(phase, address, self.clock.now() - began, describe(error)))
+            self.note(phase, address, began, describe(error))
             if isinstance(error, ConnectError):
                 error.with_log(self.log)
             if isinstance(error, ConnmanError):
                 raise
             raise self._translated(error, phase) from error
-        self.log.append(Step(phase, address, self.clock.now() - began))
+        self.note(phase, address, began)
 
     def _translated(self, error: OSError, phase: str) -> ConnectError:
         if self.deadline.expired:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from connman.clock import Deadline
 from connman.errors import ConnectError
 from connman.options import Options
-from connman.records import Step
 from connman.transport.base import Dial, describe
 from connman.transport.proxy import choose_proxy, open_tunnel
 from connman.transport.resolve import Address, resolve
@@ -145,6 +144,7 @@ class _Race:
 
     def run(self) -> SocketGuard:
         """Return the connected socket of the winner; the others are closed."""
+        self._dial.phase = "tcp"
         try:
             while self._untried or self._running:
                 if self._untried and (self._next.expired or not self._running):
@@ -228,7 +228,7 @@ class _Race:
             self._log(runner.address, runner.began, cause)
 
     def _log(self, address: str, began: float, cause: str | None) -> None:
-        self._dial.log.append(Step("tcp", address, self._dial.clock.now() - began, cause))
+        self._dial.note("tcp", address, began, cause)
 
     def _error(self) -> ConnectError:
         cause = "tcp: " + (describe(self._failure) if self._failure else "no address")

@@ -16,7 +16,7 @@ from connman.errors import (
 )
 from connman.records import Data
 from connman.threads import at_once
-from connman.transport.base import describe
+from connman.transport.base import Transport, describe
 from connman.transport.progress import whole_frames
 from connman.transport.receiving import Receiving
 from connman.transport.stream import Codec, Stream, drain, write_rest
@@ -43,7 +43,7 @@ class Pipe(Receiving):
     __slots__ = (
         "_accepted", "_close_request", "_close_timer", "_control", "_is_close_queued", "_is_retrying",
         "_lock", "_must_linger", "_send_lock", "_unsent", "bytes_out", "can_ping", "error", "messages_out",
-        "name", "on_abort", "subprotocol",
+        "name", "on_abort", "on_end", "ping_pace", "subprotocol",
     )  # fmt: skip
 
     def __init__(self, name: str, stream: Stream, codec: Codec, clock: Clock, leftover: bytes = b"") -> None:
@@ -53,6 +53,8 @@ class Pipe(Receiving):
         self.can_ping = codec.encode_ping(b"") is not None
         self.bytes_out = self.messages_out = 0
         self.on_abort: Callable[[], None] | None = None
+        self.on_end: Callable[[Transport], None] | None = None
+        self.ping_pace: float | None = None
         self._must_linger = False
         self._lock = threading.Lock()
         # Guarded by _lock: _accepted, _close_request, _is_close_queued (ours, or the answer to the peer's), error,
@@ -317,3 +319,6 @@ class Pipe(Receiving):
         finally:
             if is_free:
                 self._send_lock.release()
+            on_end, self.on_end = self.on_end, None
+            if on_end is not None:
+                on_end(self)

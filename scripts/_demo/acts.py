@@ -18,8 +18,8 @@ from timeline import Look, Timeline
 
 import connman
 from connman import Connection, State
-from connman.connection.attempt import Channel
 from connman.errors import ConnectionClosed, ConnmanError
+from connman.transport.login import Channel
 
 TOO_MANY = 0.2  # seconds in which sockets that should not be there would show up at the server
 PATIENCE = 10.0  # seconds after which a promise counts as broken and the show goes on

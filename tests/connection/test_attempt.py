@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from connman import Connection, Fatal, State
-from connman.connection.attempt import Channel
 from connman.errors import (
     ConnectError,
     ConnectionClosed,
@@ -18,6 +17,7 @@ from connman.errors import (
     WaitTimeout,
 )
 from connman.testing import Peer
+from connman.transport.login import Channel
 from tests.connection.rig import DEAF, OPEN, PATIENCE, Rig, forever, read_as_told
 from tests.waiting import eventually
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from connman import Connection, Reset, State
-from connman.connection.attempt import Channel
 from connman.errors import ConnectionClosed, ConnectionLost
 from connman.testing import Peer
+from connman.transport.login import Channel
 from tests.connection.rig import OPEN, PATIENCE, REFUSED, Rig, forever, reader_name, say
 from tests.loopback import in_thread
 from tests.waiting import eventually

@@ -286,6 +286,50 @@ TIMEOUTS: list[type[TimeoutError]] = [
 VALUES: list[type[ValueError]] = [errors.InvalidTarget, errors.InvalidOption]
 
 
+# Strategies
+
+
+def a_tree(url: str) -> None:
+    ws = connman.strategy.Transport(url, name="ws", priority=3, proxy=None, headers={"A": "b"})
+    tcp = connman.strategy.Transport(("127.0.0.1", 5000), enabled=True, open_timeout=2.0)
+    loop = connman.strategy.Sequential(ws, loop=True, timeout=15, timeout_limit=60.0, fail_fast=False)
+    tree: connman.strategy.Strategy = connman.strategy.FirstConnected(
+        connman.strategy.If(
+            ws.is_supported,
+            connman.strategy.BestConnected(loop, connman.strategy.Delayed(tcp, 2)),
+            tcp,
+        )
+    )
+    connman.strategy.Transport(url, ping_interval=3)  # a type error would be welcome; it is a TypeError
+    conn = connman.connect(tree)
+    assert_type(
+        [(step.leaf, step.start, step.seconds) for step in conn.attempts], list[tuple[str, float, float]]
+    )
+    assert_type((tree.is_supported(), tree.describe()), tuple[bool, str])
+    assert_type([leaf.name for leaf in tree.leaves()], list[str])
+
+
+def a_tree_by_hand(tree: connman.strategy.Strategy) -> None:
+    def called_back(result: connman.strategy.Result) -> None:
+        if isinstance(result, connman.strategy.Opened):
+            assert_type((result.name, result.priority), tuple[str, int])
+            result.transport.dispose()
+        else:
+            assert_type(result, connman.ConnmanError)
+
+    runner = tree.connect(called_back, min_priority=1)
+    assert_type(runner, connman.strategy.Runner)
+    runner.force_min_priority(3)
+    runner.abort()
+
+
+class Mine(connman.strategy.Strategy):
+    def start(
+        self, run: connman.strategy.Run, report: connman.strategy.Report, min_priority: int
+    ) -> connman.strategy.Runner:
+        return run.start(self.children[0], report, min_priority)
+
+
 # Tools for tests
 
 

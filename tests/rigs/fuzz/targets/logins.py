@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 
 import connman
-from connman.connection.attempt import Channel, open_once
+from connman.connection.attempt import open_once
 from connman.errors import (
     ConnectError,
     ConnectionClosed,
@@ -22,6 +22,7 @@ from connman.transport.deflate import DeflateCodec
 from connman.transport.extensions import Deflate
 from connman.transport.frames import FrameCodec
 from connman.transport.framing import RawCodec
+from connman.transport.login import Channel
 from connman.transport.memory import MemoryStream, memory_streams
 from connman.transport.pipe import Pipe
 from connman.transport.stream import Codec

@@ -1,0 +1,28 @@
+"""Ways to get one transport out of several: trees of small strategies, each of which is a target for a connection."""
+
+from connman.strategy.base import Opened, Report, Result, Run, Runner, Strategy, Watcher
+from connman.strategy.best import BestConnected
+from connman.strategy.branch import If
+from connman.strategy.default import pusher_default, pusher_tree
+from connman.strategy.delayed import Delayed
+from connman.strategy.first import FirstConnected
+from connman.strategy.leaf import Transport
+from connman.strategy.sequential import Sequential
+
+__all__ = [
+    "BestConnected",
+    "Delayed",
+    "FirstConnected",
+    "If",
+    "Opened",
+    "Report",
+    "Result",
+    "Run",
+    "Runner",
+    "Sequential",
+    "Strategy",
+    "Transport",
+    "Watcher",
+    "pusher_default",
+    "pusher_tree",
+]
