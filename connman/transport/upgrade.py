@@ -126,10 +126,11 @@ class HeadReader:
 
     def _next_line(self) -> bytes | None:
         end = self._buffer.find(b"\r\n", self._searched)
-        if (len(self._buffer) if end < 0 else end) - self._begin > _MOST_LINE:
+        # A last byte that may be the first half of the line's end does not count as one of its own.
+        length = (len(self._buffer) - self._buffer.endswith(b"\r") if end < 0 else end) - self._begin
+        if length > _MOST_LINE:
             raise BadAnswer(f"a line of more than {_MOST_LINE} bytes in the answer")
         if end < 0:
-            # The last byte may be the first half of the line's end.
             self._searched = max(self._begin, len(self._buffer) - 1)
             return None
         line = bytes(self._buffer[self._begin : end])

@@ -87,6 +87,15 @@ def read(*chunks: bytes) -> tuple[Answer | None, bytes]:
     return None, b""
 
 
+def test_a_line_may_be_as_long_as_the_limit_however_it_is_cut() -> None:
+    """Cut before the last byte of its end, the first one counted as one of the line's own: it was refused then."""
+    line = b"X-Long: " + b"x" * (8192 - len("X-Long: "))
+    head = b"HTTP/1.1 200 OK\r\n" + line + b"\r"
+    assert read(head, b"\n\r\n") == read(head + b"\n\r\n")
+    with pytest.raises(BadAnswer):
+        read(head.replace(b"X-", b"XX-"), b"\n\r\n")
+
+
 def test_head_is_read_with_what_comes_behind() -> None:
     answer, leftover = read(GOOD + b"\x81\x00\r\n\r\n")
     assert answer == Answer("1.1", 101, (("upgrade", "websocket"), ("x", "a"), ("x", "b")))
