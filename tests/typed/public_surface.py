@@ -360,6 +360,23 @@ def a_scripted_server() -> None:
     conn.disconnect()
 
 
+def a_bad_server() -> None:
+    def script(guest: testing.Guest) -> None:
+        assert_type(guest.read_request(), str)
+        guest.send(guest.upgrade_head("X: y", accept=guest.accept_key()))
+        guest.drip(b"x", 0.1)
+        guest.drip("x")  # type: ignore[arg-type]
+        guest.end()
+        assert_type(guest.wait_closed(), bytes)
+
+    testing.BadServer(script)
+    testing.BadServer(lambda: None)  # type: ignore[misc, arg-type]
+    with testing.BadServer(testing.Guest.upgrade, testing.Guest.stall, testing.Guest.reset) as server:
+        assert_type(server, testing.BadServer)
+        assert_type(server.url("/feed", scheme="http"), str)
+        assert_type((server.port, server.guests), tuple[int, list[testing.Guest]])
+
+
 def a_faulty_network() -> None:
     with testing.FaultProxy("127.0.0.1", 5000, seed=1) as proxy:
         assert_type(proxy, testing.FaultProxy)
