@@ -115,6 +115,7 @@ class _Record:
             and _is_number(record.latency)
             and 0 <= record.latency <= _MOST_LATENCY
             and _is_number(record.skips)
+            and record.skips >= 0
         )
         return record if is_whole else None
 

@@ -413,6 +413,7 @@ def _holds(path: Path, key: str, name: str) -> bool:
         '{"timestamp": 1, "transport": "ws", "latency": 1e9}',
         '{"timestamp": 1, "transport": "ws", "latency": true}',
         '{"timestamp": 1, "transport": "ws", "latency": 1, "skips": "many"}',
+        '{"timestamp": 1, "transport": "ws", "latency": 1, "skips": -1}',
         '{"timestamp": 1, "transport": "ws", "latency": 1, "more": 1}',
         '{"transport": "ws"}',
     ],
