@@ -5,13 +5,17 @@ import math
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from connman.clock import SystemClock
 from connman.errors import (
+    ConnectError,
     ConnectionClosed,
     ConnectionLost,
     ConnmanError,
+    Fatal,
     InvalidOption,
     MessageTooBig,
     NotConnected,
@@ -19,8 +23,10 @@ from connman.errors import (
     ProtocolError,
 )
 from connman.options import Options
+from connman.strategy import BestConnected, Strategy, Transport
 from connman.strategy.health import Health, TransportManager
 from connman.testing import FakeClock
+from connman.transport.base import Dial
 from connman.transport.memory import memory_pair
 from connman.transport.pipe import Pipe
 
@@ -291,6 +297,117 @@ def test_a_trial_that_falls_with_all_others_is_repeated_at_once() -> None:
     assert stage.manager.health is Health.DEAD
     stage.manager.nothing_opened()
     assert stage.manager.health is Health.HALF_OPEN
+
+
+# In a tree
+
+
+class Line:
+    """A target that can be taken away, and whose transports can be cut."""
+
+    def __init__(self) -> None:
+        self.is_up = True
+        self.far: list[Pipe] = []
+
+    def dial(self, dial: Dial) -> Pipe:
+        if not self.is_up:
+            raise ConnectionRefusedError
+        near, far = memory_pair(dial.clock, 1024)
+        self.far.append(far)
+        return near
+
+    def dispose(self) -> None:
+        for far in self.far:
+            far.dispose()
+
+
+@pytest.fixture(name="line")
+def fixture_line() -> Iterator[Line]:
+    line = Line()
+    yield line
+    line.dispose()
+
+
+def dialled(tree: Strategy, handshake: Callable[[object], object] | None = None) -> Pipe:
+    dial = Dial(None, Options(), SystemClock(), name="tree")
+    dial.begin({})
+    dial.handshake = handshake
+    pipe = tree.dial(dial)
+    assert isinstance(pipe, Pipe)
+    return pipe
+
+
+def cut(line: Line, near: Pipe) -> None:
+    line.far[-1].abort(ConnectionLost("cut"))
+    with pytest.raises(ConnectionLost):
+        near.receive()
+    near.dispose()
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_a_leaf_can_be_tried_when_it_is_alive_and_enabled(
+    line: Line, is_alive: bool, is_enabled: bool
+) -> None:
+    stage = Stage(lives=1)
+    if not is_alive:
+        stage.live(1.0)
+    assert Transport(line, manager=stage.manager, enabled=is_enabled).is_supported() is (
+        is_alive and is_enabled
+    )
+
+
+def test_a_leaf_s_transports_are_watched(line: Line) -> None:
+    stage = Stage(lives=2)
+    leaf = Transport(line, manager=stage.manager)
+    near = dialled(leaf)
+    assert near.ping_pace is None
+    stage.clock.advance(60.0)
+    cut(line, near)
+    assert stage.manager.lives_left == 1
+    near = dialled(leaf)
+    assert near.ping_pace == 30.0
+    near.dispose()
+
+
+def test_when_it_is_the_only_way_it_is_never_given_up_for_good(line: Line) -> None:
+    """A bad network must not end in a state without any way left, which only a restart would mend."""
+    stage = Stage(lives=2)
+    leaf = Transport(line, manager=stage.manager)
+    for _ in range(2):
+        cut(line, dialled(leaf))
+    assert not leaf.is_supported()
+    with pytest.raises(ConnectError, match="nothing of the strategy can be tried now"):
+        dialled(leaf)
+    dialled(leaf).dispose()
+
+
+@pytest.mark.parametrize("has_another", [True, False])
+def test_what_fails_with_all_others_costs_no_life(line: Line, has_another: bool) -> None:
+    stage, other = Stage(lives=1), Line()
+    tree = BestConnected(Transport(line, manager=stage.manager), Transport(other))
+    other.is_up = False
+    cut(line, dialled(tree))
+    assert not stage.manager.is_alive
+    line.is_up, other.is_up = False, has_another
+    if has_another:
+        dialled(tree).dispose()
+    else:
+        with pytest.raises(ConnectError):
+            dialled(tree)
+    assert stage.manager.is_alive is not has_another
+    other.dispose()
+
+
+def test_a_peer_that_lets_nobody_in_costs_no_life(line: Line) -> None:
+    stage = Stage(lives=1)
+
+    def refused(_: object) -> None:
+        raise Fatal("wrong key")
+
+    with pytest.raises(Fatal):
+        dialled(Transport(line, manager=stage.manager), refused)
+    assert stage.manager.lives_left == 1
 
 
 # The rest
