@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import pytest
 
 import connman
+import connman.strategy
 from connman.connection.backoff import FIRST_DELAY, LONGEST_DELAY
 from connman.connection.fork import EXIT_TIMEOUT
 from connman.connection.queue import MAX_ITEMS
@@ -25,6 +26,18 @@ from tests.recipes.blocks import DOCUMENTS, ROOT, Block, Site, blocks, site
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+STRATEGIES = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
+# What a tree is made of; the rest of connman.strategy is for those who write a strategy.
+TREE_PARTS = {
+    "BestConnected",
+    "Cached",
+    "Delayed",
+    "FirstConnected",
+    "If",
+    "Sequential",
+    "Transport",
+    "TransportManager",
+}
 
 # What each program prints, found by a line that only it has.
 PRINTED = {
@@ -34,6 +47,9 @@ PRINTED = {
     "enumerate(conn)": "".join(f"{number}\n" for number in range(1, 11)),
     "ScriptedDialer": "",
     "def fresh_token():": "",
+    "tree.describe()": blocks("text")[0].text,
+    "class Table:": "direct alive\n",
+    "class RoundRobin(Strategy):": "a\nb\na\n",
 }
 # These run in their frameworks, in tests/test_recipes.py.
 RECIPES = {
@@ -63,7 +79,8 @@ def test_no_block_is_forgotten() -> None:
     assert sum(document.read_text(encoding="utf-8").count("```") for document in DOCUMENTS) == 2 * len(
         blocks()
     )
-    assert {block.kind for block in blocks()} == {"python", "sh", "ini"}
+    assert {block.kind for block in blocks()} == {"python", "sh", "ini", "text"}
+    assert len(blocks("text")) == 1  # what the tree of docs/strategies.md prints
     assert {block.file for block in blocks("python") if block.file} | {"uwsgi.ini"} == RECIPES
     assert len(blocks("ini")) == 1
 
@@ -72,7 +89,7 @@ def test_no_block_is_forgotten() -> None:
 def test_a_program_prints_what_it_should(block: Block, site: Site) -> None:
     expected = [printed for line, printed in PRINTED.items() if line in block.text]
     assert len(expected) == 1, "PRINTED does not tell what this one prints"
-    assert site.python("-c", site.local(block.text)) == expected[0]
+    assert site.python("-c", site.local(block.text)) == site.local(expected[0])
 
 
 def test_the_example_is_short() -> None:
@@ -190,6 +207,24 @@ def test_every_option_is_documented_with_its_default_and_unit() -> None:
     assert {name: (literal_eval(default), unit) for name, default, unit in rows} == expected
     assert len(rows) == len(expected)
     assert len(rows) == OPTIONS.count("\n| `")
+
+
+def test_the_parts_of_a_tree_are_documented_with_their_signatures() -> None:
+    told = re.findall(r"^### `(\w+)(\(.*\))`$", STRATEGIES, re.MULTILINE)
+    assert {name for name, _ in told} == TREE_PARTS
+    for name, text in told:
+        signature = inspect.signature(getattr(connman.strategy, name))
+        bare = [
+            parameter.replace(annotation=inspect.Parameter.empty)
+            for parameter in signature.parameters.values()
+        ]
+        expected = str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
+        assert text == expected.replace("<built-in function time>", "time.time"), name
+
+
+def test_every_health_is_documented() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", STRATEGIES, re.MULTILINE)
+    assert rows == [str(health) for health in connman.strategy.Health]
 
 
 def test_durations_are_the_options_named_after_time() -> None:

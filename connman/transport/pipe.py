@@ -310,7 +310,7 @@ class Pipe(Receiving):
             self._must_linger = False
             # Closing with unread data makes the system send a reset, which may overtake our close frame.
             drain(self._stream, Deadline.after(self._clock, _LINGER))
-        self.abort(ConnectionLost("the connection has ended"))
+        self.abort(NotConnected("the connection has ended"))
         # Senders that were inside woke up at the shutdown; none comes in any more. One that a signal handler threw out
         # may have left the lock taken, hence the limit.
         is_free = self._send_lock.acquire(timeout=_LEAVE)
