@@ -45,6 +45,7 @@ FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in name
 ONLY_IN = {
     "tenacity": ("connection/backoff.py",),
     "websocket": ("transport/",),
+    "urllib3": ("transport/http.py",),
     "ssl": ("transport/",),
     "socket": ("transport/", "testing", "cli"),
 }
