@@ -204,6 +204,7 @@ class HttpAnswer:
         self._response = response
         self._is_last = is_last
         self._is_over = False
+        self._left = response.length_remaining  # None without a length
         self.status: int = response.status
         self.headers = {name.lower(): ", ".join(response.headers.getlist(name)) for name in response.headers}
         """Names in lower case; the values of repeated ones joined."""
@@ -218,7 +219,11 @@ class HttpAnswer:
             return b""
         with _translated():
             data = self._response.read1(_CHUNK)
+        if self._left is not None:
+            self._left -= len(data or b"")
         if not data:
+            if self._left:  # which urllib3 says since 2.4
+                raise OSError("the answer was cut short")
             self._is_over = True
             self._wire.finished(self.headers, is_last=self._is_last)
         return data or b""

@@ -73,7 +73,8 @@ class SockjsStream:
         try:
             while self._read_out(answer):
                 self._maybe_pause()
-                wire, answer = self._ask_again(wire)
+                wire = self._session.reconnect(wire)
+                answer = self._ask_again(wire)
         except BaseException as error:  # top of a thread: the reader would wait for ever
             self._failed(error)
         finally:
@@ -106,17 +107,16 @@ class SockjsStream:
             pause = min(_FIRST_PAUSE * 2 ** min(self._in_vain - 2, 10), _LONGEST_PAUSE)
             self._inbox.wait_over(pause)
 
-    def _ask_again(self, wire: HttpWire) -> tuple[HttpWire, HttpAnswer]:
+    def _ask_again(self, wire: HttpWire) -> HttpAnswer:
         """Ask for more, with the same session, since the server has ended an answer in order."""
         session = self._session
-        wire = session.reconnect(wire)
         # A poll is answered when there is something; whether the server lives is for the pings to find out.
         within = None if self._is_polling else session.options.open_timeout
         answer = session.post(wire, self._what, answer_within=within)
         if answer.status != 200:
             raise session.refusal(answer.status)
         check_coding(answer)
-        return wire, answer
+        return answer
 
     def _failed(self, error: BaseException) -> None:
         """End the stream because of ``error``, unless it has ended already."""
