@@ -324,7 +324,7 @@ def retry_verdict(error: BaseException) -> Retry:
     NEVER: `Fatal`, a refused certificate, an invalid target, redirects and other HTTP 4xx, closes 1008, 1010,
     4000-4099 and from 4300. ONCE (with headers evaluated anew): HTTP 401 and 403, closes 3000 and 3003.
     AGAIN: everything else, such as refused, reset, unreachable, timeouts, DNS failures, HTTP 5xx, 408, 425, 429,
-    closes 1000, 1001, 1006, 1011 to 1014 and 4100-4299, and errors connman does not know. A handshake that failed
+    closes 1000, 1001, 1006, 1011 to 1014 and 4100-4299, lost sessions, and errors connman does not know. A handshake that failed
     because the peer closed is judged by that close.
 
     Threads: any; pure.

@@ -94,6 +94,11 @@ class HttpWire:
         self._is_head = False
         self._is_reusable = True
         self._use_before = 0.0
+        self._is_retired = False
+
+    def retire(self) -> None:
+        """Have it not used again after the request under way."""
+        self._is_retired = True
 
     def ask(
         self,
@@ -102,8 +107,12 @@ class HttpWire:
         body: Iterable[bytes],
         size: int,
         limits: Limits,
+        *,
+        method: str = "POST",
     ) -> HttpAnswer:
-        """POST ``body``, of ``size`` bytes, and return the head of the answer, whose body is still to be read.
+        """Send a request with ``body``, of ``size`` bytes, and return the head of the answer.
+
+        Its body is still to be read.
 
         What is read of that has to be here by ``limits.by``.
 
@@ -114,14 +123,16 @@ class HttpWire:
         self.deadline = limits.by.sooner(limits.patience)
         pieces = self._in_time(body, limits)
         with _translated():
-            connection.request(
-                "POST",
-                "/",
-                body=pieces,
-                headers={**headers, "Content-Length": str(size)},
-                preload_content=False,
-                decode_content=False,
-            )
+            # A server that refuses a request need not read all of it: its answer may be here.
+            with contextlib.suppress(BrokenPipeError):
+                connection.request(
+                    method,
+                    "/",
+                    body=pieces,
+                    headers={**headers, "Content-Length": str(size)},
+                    preload_content=False,
+                    decode_content=False,
+                )
             self.deadline = limits.by.sooner(limits.answer_within)
             self._room, self._is_head = _MOST_HEAD, True
             response = connection.getresponse()
@@ -146,7 +157,7 @@ class HttpWire:
     @property
     def is_reusable(self) -> bool:
         """Whether another request may be sent: the server has closed it neither openly nor, by its age, perhaps."""
-        is_fresh = self._is_reusable and self._clock.now() < self._use_before
+        is_fresh = self._is_reusable and not self._is_retired and self._clock.now() < self._use_before
         return is_fresh and not self.guard.is_shut and not is_readable(self.guard.sock)
 
     @property

@@ -70,6 +70,37 @@ def open_sockjs(dial: Dial) -> Pipe:
     return pipe
 
 
+def ask_info(dial: Dial) -> dict[str, object]:
+    """Return what a SockJS server says of itself at ``/info``: "websocket", "cookie_needed" and so on.
+
+    Opening a transport does not ask for it: not every server has it, and it costs a request.
+
+    Raises: ConnectError and its kinds, what the dial was aborted with among them; InvalidTarget or InvalidOption.
+    Threads: the dialling thread.
+    """
+    session = Session(dial)
+    wire = session.connect(dial)
+    try:
+        with dial.step("info"), _told(dial):
+            answer = session.get(wire, "info", dial.deadline)
+            if answer.status != 200:
+                raise _refusal(dial, answer)
+            return _read_info(answer.read_all(dial.deadline))
+    finally:
+        dial.remove_abortable(wire.guard.shutdown)
+        session.drop(wire)
+
+
+def _read_info(body: bytes) -> dict[str, object]:
+    try:
+        info = json.loads(body)
+    except (ValueError, RecursionError):
+        info = None
+    if not isinstance(info, dict):
+        raise BadAnswer("the answer is no JSON object")
+    return info
+
+
 @contextlib.contextmanager
 def _told(dial: Dial) -> Iterator[None]:
     try:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from connman.clock import Clock, Deadline
-from connman.errors import ConnmanError
+from connman.errors import ConnectionLost, ConnmanError
 from connman.threads import Condition
 from connman.transport.sockjs_frames import HEAD, MESSAGE, Told
+from connman.transport.stream import StreamEnded
 
 CAPACITY = 262144
 """Bytes that lie in a box; like a socket's buffer, but also the most that goes into one request."""
@@ -158,19 +159,20 @@ class Outbox(_Box):
     def __init__(self, clock: Clock, start: Callable[[], None]) -> None:
         super().__init__(clock)
         self._start = start
-        # Guarded by _lock: _bytes, _is_ended, has_sender.
+        # Guarded by _lock: _bytes, _cause, _is_ended, has_sender.
         self._bytes = bytearray()
+        self._cause: ConnmanError | None = None
         self._is_ended = False
         self.has_sender = False
 
     def put(self, data: bytes | memoryview) -> int:
         """Take what there is room for; the first has ``start()`` called, which is to have somebody take it.
 
-        Raises: BrokenPipeError when nothing is sent any more; OSError from ``start``.
+        Raises: StreamEnded when nothing is sent any more; OSError from ``start``.
         """
         with self._lock:
             if self.is_broken or self._is_ended:
-                raise BrokenPipeError("nothing is sent any more")
+                raise StreamEnded(self._cause or ConnectionLost("nothing is sent any more"))
             taken = min(len(data), CAPACITY - len(self._bytes))
             self._bytes += data[:taken]
             must_start, self.has_sender = not self.has_sender, True
@@ -179,7 +181,7 @@ class Outbox(_Box):
             try:
                 self._start()
             except BaseException:  # user code (a signal handler), or there is no thread
-                self.break_()
+                self.break_(ConnectionLost("nothing could be sent"))
                 raise
         return taken
 
@@ -200,10 +202,11 @@ class Outbox(_Box):
         """Whether nothing more comes."""
         return self._is_ended
 
-    def break_(self) -> None:
-        """Drop everything. Idempotent."""
+    def break_(self, cause: ConnmanError | None = None) -> None:
+        """Drop everything; senders are told of ``cause``, the first one. Idempotent."""
         with self._lock:
             self.is_broken = True
+            self._cause = self._cause or cause
             self._bytes.clear()
             self._changed.notify_all()
 
@@ -221,16 +224,16 @@ class Outbox(_Box):
                 if batch is not None:
                     self._changed.notify_all()
                     return batch
-                # Half a message is followed by the rest: whoever sends it breaks it all off otherwise.
-                is_done = self._is_ended or not self._wait_more_locked(len(self._bytes), patience)
-                if is_done and not self._bytes:
+                if self._is_ended or not self._wait_more_locked(patience):
                     break
             self.has_sender = False
             return None
 
-    def _wait_more_locked(self, size: int, patience: float) -> bool:
+    def _wait_more_locked(self, patience: float) -> bool:
+        size = len(self._bytes)
+        # Half a message is followed by the rest: whoever sends it breaks it all off otherwise.
         return self._wait_locked(
-            lambda: self._is_ended or self.is_broken or len(self._bytes) > size, patience
+            lambda: self._is_ended or self.is_broken or len(self._bytes) > size, None if size else patience
         )
 
     def _batch_locked(self) -> Batch | None:

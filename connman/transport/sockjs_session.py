@@ -74,6 +74,8 @@ class Session:
         self._given = tuple(pair for pair in self._given if pair[0].lower() not in _CREDENTIALS)
         self._cookies = Cookies()
         self._headers = self._make_headers()
+        for wire in self._wires:
+            wire.retire()
 
     # Connections.
 
@@ -177,6 +179,16 @@ class Session:
         answer = wire.ask(resource, self._request_headers(), body, size, limits)
         self._cookies.take(answer.cookies)
         return answer
+
+    def get(self, wire: HttpWire, what: str, by: Deadline) -> HttpAnswer:
+        """GET what belongs to the base rather than to the session, and return the head of the answer.
+
+        Raises: OSError; BadAnswer.
+        """
+        query = f"?{self.endpoint.query}" if self.endpoint.query else ""
+        resource = f"{self.endpoint.path.rstrip('/')}/{what}{query}"
+        limits = Limits(by, self.options.send_timeout)
+        return wire.ask(resource, self._request_headers(), (), 0, limits, method="GET")
 
     def _request_headers(self) -> dict[str, str]:
         headers = self._headers

@@ -132,7 +132,7 @@ class SockjsStream:
                 logger.error("a request failed", exc_info=error, extra={"conn": self._session.name})
         lost.__cause__ = None if lost is error else error
         self._inbox.end(lost)
-        self._outbox.break_()
+        self._outbox.break_(lost)
         self._session.shutdown()
 
     # Sending: a thread, while there is something to send.
