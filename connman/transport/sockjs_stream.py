@@ -55,7 +55,8 @@ class SockjsStream:
         # The receiving thread's own: where in the lines it is, and what the present answer has brought.
         self._is_line_whole = True
         self._line_kind = b""
-        self._has_content = False
+        self._has_content = True  # the opening frame
+        self._asked_at = session.clock.now()
         self._in_vain = 0
 
     def start(self) -> None:
@@ -83,15 +84,14 @@ class SockjsStream:
 
     def _read_out(self, answer: HttpAnswer) -> bool:
         """Pass on a whole answer; False when the server has said in it that it is the last."""
-        began = self._session.clock.now()
-        self._has_content = False
         while chunk := answer.read():
             self._look_at(chunk)
             self._inbox.put(chunk)
         if not self._is_line_whole:
             raise ConnectionLost("an answer has ended within a frame")
-        is_in_vain = not self._has_content and self._session.clock.now() - began < _SHORT
+        is_in_vain = not self._has_content and self._session.clock.now() - self._asked_at < _SHORT
         self._in_vain = self._in_vain + 1 if is_in_vain else 0
+        self._has_content = False
         return self._line_kind != b"c"
 
     def _look_at(self, chunk: bytes) -> None:
@@ -110,6 +110,7 @@ class SockjsStream:
     def _ask_again(self, wire: HttpWire) -> HttpAnswer:
         """Ask for more, with the same session, since the server has ended an answer in order."""
         session = self._session
+        self._asked_at = session.clock.now()
         # A poll is answered when there is something; whether the server lives is for the pings to find out.
         within = None if self._is_polling else session.options.open_timeout
         answer = session.post(wire, self._what, answer_within=within)

@@ -113,10 +113,21 @@ class SockjsPeer:
 
     def gone(self, request: Request) -> None:
         with self._changed:
+            # Between two requests a client may take another connection.
+            if self._asking is not request:
+                self._changed.wait_for(lambda: self._asking is not None or self._is_gone, 0.5)
             if self._asking in (request, None):
                 self._is_gone = True
                 self.sent.put(None)
                 self._changed.notify_all()
+
+    def asking(self) -> Request:
+        """Wait for a request for messages and take it over, to answer it by hand."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._asking is not None, PATIENCE)
+            request, self._asking = self._asking, None
+            assert request is not None
+            return request
 
     def frames(self, data: bytes, *, is_last: bool = False) -> None:
         """Answer the request for messages, now or when there is one; with `is_last` a stream ends as well."""
@@ -178,6 +189,9 @@ class SockjsServer:
         self.target = f"{scheme}://127.0.0.1:{self.port}/base"
         self.requests: list[Request] = []
         self.opening = b"o\n"
+        self.headers: list[str] = []
+        self.refusing = ""
+        """What every request is answered with instead."""
         self._sessions: dict[str, SockjsPeer] = {}
         self._peers: queue.SimpleQueue[SockjsPeer] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -236,6 +250,11 @@ class SockjsServer:
         request = read_request(sock)
         while True:
             self.requests.append(request)
+            if self.refusing:
+                request.body()
+                request.answer(self.refusing)
+                request = read_request(sock)
+                continue
             peer = self._sessions.get(request.session)
             if request.what == "xhr_send":
                 self._take(request, peer)
@@ -251,7 +270,7 @@ class SockjsServer:
     def _take(self, request: Request, peer: SockjsPeer | None) -> None:
         if peer is None:
             request.body()
-            request.answer("404 Not Found")
+            request.answer("404 Not Found", b"", *self.headers)
             return
         peer.requests.append(request)
         peer.sent.put(request)
@@ -263,12 +282,12 @@ class SockjsServer:
         peer = self._sessions.setdefault(request.session, SockjsPeer()) if peer is None else peer
         peer.requests.append(request)
         if request.what != "xhr":
-            request.answer("200 OK", None)
+            request.answer("200 OK", None, *self.headers)
             request.chunk(PRELUDE)
             if is_new:
                 request.chunk(self.opening)
         if is_new and request.what == "xhr":
-            request.answer("200 OK", self.opening)
+            request.answer("200 OK", self.opening, *self.headers)
         else:
             peer.asked(request)
         if is_new:
