@@ -190,6 +190,7 @@ class SockjsServer:
         self.requests: list[Request] = []
         self.opening = b"o\n"
         self.headers: list[str] = []
+        self.accept_within = PATIENCE
         self.refusing = ""
         """What every request is answered with instead."""
         self._sessions: dict[str, SockjsPeer] = {}
@@ -217,7 +218,7 @@ class SockjsServer:
             thread.join(PATIENCE)
 
     def accept(self) -> SockjsPeer:
-        return self._peers.get(timeout=PATIENCE)
+        return self._peers.get(timeout=self.accept_within)
 
     def forget(self) -> None:
         """Know none of the sessions any more."""
