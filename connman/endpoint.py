@@ -10,8 +10,11 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from connman.errors import InvalidTarget
 
-_DEFAULT_PORTS = {"ws": 80, "wss": 443}
-_SCHEMES = ("tcp", "tls", "unix", "ws", "wss", "memory")
+_DEFAULT_PORTS = {
+    "ws": 80, "xhr-streaming+http": 80, "xhr-polling+http": 80,
+    "wss": 443, "xhr-streaming+https": 443, "xhr-polling+https": 443,
+}  # fmt: skip
+_SCHEMES = ("tcp", "tls", "unix", "memory", *_DEFAULT_PORTS)
 # Left alone in paths and queries, "%" included: what is escaped already is not escaped again.
 _SAFE = "/?#[]@!$&'()*+,;=:%~-._"
 # What an error may show of a scheme: anything else could be a password that was mistyped into its place.
@@ -26,9 +29,10 @@ _ADDRESS = re.compile("[0-9a-f:.]+(%[A-Za-z0-9._~-]+)?")
 class Endpoint:
     """A normalised address. Equal endpoints are the same place reached with the same credentials.
 
-    ``scheme``: tcp, tls, unix, ws, wss or memory. ``host``: lower case, IDNA-encoded, without brackets; "" for unix
-    and memory. ``port``: 1 to 65535, 0 for unix and memory. ``path``: of the upgrade request (from "/"), the socket
-    file (unix) or the name (memory). ``query``, ``user`` and ``password`` are kept out of ``str`` and ``repr``.
+    ``scheme``: tcp, tls, unix, memory, ws, wss, or for SockJS over HTTP xhr-streaming+http, xhr-polling+http and the
+    same with https. ``host``: lower case, IDNA-encoded, without brackets; "" for unix and memory. ``port``: 1 to 65535,
+    0 for unix and memory. ``path``: of the upgrade request (from "/"), of SockJS's base, the socket file (unix) or the
+    name (memory). ``query``, ``user`` and ``password`` are kept out of ``str`` and ``repr``.
     """
 
     scheme: str
@@ -61,12 +65,17 @@ class Endpoint:
     @property
     def is_secure(self) -> bool:
         """Whether TLS is spoken."""
-        return self.scheme in ("tls", "wss")
+        return self.scheme in ("tls", "wss") or self.scheme.endswith("+https")
 
     @property
     def is_websocket(self) -> bool:
         """Whether the WebSocket protocol is spoken over the network."""
         return self.scheme in ("ws", "wss")
+
+    @property
+    def is_http(self) -> bool:
+        """Whether messages travel in the bodies of HTTP requests and their answers."""
+        return self.scheme.startswith("xhr-")
 
     @property
     def resource(self) -> str:
@@ -83,7 +92,8 @@ class Endpoint:
         if self.scheme in ("unix", "memory"):
             return f"{self.scheme}://{self.path}"
         hidden = "?…" if self.query else ""
-        return f"{self.scheme}://{self.authority}{self.path if self.is_websocket else ''}{hidden}"
+        path = self.path if self.is_websocket or self.is_http else ""
+        return f"{self.scheme}://{self.authority}{path}{hidden}"
 
 
 def _parse_url(url: str) -> Endpoint:

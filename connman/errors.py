@@ -39,9 +39,11 @@ __all__ = [
     "ProtocolError",
     "ProxyRefused",
     "RemoteError",
+    "RequestRefused",
     "Retry",
     "RpcError",
     "SendTimeout",
+    "SessionLost",
     "UpgradeRefused",
     "WaitTimeout",
     "WouldDeadlock",
@@ -127,6 +129,8 @@ class UpgradeRefused(ConnectError):
     ``status``: the HTTP status. ``headers``: names in lower case. ``body``: at most the first 64 KiB.
     """
 
+    _what = "upgrade"
+
     def __init__(
         self,
         status: int,
@@ -139,7 +143,16 @@ class UpgradeRefused(ConnectError):
         self.status = status
         self.headers = dict(headers or {})
         self.body = body
-        super().__init__(endpoint, attempts, f"upgrade refused with HTTP {status}")
+        super().__init__(endpoint, attempts, f"{self._what} refused with HTTP {status}")
+
+
+class RequestRefused(UpgradeRefused):
+    """The server answered the request that opens an HTTP transport with something other than 200.
+
+    404: there is no SockJS at that path. Retried as a refused upgrade is.
+    """
+
+    _what = "request"
 
 
 class HandshakeFailed(ConnectError):
@@ -178,6 +191,18 @@ class ConnectionLost(ConnmanError):
         self.cause = cause
         self.sent = sent
         super().__init__(cause)
+
+
+class SessionLost(ConnectionLost):
+    """The server of an open HTTP transport does not know its session any more, or refused a request of it.
+
+    ``status``: the HTTP status (404: unknown, as after 5 s without a request for messages), None when the server has
+    begun another session in its place. Always worth another attempt, which asks for a new session.
+    """
+
+    def __init__(self, cause: str = "session lost", *, sent: int = 0, status: int | None = None) -> None:
+        self.status = status
+        super().__init__(cause, sent=sent)
 
 
 class PingTimeout(ConnectionLost, TimeoutError):
@@ -299,7 +324,7 @@ def retry_verdict(error: BaseException) -> Retry:
     NEVER: `Fatal`, a refused certificate, an invalid target, redirects and other HTTP 4xx, closes 1008, 1010,
     4000-4099 and from 4300. ONCE (with headers evaluated anew): HTTP 401 and 403, closes 3000 and 3003.
     AGAIN: everything else, such as refused, reset, unreachable, timeouts, DNS failures, HTTP 5xx, 408, 425, 429,
-    closes 1000, 1001, 1006, 1011 to 1014 and 4100-4299, and errors connman does not know. A handshake that failed
+    closes 1000, 1001, 1006, 1011 to 1014 and 4100-4299, lost sessions, and errors connman does not know. A handshake that failed
     because the peer closed is judged by that close.
 
     Threads: any; pure.

@@ -230,10 +230,30 @@ def test_resource_is_path_and_query() -> None:
 def test_what_is_secure_and_what_is_a_websocket() -> None:
     kinds = {
         scheme: (endpoint.is_secure, endpoint.is_websocket)
-        for scheme in ("tcp", "tls", "ws", "wss")
+        for scheme in ("tcp", "tls", "ws", "wss", "xhr-polling+http", "xhr-streaming+https")
         for endpoint in [Endpoint.parse(f"{scheme}://h:1")]
     }
-    assert kinds == {"tcp": (False, False), "tls": (True, False), "ws": (False, True), "wss": (True, True)}
+    assert kinds == {
+        "tcp": (False, False),
+        "tls": (True, False),
+        "ws": (False, True),
+        "wss": (True, True),
+        "xhr-polling+http": (False, False),
+        "xhr-streaming+https": (True, False),
+    }
+
+
+@pytest.mark.parametrize("kind", ["streaming", "polling"])
+@pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443)])
+def test_transports_over_http(kind: str, scheme: str, port: int) -> None:
+    endpoint = Endpoint.parse(f"XHR-{kind}+{scheme}://u:p@Host/base/?{SECRET}")
+    assert (endpoint.host, endpoint.port, endpoint.path, endpoint.is_http) == ("host", port, "/base/", True)
+    assert (endpoint.user, endpoint.password, endpoint.query) == ("u", "p", SECRET)
+    assert str(endpoint) == f"xhr-{kind}+{scheme}://host/base/?…"
+    assert endpoint != Endpoint.parse(f"xhr-{kind}+{scheme}://Host/base/?{SECRET}")
+    assert not Endpoint.parse(f"ws://h:{port}").is_http
+    with pytest.raises(InvalidTarget):
+        Endpoint.parse(f"{scheme}://host/base")
 
 
 def test_no_secret_is_shown() -> None:

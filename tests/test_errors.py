@@ -28,6 +28,7 @@ from connman.errors import (
     ProtocolError,
     ProxyRefused,
     RemoteError,
+    RequestRefused,
     Retry,
     SendTimeout,
     UpgradeRefused,
@@ -48,8 +49,8 @@ def classes() -> list[type[ConnmanError]]:
 def examples() -> Iterator[ConnmanError]:
     """Yield one error of every class, with as many fields set as it has."""
     for kind in classes():
-        if kind is UpgradeRefused:
-            yield UpgradeRefused(503, {"retry-after": "5"}, b"busy", endpoint="ws://h/", attempts=STEPS)
+        if issubclass(kind, UpgradeRefused):
+            yield kind(503, {"retry-after": "5"}, b"busy", endpoint="ws://h/", attempts=STEPS)
         elif kind is ProxyRefused:
             yield ProxyRefused("ws://h/", STEPS, "proxy refused", 407)
         elif issubclass(kind, ConnectError):
@@ -77,6 +78,7 @@ PARENTS = {
     "CertificateError": ("ConnectError",),
     "ProxyRefused": ("ConnectError",),
     "UpgradeRefused": ("ConnectError",),
+    "RequestRefused": ("UpgradeRefused",),
     "BadUpgrade": ("ConnectError", "ProtocolError"),
     "HandshakeFailed": ("ConnectError",),
     "HandshakeTimeout": ("HandshakeFailed", "TimeoutError"),
@@ -84,6 +86,7 @@ PARENTS = {
     "NotConnected": ("ConnmanError",),
     "ConnectionClosed": ("ConnmanError",),
     "ConnectionLost": ("ConnmanError",),
+    "SessionLost": ("ConnectionLost",),
     "PingTimeout": ("ConnectionLost", "TimeoutError"),
     "SendTimeout": ("ConnectionLost", "TimeoutError"),
     "ProtocolError": ("ConnmanError",),
@@ -160,6 +163,7 @@ def test_a_connect_error_tells_the_whole_attempt() -> None:
             "e: Connection refused [dns h (0.500 s): ok; tcp 127.0.0.1:80 (0.250 s): Connection refused]",
         ),
         (UpgradeRefused(404), "upgrade refused with HTTP 404"),
+        (RequestRefused(404), "request refused with HTTP 404"),
         (ConnectionClosed(), "closed"),
         (ConnectionClosed(1000), "closed with code 1000"),
         (ConnectionClosed(4000, "why"), "closed with code 4000 (see .reason)"),

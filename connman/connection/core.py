@@ -30,8 +30,8 @@ from connman.options import OptionArguments, make_options, shows_options
 from connman.records import Message, State
 from connman.transport.base import Dialer
 from connman.transport.login import Channel
-from connman.transport.openers import EndpointDialer
-from connman.transport.proxy import import_lazy_parts, usable_proxy
+from connman.transport.openers import EndpointDialer, prepare
+from connman.transport.proxy import usable_proxy
 
 if TYPE_CHECKING:
     from connman.connection.connection import Connection
@@ -112,6 +112,8 @@ class Core:
             raise InvalidOption("framing is for byte streams: tcp, tls and unix")
         if self._options.compression and self.endpoint and self.endpoint.scheme not in ("ws", "wss"):
             raise InvalidOption("compression is for ws and wss")
+        if self._options.subprotocols and self.endpoint and self.endpoint.is_http:
+            raise InvalidOption("subprotocols are for ws and wss")
         for what, value in zip(
             ("on_open", "on_data", "on_reset", "handshake"), (*self._on, self._handshake), strict=True
         ):
@@ -119,8 +121,8 @@ class Core:
                 raise InvalidOption(f"{what} is a callable or None")
         if isinstance(self._options.proxy, str):
             usable_proxy(self._options.proxy)
-        if self.endpoint is not None and self.endpoint.port:
-            import_lazy_parts()
+        if self.endpoint is not None:
+            prepare(self.endpoint)
 
     def _build(self, closing: ConnectionClosed | None = None) -> None:
         """Make everything that holds a lock; a forked child does it again."""

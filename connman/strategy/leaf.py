@@ -18,8 +18,8 @@ from connman.strategy.base import Opened, Report, Result, Run, Runner, Strategy,
 from connman.threads import is_kill
 from connman.transport import base
 from connman.transport.login import evaluated_headers, is_answer, log_in, open_target
-from connman.transport.openers import EndpointDialer
-from connman.transport.proxy import import_lazy_parts, usable_proxy
+from connman.transport.openers import EndpointDialer, prepare
+from connman.transport.proxy import usable_proxy
 
 logger = logging.getLogger("connman.strategy")
 
@@ -81,8 +81,8 @@ class Transport(Strategy):
             raise InvalidOption("compression is for ws and wss")
         if isinstance(proxy := options.get("proxy"), str):
             usable_proxy(proxy)
-        if self.endpoint is not None and self.endpoint.port:
-            import_lazy_parts()
+        if self.endpoint is not None:
+            prepare(self.endpoint)
 
     @property
     def name(self) -> str:

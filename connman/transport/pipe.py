@@ -19,7 +19,7 @@ from connman.threads import at_once
 from connman.transport.base import Transport, describe
 from connman.transport.progress import whole_frames
 from connman.transport.receiving import Receiving
-from connman.transport.stream import Codec, Stream, drain, write_rest
+from connman.transport.stream import Codec, Stream, StreamEnded, drain, write_rest
 
 # How often control frames that the network did not take yet are tried again.
 _RETRY = 0.05
@@ -168,7 +168,7 @@ class Pipe(Receiving):
                         # A ping waits behind this message. That the peer still takes bytes is its life until then.
                         self.life = self._clock.now()
         except OSError as broken:
-            error = ConnectionLost(describe(broken))
+            error = broken.lost() if isinstance(broken, StreamEnded) else ConnectionLost(describe(broken))
             error.__cause__ = broken
         else:
             if taken < len(data):

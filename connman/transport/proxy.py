@@ -18,7 +18,12 @@ from connman.transport.sockets import DialSocket, SocketGuard
 
 _DEFAULT_PORTS = {"http": 80, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
 # In which variables of the environment, without their "_proxy", a scheme's proxy is looked for.
-_VARIABLES = {"ws": ("http", "all"), "wss": ("https", "all"), "tls": ("https", "all"), "tcp": ("all",)}
+_PLAIN, _SECURE = ("http", "all"), ("https", "all")
+_VARIABLES = {
+    "tcp": ("all",), "tls": _SECURE, "ws": _PLAIN, "wss": _SECURE,
+    "xhr-streaming+http": _PLAIN, "xhr-streaming+https": _SECURE,
+    "xhr-polling+http": _PLAIN, "xhr-polling+https": _SECURE,
+}  # fmt: skip
 _MAX_LINE = 8192
 _MAX_HEADERS = 128
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9]\d\d)(?: .*)?")

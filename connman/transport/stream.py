@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from connman.clock import Deadline
-from connman.errors import ConnmanError
+from connman.errors import ConnectionLost, ConnmanError
 from connman.records import Data, Message
 from connman.threads import at_once
 from connman.transport.traffic import Traffic
+
+
+class StreamEnded(BrokenPipeError):
+    """A stream that knows better than the system why nothing can be sent any more: ``cause``."""
+
+    def __init__(self, cause: ConnmanError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+    def lost(self) -> ConnectionLost:
+        """Return an error of the sender's own: what of it was sent is told in it."""
+        lost = copy.copy(self.cause) if isinstance(self.cause, ConnectionLost) else ConnectionLost(str(self))
+        lost.__cause__ = self.cause
+        return lost
 
 
 class Stream(Protocol):

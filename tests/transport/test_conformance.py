@@ -9,9 +9,9 @@ import ssl
 import struct
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import pytest
 import trustme
@@ -23,11 +23,13 @@ from websockets.server import ServerProtocol
 from connman import length_prefixed, lines
 from connman.clock import Deadline, SystemClock
 from connman.errors import ConnectionClosed, ConnectionLost
-from connman.records import Message
+from connman.records import Data, Message
+from connman.transport.base import Transport
 from connman.transport.memory import MemoryListener
 from connman.transport.pipe import Pipe
 from tests.loopback import refusing_port
 from tests.transport.conformance import PATIENCE, Conformance, Peer, Subject, Traits
+from tests.transport.sockjs_peers import SockjsServer, as_bytes, as_text
 
 _numbers = itertools.count()
 
@@ -335,6 +337,50 @@ class MemorySubject(Subject):
         yield "memory://nowhere"
 
 
+class SockjsSubject(Subject):
+    """Text only: the suite's messages travel as text of the same numbers, and all come back as bytes."""
+
+    def __init__(
+        self, scheme: str, contexts: "Callable[[], tuple[ssl.SSLContext, ssl.SSLContext]] | None" = None
+    ) -> None:
+        name = scheme.partition("+")[0].replace("-", "_")
+        self.traits = Traits(name, has_pings=True, hears_after_close=False)
+        self._scheme = scheme
+        self._contexts = contexts
+
+    def options(self) -> dict[str, Any]:
+        return {} if self._contexts is None else {"ssl_context": self._contexts()[1]}
+
+    @contextlib.contextmanager
+    def serve(self) -> Iterator[SockjsServer]:
+        with SockjsServer(self._scheme, None if self._contexts is None else self._contexts()[0]) as server:
+            yield server
+
+    @contextlib.contextmanager
+    def nowhere(self) -> Iterator[object]:
+        with refusing_port() as port:
+            yield f"{self._scheme}://127.0.0.1:{port}/base"
+
+    def seen(self, transport: Transport) -> Transport:
+        return cast(Transport, TextTransport(transport))
+
+
+class TextTransport:
+    """A transport that carries text, for those who send bytes."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def send(self, messages: Sequence[Data], timeout: float) -> None:
+        self._transport.send([as_text(message) for message in messages], timeout)
+
+    def receive(self, deadline: Deadline | None = None) -> list[Message]:
+        return [as_bytes(message) for message in self._transport.receive(deadline)]
+
+
 @functools.cache
 def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Make the server's and the client's context, once."""
@@ -349,8 +395,13 @@ SUBJECTS = {
     "tcp": SocketSubject(Traits("tcp", has_boundaries=False), RawWire, "tcp"),
     "tcp lines": SocketSubject(Traits("tcp"), LineWire, "tcp", framing=lines()),
     "tcp length": SocketSubject(Traits("tcp"), LengthWire, "tcp", framing=length_prefixed()),
-    "tls": SocketSubject(Traits("tls", has_boundaries=False), RawWire, "tls", is_secure=True),
-    "tls lines": SocketSubject(Traits("tls"), LineWire, "tls", is_secure=True, framing=lines()),
+    # Once our goodbye has met bytes under way OpenSSL reads nothing more.
+    "tls": SocketSubject(
+        Traits("tls", has_boundaries=False, hears_after_close=False), RawWire, "tls", is_secure=True
+    ),
+    "tls lines": SocketSubject(
+        Traits("tls", hears_after_close=False), LineWire, "tls", is_secure=True, framing=lines()
+    ),
     "unix": SocketSubject(Traits("unix", has_boundaries=False, tells_drops=False), RawWire, "unix"),
     "ws": SocketSubject(Traits("ws", has_text=True, has_pings=True), WebSocketWire, "ws"),
     "wss": SocketSubject(Traits("wss", has_text=True, has_pings=True), WebSocketWire, "wss", is_secure=True),
@@ -365,11 +416,15 @@ SUBJECTS = {
         compression="deflate",
     ),
     "memory": MemorySubject(),
+    "xhr_streaming": SockjsSubject("xhr-streaming+http"),
+    "xhr_polling": SockjsSubject("xhr-polling+http"),
+    "xhr_streaming tls": SockjsSubject("xhr-streaming+https", tls_contexts),
+    "xhr_polling tls": SockjsSubject("xhr-polling+https", tls_contexts),
 }
 
 
-# Compression has tests of its own among the quick ones.
-SLOW = {"ws deflate", "wss deflate"}
+# Compression has tests of its own among the quick ones. Of the transports over HTTP one is enough for those.
+SLOW = {"ws deflate", "wss deflate", "xhr_polling", "xhr_streaming tls", "xhr_polling tls"}
 
 
 @pytest.fixture(

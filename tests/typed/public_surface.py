@@ -258,6 +258,7 @@ def attributes_of_errors() -> None:
     closed, lost = errors.ConnectionClosed(1000, "bye"), errors.ConnectionLost("gone", sent=3)
     assert_type((closed.code, closed.reason), tuple[int | None, str])
     assert_type((lost.cause, lost.sent), tuple[str, int])
+    assert_type(errors.SessionLost("gone", status=404).status, int | None)
     assert_type(errors.ProtocolError("no").code, int | None)
     remote = errors.RemoteError("ValueError", "no", 4)
     assert_type((remote.name, remote.message, remote.code), tuple[str, str, int | str | None])
@@ -267,9 +268,9 @@ def attributes_of_errors() -> None:
 
 CONNECTING: list[type[errors.ConnectError]] = [
     errors.ConnectTimeout, errors.CertificateError, errors.ProxyRefused, errors.UpgradeRefused, errors.BadUpgrade,
-    errors.HandshakeFailed, errors.HandshakeTimeout, errors.GaveUp,
+    errors.RequestRefused, errors.HandshakeFailed, errors.HandshakeTimeout, errors.GaveUp,
 ]  # fmt: skip
-LOSSES: list[type[errors.ConnectionLost]] = [errors.PingTimeout, errors.SendTimeout]
+LOSSES: list[type[errors.ConnectionLost]] = [errors.PingTimeout, errors.SendTimeout, errors.SessionLost]
 OTHERS: list[type[connman.ConnmanError]] = [
     errors.NotConnected, errors.ConnectionClosed, errors.WouldDeadlock, errors.Forked, errors.InvalidTarget,
     errors.InvalidOption, errors.Fatal, errors.ConnmanError,
