@@ -6,17 +6,15 @@ No complaint quotes a value: a URL, a header or a stray word may hold a secret, 
 from __future__ import annotations
 
 import argparse
-import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
+from connman.cli import words
 from connman.cli.session import Settings
 from connman.endpoint import Endpoint
 from connman.errors import ConnmanError
-from connman.options import checked_headers, make_options
-from connman.transport.proxy import usable_proxy
+from connman.options import make_options
 from connman.transport.tls import make_context
 from connman.version import __version__
 
@@ -123,12 +121,17 @@ def _add_session_options(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="one JSON object a line on both outputs; see below")
     add(
         "--binary",
-        type=_binary,
+        type=words.binary,
         metavar="{hex,base64,raw}",
         help="binary messages as hex (default), base64 or raw bytes",
     )
-    add("--count", type=_count, metavar="N", help="end after N messages received")
-    add("--eof-wait", type=_wait, metavar="SECONDS", help="how long it must be quiet after the end of input")
+    add("--count", type=words.count, metavar="N", help="end after N messages received")
+    add(
+        "--eof-wait",
+        type=words.wait,
+        metavar="SECONDS",
+        help="how long it must be quiet after the end of input",
+    )
     add(
         "-v",
         "--verbose",
@@ -141,7 +144,7 @@ def _add_session_options(parser: argparse.ArgumentParser) -> None:
 def _add_connection_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
-        "-H", dest="headers", action="append", default=[], type=_headers, metavar="'NAME: VALUE'",
+        "-H", dest="headers", action="append", default=[], type=words.headers, metavar="'NAME: VALUE'",
         help="send this header with the upgrade; may be repeated; @FILE reads one a line, which keeps secrets off ps",
     )  # fmt: skip
     add(
@@ -154,19 +157,19 @@ def _add_connection_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--proxy",
-        type=_proxy,
+        type=words.proxy,
         metavar="URL",
         help="http:// or socks5h:// and the like; 'none' ignores the environment's",
     )
     add(
         "--open-timeout",
-        type=_seconds,
+        type=words.seconds,
         metavar="SECONDS",
         help="for one attempt, DNS to upgrade (default 10)",
     )
     add(
         "--ping-interval",
-        type=_ping_interval,
+        type=words.ping_interval,
         metavar="SECONDS",
         help="between keepalive pings (default 20); 0 for none",
     )
@@ -217,69 +220,3 @@ def _without_value(error: argparse.ArgumentError) -> str:
     text = str(error)
     is_ours = isinstance(error.__context__, argparse.ArgumentTypeError)
     return text if is_ours else re.split("[:,]? ['\"]", text, maxsplit=1)[0]
-
-
-# Each takes the word of one option. argparse quotes the word of a ValueError, but not that of an ArgumentTypeError.
-
-
-def _headers(word: str) -> list[tuple[str, str]]:
-    lines = [word]
-    if word.startswith("@"):
-        try:
-            lines = [line for line in Path(word[1:]).read_text(encoding="utf-8").splitlines() if line.strip()]
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "it is not UTF-8"
-            raise argparse.ArgumentTypeError(f"the file cannot be read: {why}") from None
-    pairs = [tuple(part.strip(" \t") for part in line.split(":", 1)) for line in lines]
-    if any(len(pair) != 2 for pair in pairs):
-        raise argparse.ArgumentTypeError("a header is 'NAME: VALUE'")
-    try:
-        return checked_headers(pairs)  # type: ignore[arg-type]  # the lengths were checked above
-    except ConnmanError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _proxy(word: str) -> str:
-    if word == "none":
-        return ""
-    try:
-        usable_proxy(word)
-    except ConnmanError as error:
-        raise argparse.ArgumentTypeError(str(error).removeprefix("proxy: ")) from None
-    return word
-
-
-def _binary(word: str) -> str:
-    if word not in ("hex", "base64", "raw"):
-        raise argparse.ArgumentTypeError("one of hex, base64, raw")
-    return word
-
-
-def _count(word: str) -> int:
-    if not (word.isascii() and word.isdigit() and int(word)):
-        raise argparse.ArgumentTypeError("a whole number from 1")
-    return int(word)
-
-
-def _wait(word: str) -> float:
-    try:
-        seconds = float(word)
-    except ValueError:
-        seconds = math.nan
-    if not seconds >= 0:  # not a number compares false
-        raise argparse.ArgumentTypeError("a number of seconds from 0")
-    return seconds
-
-
-def _ping_interval(word: str) -> float:
-    seconds = _wait(word)
-    if math.isinf(seconds):
-        raise argparse.ArgumentTypeError("a finite number of seconds; 0 for no pings")
-    return seconds
-
-
-def _seconds(word: str) -> float:
-    seconds = _wait(word)
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError("a finite number of seconds, more than 0")
-    return seconds
