@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli.program import Finished, Program, run, started
 from tests.loopback import refusing_port
-from tests.proxies import ConnectProxy
+from tests.proxies import Blocks, ConnectProxy, WebSocketBlocker
 from tests.servers import WebSocketProcess, raw_server, silent, ws_server
 from tests.waiting import eventually
 
@@ -32,6 +32,18 @@ def test_a_way_through_is_exit_code_0(shared: WebSocketProcess) -> None:
     assert (done.code, done.err) == (0, "")
     shape = r"ws  \S+ through http://\S+\n  tcp .*\n  proxy .*\n  upgrade .*\n  ping .*\n  open after [\d.]+ s\n\na way through: ws\n"
     assert re.fullmatch(shape, done.out)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "kind"),
+    [("refuse", "forbidden"), ("swallow", "upgrade-timeout"), ("swallow frames", "frames-swallowed")],
+)
+def test_a_proxy_that_dislikes_websockets(shared: WebSocketProcess, blocks: Blocks, kind: str) -> None:
+    with WebSocketBlocker(blocks) as proxy:
+        words = ("doctor", "--json", "--open-timeout", "0.3", "--proxy", f"http://127.0.0.1:{proxy.port}")
+        done = run(*words, shared.url())
+        assert (proxy.blocked, done.code) == (1, 1)
+    assert lines(done)[0]["kind"] == kind
 
 
 def test_one_of_two_is_enough_and_json_tells_both(shared: WebSocketProcess) -> None:
