@@ -17,6 +17,7 @@ from connman.errors import (
     ConnectTimeout,
     InvalidOption,
     ProxyRefused,
+    RequestRefused,
     UpgradeRefused,
     WaitTimeout,
     printable,
@@ -41,6 +42,11 @@ _STATUSES = {
     301: "redirect", 302: "redirect", 303: "redirect", 307: "redirect", 308: "redirect",
     401: "unauthorized", 403: "forbidden", 404: "not-found", 410: "not-found", 407: "proxy-auth",
     426: "upgrade-required", 408: "busy", 425: "busy", 429: "busy",
+}  # fmt: skip
+# What another kind becomes where no upgrade was asked for.
+_OVER_HTTP = {
+    "not-found": "no-sockjs", "upgrade-required": "request-refused", "upgrade-refused": "request-refused",
+    "not-a-websocket": "bad-answer",
 }  # fmt: skip
 _PROXY_STATUSES = {
     407: "proxy-auth", 401: "proxy-auth", 403: "proxy-forbidden", 405: "proxy-forbidden",
@@ -89,6 +95,12 @@ SENTENCES = {
     "upgrade-reset": "the connection is broken off at the upgrade: something on the way blocks websockets; try wss:// or --http",
     "not-http": "port {port} of {host} does not speak HTTP: it wants TLS (wss://), or is another service",
     "bad-upgrade": "the upgrade's answer is not valid: a middleman that does not understand websockets; try wss://",
+    "no-sockjs": "there is no SockJS server at this path: check the base of the URL, or the server has no HTTP transports",
+    "request-refused": "the server refuses the request: check the path and the headers",
+    "request-timeout": "the request is never answered: the server hangs, or a proxy holds it back",
+    "request-reset": "the connection is broken off at the request: a firewall, a proxy, or a server that is overloaded",
+    "open-timeout": "the answer begins and then nothing comes: a proxy holds it back until it is whole, or the server hangs",
+    "bad-answer": "what answers is no SockJS server: the path is wrong, or this network wants a login in a browser first",
     "frames-swallowed":
         "it opens, but no ping is answered: a middleman swallows frames; if the server knows no pings, use --expect-message",
     "silent": "it opens and pings are answered, but the server says nothing by itself: it may wait for a login first",
@@ -152,7 +164,7 @@ def kind_of(finding: Finding) -> str:
     if isinstance(error, ProxyRefused):
         return _PROXY_STATUSES.get(error.status or 0, "proxy-refused")
     if isinstance(error, UpgradeRefused):
-        return _kind_of_status(error.status)
+        return _kind_of_status(error.status, is_upgrade=not isinstance(error, RequestRefused))
     if stage in ("ping", "message"):
         return _kind_of_end(stage, error)
     if finding.proxy is not None and stage in ("dns", "tcp"):
@@ -169,12 +181,13 @@ def stage_of(finding: Finding) -> str:
     return failed[-1] if failed and finding.error is not None else ""
 
 
-def _kind_of_status(status: int) -> str:
-    if status in _STATUSES:
-        return _STATUSES[status]
-    if 200 <= status < 300:
-        return "not-a-websocket"
-    return "server" if status >= 500 else "upgrade-refused"
+def _kind_of_status(status: int, *, is_upgrade: bool) -> str:
+    kind = _STATUSES.get(status)
+    if kind is None and 200 <= status < 300:
+        kind = "not-a-websocket"
+    if kind is None:
+        kind = "server" if status >= 500 else "upgrade-refused"
+    return kind if is_upgrade else _OVER_HTTP.get(kind, kind)
 
 
 def _kind_of_end(stage: str, error: BaseException) -> str:
@@ -189,7 +202,7 @@ def _kind_of_stage(stage: str, error: BaseException) -> str:
     reason = getattr(cause, "reason", None) or ""
     if isinstance(error, ConnectTimeout):
         timeouts = {"dns": "resolver", "tcp": "dropped", "unix": "dropped", "proxy": "proxy-timeout"}
-        return timeouts.get(stage, f"{stage}-timeout" if stage in ("tls", "upgrade") else "unknown")
+        return timeouts.get(stage, f"{stage}-timeout" if f"{stage}-timeout" in SENTENCES else "unknown")
     if stage == "dns":
         return "resolver" if number == socket.EAI_AGAIN else "dns"
     if stage == "tls":
@@ -198,6 +211,8 @@ def _kind_of_stage(stage: str, error: BaseException) -> str:
         return "tls-reset" if _ERRNOS.get(number or 0) == "reset" or "EOF" in str(cause) else "tls"
     if stage == "upgrade":
         return _kind_of_answer(error.message) if isinstance(error, BadUpgrade) else "upgrade-reset"
+    if stage in ("request", "open"):
+        return "bad-answer" if isinstance(error, BadUpgrade) else "request-reset"
     if stage == "proxy":
         return "proxy-refused"
     return _ERRNOS.get(number or 0, "unknown")

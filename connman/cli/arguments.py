@@ -59,8 +59,8 @@ how long it took, how it ended, and what to do about it. Nothing is sent but the
 
 _DOCTOR_MORE = """\
 ways:
-  URL itself; for ws:// also wss:// (--wss, or the usual port if URL is at its usual port). What is meant for TLS is
-  never dialled without.
+  URL itself; for ws:// also wss:// (--wss, or the usual port if URL is at its usual port); with --http also SockJS over
+  HTTP, streaming and polling. What is meant for TLS is never dialled without.
 
 json, on standard output:
   {"type":"way","time":…,"way":"wss","address":…,"proxy":…,"is_open":…,"seconds":…,"transport":…,"message":…,"cause":…,
@@ -190,6 +190,11 @@ def _add_doctor_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--wss", metavar="URL", help="where the same is served over TLS")
     add(
+        "--http",
+        metavar="URL",
+        help="the base of the same over SockJS, http:// or https://: tries xhr_streaming, xhr_polling",
+    )
+    add(
         "--expect-message",
         action="store_true",
         help="the server greets: a way counts only when a first message has come",
@@ -251,8 +256,12 @@ def _checkup(found: argparse.Namespace) -> Checkup:
     make_options(options)  # only to hear its complaints now
     endpoint = Endpoint.parse(found.url)
     wss = None if found.wss is None else _parsed(found.wss, "wss", "--wss", endpoint)
+    if found.http is not None and not (
+        found.http.startswith(("http://", "https://")) and endpoint.is_websocket
+    ):
+        raise UsageError("--http takes an http:// or https:// URL, and goes with a ws:// or wss:// one")
     return Checkup(
-        ways=ways_to(endpoint, wss=wss),
+        ways=ways_to(endpoint, wss=wss, http=found.http),
         options=options,
         expects_message=found.expect_message,
         is_json=found.json,

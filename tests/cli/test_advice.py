@@ -132,6 +132,30 @@ def test_a_socket_that_is_not_there(tmp_path: Path) -> None:
     assert kind_of(found(f"unix://{tmp_path}/none")) == "no-socket"
 
 
+OPENING = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2000\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("handler", "kind"),
+    [
+        (refusal(404), "no-sockjs"),
+        (refusal(400), "request-refused"),
+        (refusal(403), "forbidden"),
+        (refusal(204), "bad-answer"),
+        (refusal(502), "server"),
+        (silent, "request-timeout"),
+        (reset_at_upgrade, "request-reset"),
+        (fixed_response(OPENING + b"<html>\n"), "bad-answer"),
+        (fixed_response(OPENING + b"hh", then_close=False), "open-timeout"),
+        (fixed_response(b'HTTP/1.1 200 OK\r\n\r\nc[3000,"Go away!"]\n'), "closed"),
+    ],
+)
+def test_answers_over_http(handler: Handler, kind: str) -> None:
+    with raw_server(handler) as server:
+        url = server.url(scheme="xhr-streaming+http")
+        assert kind_of(found(url, open_timeout=SHORT)) == kind
+
+
 # Proxies
 
 

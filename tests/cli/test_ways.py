@@ -3,10 +3,11 @@
 import pytest
 
 from connman.cli.advice import Diagnosis
-from connman.cli.probe import Finding
+from connman.cli.probe import Finding, Way
 from connman.cli.ways import judge, ways_to
 from connman.endpoint import Endpoint
 from connman.errors import ConnectError
+from connman.transport.openers import EndpointDialer
 
 
 @pytest.mark.parametrize(
@@ -27,8 +28,34 @@ def test_ways(url: str, wss: str | None, addresses: list[str]) -> None:
     assert [way.name for way in ways] == [address.partition(":")[0] for address in addresses]
 
 
+def test_ways_over_http() -> None:
+    ways = ways_to(Endpoint.parse("wss://h/a"), http="https://g/base?k=1")
+    assert [(way.name, way.address) for way in ways] == [
+        ("wss", "wss://h/a"),
+        ("xhr_streaming", "xhr-streaming+https://g/base?…"),
+        ("xhr_polling", "xhr-polling+https://g/base?…"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "advice"),
+    [
+        ("ws:forbidden wss:dropped xhr_streaming:open xhr_polling:open", "no websocket gets through"),
+        ("ws:forbidden wss:open xhr_streaming:open", "use wss://"),
+        ("ws:open xhr_streaming:no-sockjs xhr_polling:no-sockjs", "only websockets open"),
+        ("ws:open xhr_streaming:open-timeout xhr_polling:open", "only xhr_polling works"),
+        ("ws:open wss:refused xhr_streaming:open xhr_polling:open", ""),
+    ],
+)
+def test_what_opens_beside_what_does_not(kinds: str, advice: str) -> None:
+    verdict = judge([finding(*word.split(":")) for word in kinds.split()])
+    assert verdict.is_good
+    assert advice in verdict.advice
+    assert bool(advice) == bool(verdict.advice)
+
+
 def finding(name: str, kind: str) -> tuple[Finding, Diagnosis]:
-    way = ways_to(Endpoint.parse(f"{name}://h:1"))[0]
+    way = Way(name, Endpoint("tcp", "h", 1), EndpointDialer())
     error = None if kind == "open" else ConnectError("")
     return Finding(way, None, (), 0.1, error=error), Diagnosis(kind, f"about {kind}")
 
