@@ -4,8 +4,9 @@ import contextlib
 import selectors
 import socket
 import struct
+from typing import Literal
 
-from tests.loopback import Server, shut
+from tests.loopback import Server, read_to_the_end, shut
 
 
 class ConnectProxy(Server):
@@ -29,7 +30,48 @@ class ConnectProxy(Server):
         place = (host.strip("[]"), int(port)) if self._leads_to is None else ("127.0.0.1", self._leads_to)
         with socket.create_connection(place) as upstream:
             client.sendall(b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n")
-            pump(client, upstream)
+            self._carry(client, upstream)
+
+    def _carry(self, client: socket.socket, upstream: socket.socket) -> None:
+        pump(client, upstream)
+
+
+Blocks = Literal["refuse", "swallow", "swallow frames"]
+
+
+class WebSocketBlocker(ConnectProxy):
+    """An HTTP proxy that lets every tunnel be made, looks into those in clear text, and dislikes websockets.
+
+    `blocks`: what becomes of an upgrade from now on: it is answered with 403; it is never answered; it passes and no
+    frame behind it does. None: everything passes, as plain HTTP always does. `blocked`: upgrades it has stopped.
+    """
+
+    def __init__(self, blocks: Blocks | None, *, leads_to: int | None = None) -> None:
+        super().__init__(leads_to=leads_to)
+        self.blocks = blocks
+        self.blocked = 0
+
+    def _carry(self, client: socket.socket, upstream: socket.socket) -> None:
+        head = take(client, 1)
+        if head != b"\x16":  # the first byte of TLS (RFC 8446 5.1), into which nobody can look
+            while not head.endswith(b"\r\n\r\n"):
+                head += take(client, 1)
+        blocks = self.blocks if b"\r\nupgrade: websocket\r\n" in head.lower() else None
+        self.blocked += blocks is not None
+        if blocks == "refuse":
+            client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        elif blocks == "swallow":
+            read_to_the_end(client)
+        else:
+            upstream.sendall(head)
+            if blocks == "swallow frames":
+                answer = b""
+                while not answer.endswith(b"\r\n\r\n"):
+                    answer += take(upstream, 1)
+                client.sendall(answer)
+                read_to_the_end(client)
+            else:
+                pump(client, upstream)
 
 
 class SocksProxy(Server):

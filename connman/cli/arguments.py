@@ -6,17 +6,17 @@ No complaint quotes a value: a URL, a header or a stray word may hold a secret, 
 from __future__ import annotations
 
 import argparse
-import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
+from connman.cli import words
+from connman.cli.doctor import Checkup
 from connman.cli.session import Settings
+from connman.cli.ways import ways_to
 from connman.endpoint import Endpoint
 from connman.errors import ConnmanError
-from connman.options import checked_headers, make_options
-from connman.transport.proxy import usable_proxy
+from connman.options import make_options
 from connman.transport.tls import make_context
 from connman.version import __version__
 
@@ -25,7 +25,7 @@ _INSECURE = (
     "whoever is on the way can read and change everything, passwords included"
 )
 
-_DESCRIPTION = """\
+_CONNECT = """\
 Keep a connection to URL: every line of standard input is sent as one message, messages go to standard output, and
 what becomes of the connection goes to standard error. It comes back when it is lost, until Ctrl-C.
 
@@ -33,7 +33,7 @@ URL is ws://, wss://, tcp://, tls:// or unix:///path. A text message is printed 
 as --binary says. Over tcp, tls and unix there are no messages: bytes pass as they are, both ways.
 """
 
-_EPILOG = """\
+_CONNECT_MORE = """\
 end of input:
   Ctrl-D at a terminal ends the session. A pipe or a file that ends is sent to its end; then the session ends as soon
   as it is open and no message has come for 1 second (--eof-wait SECONDS; 'inf' for never; never by itself with
@@ -50,6 +50,28 @@ exit codes:
   1    failed: a fatal error, a loss or a failure under --once, input that was not sent, fewer than --count messages
   2    the command line is wrong
   130  Ctrl-C (143: SIGTERM), after an orderly disconnect; a second one does not wait for the peer
+"""
+
+_DOCTOR = """\
+Dial URL once in every way there is, and say phase by phase (dns, tcp, proxy, tls, upgrade, ping, message) where to,
+how long it took, how it ended, and what to do about it. Nothing is sent but the request, a ping and a goodbye.
+"""
+
+_DOCTOR_MORE = """\
+ways:
+  URL itself; for ws:// also wss:// (--wss, or the usual port if URL is at its usual port); with --http also SockJS over
+  HTTP, streaming and polling. What is meant for TLS is never dialled without.
+
+json, on standard output:
+  {"type":"way","time":…,"way":"wss","address":…,"proxy":…,"is_open":…,"seconds":…,"transport":…,"message":…,"cause":…,
+   "kind":…,"advice":…,"steps":[{"phase":…,"address":…,"seconds":…,"cause":…},…]}
+  {"type":"verdict","time":…,"is_open":…,"ways":[…],"advice":…}
+
+exit codes:
+  0    there is a way through
+  1    there is none, or the report could not be written
+  2    the command line is wrong
+  130  Ctrl-C (143: SIGTERM)
 """
 
 
@@ -72,7 +94,7 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def parse(arguments: Sequence[str]) -> tuple[Settings, int]:
+def parse(arguments: Sequence[str]) -> tuple[Settings | Checkup, int]:
     """Return what the command line asks for, and how often it says -v.
 
     Raises: UsageError; SystemExit after --help and --version, which print.
@@ -80,9 +102,9 @@ def parse(arguments: Sequence[str]) -> tuple[Settings, int]:
     """
     parser = _make_parser()
     first = next((word for word in arguments if not word.startswith("-")), None)
-    if first not in (None, "connect"):
+    if first not in (None, "connect", "doctor"):
         # Before argparse, which would quote it; a forgotten "connect" makes the URL the first word.
-        raise UsageError("the first word is a command: connman connect URL")
+        raise UsageError("the first word is a command: connman connect URL, or connman doctor URL")
     try:
         found, strays = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
@@ -93,7 +115,10 @@ def parse(arguments: Sequence[str]) -> tuple[Settings, int]:
         raise UsageError(
             f"there is no option {unknown}" if unknown else "there are words behind URL that mean nothing"
         )
-    return _settings(found), found.verbose
+    try:
+        return (_settings(found) if found.command == "connect" else _checkup(found)), found.verbose
+    except ConnmanError as error:
+        raise UsageError(str(error)) from None
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -101,47 +126,85 @@ def _make_parser() -> argparse.ArgumentParser:
         prog="connman", description="Keep connections open.", allow_abbrev=False, exit_on_error=False
     )
     parser.add_argument("--version", action="version", version=f"connman {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="connect")
-    connect = commands.add_parser(
-        "connect",
-        help="connect to a URL: lines in, messages out",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{connect,doctor}")
+    connect = _add_command(
+        commands, "connect", "connect to a URL: lines in, messages out", _CONNECT, _CONNECT_MORE
+    )
+    _add_session_options(connect)
+    _add_dial_options(connect)
+    doctor = _add_command(
+        commands, "doctor", "dial a URL in every way and say what is wrong", _DOCTOR, _DOCTOR_MORE
+    )
+    _add_doctor_options(doctor)
+    _add_dial_options(doctor)
+    return parser
+
+
+def _add_command(commands: Any, name: str, summary: str, description: str, more: str) -> _Parser:
+    parser: _Parser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=more,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         exit_on_error=False,
     )
-    connect.add_argument("url", metavar="URL")
-    _add_session_options(connect)
-    _add_connection_options(connect)
+    parser.add_argument("url", metavar="URL")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line; see below")
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        default=0,
+        help="connect: causes with every step; -vv: the library's log as well",
+    )
     return parser
 
 
 def _add_session_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--once", action="store_true", help="do not reconnect: end with the connection")
-    add("--json", action="store_true", help="one JSON object a line on both outputs; see below")
     add(
         "--binary",
-        type=_binary,
+        type=words.binary,
         metavar="{hex,base64,raw}",
         help="binary messages as hex (default), base64 or raw bytes",
     )
-    add("--count", type=_count, metavar="N", help="end after N messages received")
-    add("--eof-wait", type=_wait, metavar="SECONDS", help="how long it must be quiet after the end of input")
+    add("--count", type=words.count, metavar="N", help="end after N messages received")
     add(
-        "-v",
-        "--verbose",
-        action="count",
-        default=0,
-        help="causes with every step; -vv: the library's log as well",
+        "--eof-wait",
+        type=words.wait,
+        metavar="SECONDS",
+        help="how long it must be quiet after the end of input",
+    )
+    add(
+        "--ping-interval",
+        type=words.ping_interval,
+        metavar="SECONDS",
+        help="between keepalive pings (default 20); 0 for none",
     )
 
 
-def _add_connection_options(parser: argparse.ArgumentParser) -> None:
+def _add_doctor_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--wss", metavar="URL", help="where the same is served over TLS")
+    add(
+        "--http",
+        metavar="URL",
+        help="the base of the same over SockJS, http:// or https://: tries xhr_streaming, xhr_polling",
+    )
+    add(
+        "--expect-message",
+        action="store_true",
+        help="the server greets: a way counts only when a first message has come",
+    )
+
+
+def _add_dial_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
-        "-H", dest="headers", action="append", default=[], type=_headers, metavar="'NAME: VALUE'",
+        "-H", dest="headers", action="append", default=[], type=words.headers, metavar="'NAME: VALUE'",
         help="send this header with the upgrade; may be repeated; @FILE reads one a line, which keeps secrets off ps",
     )  # fmt: skip
     add(
@@ -154,21 +217,15 @@ def _add_connection_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--proxy",
-        type=_proxy,
+        type=words.proxy,
         metavar="URL",
         help="http:// or socks5h:// and the like; 'none' ignores the environment's",
     )
     add(
         "--open-timeout",
-        type=_seconds,
+        type=words.seconds,
         metavar="SECONDS",
         help="for one attempt, DNS to upgrade (default 10)",
-    )
-    add(
-        "--ping-interval",
-        type=_ping_interval,
-        metavar="SECONDS",
-        help="between keepalive pings (default 20); 0 for none",
     )
     trust = parser.add_mutually_exclusive_group()
     trust.add_argument("--insecure", action="store_true", help="do not verify the server's certificate")
@@ -178,26 +235,49 @@ def _add_connection_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _settings(found: argparse.Namespace) -> Settings:
-    try:
-        options = _options(found)
-        make_options(options)  # only to hear its complaints now
-        return Settings(
-            endpoint=Endpoint.parse(found.url),
-            options=options,
-            is_json=found.json,
-            binary=found.binary,
-            count=found.count,
-            eof_wait=found.eof_wait,
-            is_verbose=found.verbose > 0,
-            warnings=(_INSECURE,) if found.insecure else (),
-        )
-    except ConnmanError as error:
-        raise UsageError(str(error)) from None
+    options = _options(found) | {"reconnect": not found.once}
+    if found.ping_interval is not None:
+        options["ping_interval"] = found.ping_interval or None
+    make_options(options)  # only to hear its complaints now
+    return Settings(
+        endpoint=Endpoint.parse(found.url),
+        options=options,
+        is_json=found.json,
+        binary=found.binary,
+        count=found.count,
+        eof_wait=found.eof_wait,
+        is_verbose=found.verbose > 0,
+        warnings=(_INSECURE,) if found.insecure else (),
+    )
+
+
+def _checkup(found: argparse.Namespace) -> Checkup:
+    options = _options(found)
+    make_options(options)  # only to hear its complaints now
+    endpoint = Endpoint.parse(found.url)
+    wss = None if found.wss is None else _parsed(found.wss, "wss", "--wss", endpoint)
+    if found.http is not None and not (
+        found.http.startswith(("http://", "https://")) and endpoint.is_websocket
+    ):
+        raise UsageError("--http takes an http:// or https:// URL, and goes with a ws:// or wss:// one")
+    return Checkup(
+        ways=ways_to(endpoint, wss=wss, http=found.http),
+        options=options,
+        expects_message=found.expect_message,
+        is_json=found.json,
+        warnings=(_INSECURE,) if found.insecure else (),
+    )
+
+
+def _parsed(url: str, scheme: str, option: str, beside: Endpoint) -> Endpoint:
+    endpoint = Endpoint.parse(url)
+    if endpoint.scheme != scheme or beside.scheme != "ws":
+        raise UsageError(f"{option} takes a {scheme}:// URL, and goes with a ws:// one")
+    return endpoint
 
 
 def _options(found: argparse.Namespace) -> dict[str, Any]:
     options: dict[str, Any] = {
-        "reconnect": not found.once,
         "headers": [pair for pairs in found.headers for pair in pairs],
         "subprotocols": found.subprotocols,
     }
@@ -205,8 +285,6 @@ def _options(found: argparse.Namespace) -> dict[str, Any]:
         options["proxy"] = found.proxy or None
     if found.open_timeout is not None:
         options["open_timeout"] = found.open_timeout
-    if found.ping_interval is not None:
-        options["ping_interval"] = found.ping_interval or None
     if found.insecure or found.ca is not None:
         options["ssl_context"] = make_context(authorities=found.ca, verify=not found.insecure)
     return options
@@ -217,69 +295,3 @@ def _without_value(error: argparse.ArgumentError) -> str:
     text = str(error)
     is_ours = isinstance(error.__context__, argparse.ArgumentTypeError)
     return text if is_ours else re.split("[:,]? ['\"]", text, maxsplit=1)[0]
-
-
-# Each takes the word of one option. argparse quotes the word of a ValueError, but not that of an ArgumentTypeError.
-
-
-def _headers(word: str) -> list[tuple[str, str]]:
-    lines = [word]
-    if word.startswith("@"):
-        try:
-            lines = [line for line in Path(word[1:]).read_text(encoding="utf-8").splitlines() if line.strip()]
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "it is not UTF-8"
-            raise argparse.ArgumentTypeError(f"the file cannot be read: {why}") from None
-    pairs = [tuple(part.strip(" \t") for part in line.split(":", 1)) for line in lines]
-    if any(len(pair) != 2 for pair in pairs):
-        raise argparse.ArgumentTypeError("a header is 'NAME: VALUE'")
-    try:
-        return checked_headers(pairs)  # type: ignore[arg-type]  # the lengths were checked above
-    except ConnmanError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _proxy(word: str) -> str:
-    if word == "none":
-        return ""
-    try:
-        usable_proxy(word)
-    except ConnmanError as error:
-        raise argparse.ArgumentTypeError(str(error).removeprefix("proxy: ")) from None
-    return word
-
-
-def _binary(word: str) -> str:
-    if word not in ("hex", "base64", "raw"):
-        raise argparse.ArgumentTypeError("one of hex, base64, raw")
-    return word
-
-
-def _count(word: str) -> int:
-    if not (word.isascii() and word.isdigit() and int(word)):
-        raise argparse.ArgumentTypeError("a whole number from 1")
-    return int(word)
-
-
-def _wait(word: str) -> float:
-    try:
-        seconds = float(word)
-    except ValueError:
-        seconds = math.nan
-    if not seconds >= 0:  # not a number compares false
-        raise argparse.ArgumentTypeError("a number of seconds from 0")
-    return seconds
-
-
-def _ping_interval(word: str) -> float:
-    seconds = _wait(word)
-    if math.isinf(seconds):
-        raise argparse.ArgumentTypeError("a finite number of seconds; 0 for no pings")
-    return seconds
-
-
-def _seconds(word: str) -> float:
-    seconds = _wait(word)
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError("a finite number of seconds, more than 0")
-    return seconds

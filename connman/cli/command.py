@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from connman.cli.arguments import UsageError, parse
+from connman.cli.doctor import Checkup, Doctor, make_report
 from connman.cli.interrupt import Interrupted, interruptible
-from connman.cli.output import OutputFailed, Writer, fill_standard_descriptors
-from connman.cli.render import LogFormatter, Renderer
+from connman.cli.output import OutputFailed, Writer, fill_standard_descriptors, has_colour
+from connman.cli.render import JsonRenderer, LogFormatter, Note, Renderer, TextRenderer
 from connman.cli.session import Session, make_renderer
 from connman.errors import ConnmanError
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run(sys.argv[1:] if arguments is None else arguments)
         except UsageError as error:
-            _complain(f"connman: {error}\n")
+            _complain(f"connman: {error}\n".encode(errors="backslashreplace"))
             return 2
         except Interrupted as interrupt:
             return 128 + interrupt.signum
@@ -36,14 +37,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     settings, verbosity = parse(arguments)
+    level = logging.DEBUG if verbosity > 1 else logging.ERROR
+    if isinstance(settings, Checkup):
+        return _run_doctor(settings, level)
     renderer = make_renderer(settings)
     try:
         session = Session(settings, renderer)
     except ConnmanError as error:
         # What only the connection can tell, such as options that do not go with the target.
         raise UsageError(str(error)) from None
-    _show_log(renderer, logging.DEBUG if verbosity > 1 else logging.ERROR)
+    _show_log(renderer, level)
     return session.run()
+
+
+def _run_doctor(checkup: Checkup, level: int) -> int:
+    text = TextRenderer(binary="hex", is_terminal=True, has_colour=has_colour(2))
+    renderer: Renderer = JsonRenderer() if checkup.is_json else text
+    _show_log(renderer, level)
+    for warning in checkup.warnings:
+        _complain(renderer.note(Note("warning", warning)))
+    return Doctor(checkup, make_report(checkup)).run()
 
 
 def _show_log(renderer: Renderer, level: int) -> None:
@@ -57,10 +70,10 @@ def _show_log(renderer: Renderer, level: int) -> None:
     logger.propagate = False
 
 
-def _complain(text: str) -> None:
+def _complain(text: bytes) -> None:
     writer = Writer(2)
     try:
-        writer.write(text.encode(errors="backslashreplace"))
+        writer.write(text)
         writer.flush()
     except OutputFailed:
         pass  # nobody listens; the exit code says it

@@ -77,3 +77,11 @@ def fill_standard_descriptors() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
+
+
+def has_colour(descriptor: int) -> bool:
+    """Return whether what is printed there may be coloured: at a terminal, unless NO_COLOR is set.
+
+    Threads: any.
+    """
+    return os.isatty(descriptor) and not os.environ.get("NO_COLOR")

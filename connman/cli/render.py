@@ -155,8 +155,8 @@ class JsonRenderer:
         Threads: any.
         """
         if isinstance(message, str):
-            return _json_line("message", {"format": "text", "data": message})
-        return _json_line("message", {"format": "base64", "data": base64.b64encode(message).decode()})
+            return json_line("message", {"format": "text", "data": message})
+        return json_line("message", {"format": "base64", "data": base64.b64encode(message).decode()})
 
     def change(self, change: Change) -> bytes:
         """Return the object of a change of state; see `Renderer`.
@@ -164,17 +164,21 @@ class JsonRenderer:
         Threads: any.
         """
         names = (name for name in Change.__slots__ if getattr(change, name) is not None)
-        return _json_line("state", {name: getattr(change, name) for name in names})
+        return json_line("state", {name: getattr(change, name) for name in names})
 
     def note(self, note: Note) -> bytes:
         """Return the object of a note; see `Renderer`.
 
         Threads: any.
         """
-        return _json_line("note", {"kind": note.kind, "text": note.text})
+        return json_line("note", {"kind": note.kind, "text": note.text})
 
 
-def _json_line(kind: str, fields: dict[str, Any]) -> bytes:
+def json_line(kind: str, fields: dict[str, Any]) -> bytes:
+    """Return one JSON object as a line, with its ``type`` and the time.
+
+    Threads: any.
+    """
     line = {"type": kind, "time": round(time.time(), 3), **fields}
     return (
         json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode(errors="backslashreplace") + b"\n"

@@ -11,7 +11,7 @@ from typing import Any
 from connman.cli.input import InputNews, InputThread, Source, SourceKind, source_kind
 from connman.cli.interrupt import Interrupted
 from connman.cli.lines import ChunkSplitter, LineSplitter
-from connman.cli.output import OutputFailed, Writer
+from connman.cli.output import OutputFailed, Writer, has_colour
 from connman.cli.render import (
     Binary,
     Change,
@@ -69,9 +69,8 @@ def make_renderer(settings: Settings) -> Renderer:
     """
     if settings.is_json:
         return JsonRenderer()
-    has_colour = os.isatty(_STDERR) and not os.environ.get("NO_COLOR")
     binary = settings.binary or ("hex" if settings.endpoint.is_websocket else "raw")
-    return TextRenderer(binary=binary, is_terminal=os.isatty(_STDOUT), has_colour=has_colour)
+    return TextRenderer(binary=binary, is_terminal=os.isatty(_STDOUT), has_colour=has_colour(_STDERR))
 
 
 def chosen_eof_wait(settings: Settings, kind: SourceKind) -> float:

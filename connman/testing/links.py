@@ -15,7 +15,11 @@ CHUNK = 64 * 1024
 PACE = 0.05  # seconds of a limited rate that are written at once
 
 Way = Literal["up", "down", "both"]
+WebSockets = Literal["pass", "refuse", "swallow"]
 WAYS = frozenset(("up", "down"))
+
+_MOST_HEAD = 8192  # bytes of a request that are looked at
+_REFUSAL = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 @dataclass(slots=True)
@@ -31,6 +35,7 @@ class Faults:
     slice: int | None = None
     limit: int | None = None
     limited_way: Way = "both"
+    websockets: WebSockets = "pass"
 
     @property
     def is_deaf(self) -> bool:
@@ -49,7 +54,9 @@ class Flow:
         self.source = source
         self.sink = sink
         self.is_over = False
+        self.is_held = False
         self._is_read_out = False
+        self._is_swallowed = False
         # Due time and bytes; none at all is the end of file, which keeps its place behind the bytes.
         self._chunks: deque[tuple[float, memoryview]] = deque()
         self._size = 0
@@ -64,7 +71,7 @@ class Flow:
     @property
     def due_at(self) -> float:
         """The time from which something can be written; infinity when nothing is there."""
-        return max(self._chunks[0][0], self._free_at) if self._chunks else math.inf
+        return max(self._chunks[0][0], self._free_at) if self._chunks and not self.is_held else math.inf
 
     def read(self, now: float, delay: float) -> None:
         """Take a chunk, or the end of file, from the source.
@@ -76,10 +83,28 @@ class Flow:
         except BlockingIOError:
             return
         self._is_read_out = not chunk
+        if chunk and self._is_swallowed:
+            return
         self._size += len(chunk)
         # No chunk overtakes another, however the delays fall.
         self._newest = max(self._newest, now + delay)
         self._chunks.append((self._newest, memoryview(chunk)))
+
+    def begun(self) -> bytes:
+        """Return what is held, as far as a request's head can reach."""
+        return b"".join(chunk for _, chunk in self._chunks)[:_MOST_HEAD]
+
+    def swallow(self) -> None:
+        """Throw away what is held and all that follows, but for the end of file."""
+        self._is_swallowed = True
+        self._chunks = deque(item for item in self._chunks if not item[1])
+        self._size = 0
+
+    def answer(self, data: bytes) -> None:
+        """Write ``data`` and the end of file, and read no more."""
+        self._is_read_out = True
+        self._chunks = deque(((0.0, memoryview(data)), (0.0, memoryview(b""))))
+        self._size = len(data)
 
     def write(self, now: float, faults: Faults, limit: int | None) -> int:
         """Write what may go out at once, at most ``limit`` bytes, and return how many that were.
@@ -123,6 +148,7 @@ class Link:
         self.alarm = math.inf
         self.is_begun = False
         self.is_connected = False
+        self._is_judged = False
         for sock in (client, upstream):
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -135,6 +161,21 @@ class Link:
         self.is_begun = True
         with contextlib.suppress(BlockingIOError):
             self.upstream.connect(address)
+
+    def judge(self, websockets: WebSockets) -> None:
+        """Look at the head of the client's first request, which is held back until it is whole: is it an upgrade?"""
+        head = b"" if self._is_judged else self.up.begun()
+        if not head:
+            return
+        # Only a GET can be one (RFC 6455 4.1). A protocol that the proxy does not know must not be held back.
+        is_get = websockets != "pass" and head.startswith(b"GET "[: len(head)])
+        self.up.is_held = is_get and b"\r\n\r\n" not in head and len(head) < _MOST_HEAD
+        self._is_judged = not self.up.is_held
+        if self._is_judged and is_get and b"\r\nupgrade: websocket\r\n" in head.lower():
+            self.up.swallow()
+            if websockets == "refuse":
+                self.up.is_over = True
+                self.down.answer(_REFUSAL)
 
     def settle(self) -> None:
         """Take note of how connecting ended, once the upstream's socket is writable.

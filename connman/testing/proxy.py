@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Self, get_args
 
-from connman.testing.links import Way
+from connman.testing.links import Way, WebSockets
 from connman.testing.proxy_loop import ProxyLoop
 
 
@@ -23,7 +23,8 @@ class FaultProxy:
 
     Settable at any time: ``latency`` and ``jitter`` (seconds, a chunk comes that much later, never out of order),
     ``rate`` (bytes a second for each link and direction, None for no limit), ``slice`` (most bytes written at once, None
-    for no limit), ``kill_every`` (3: each third client that connects is reset, counted as `accepted` is; None for none).
+    for no limit), ``kill_every`` (3: each third client that connects is reset, counted as `accepted` is; None for none),
+    ``websockets`` ("refuse": an upgrade is answered with 403, "swallow": never; plain HTTP and all else pass).
     A fault has taken effect when the call or the assignment returns.
 
     Counted: ``accepted`` clients, ``bytes_up`` and ``bytes_down`` passed on. Each direction of a link holds at most some
@@ -172,6 +173,17 @@ class FaultProxy:
     def kill_every(self, count: int | None) -> None:
         _check("kill_every", count, 1)
         self._loop.call(lambda: self._loop.change("kill_every", count))
+
+    @property
+    def websockets(self) -> WebSockets:
+        """What becomes of a link whose first request, in clear text, is an upgrade: "pass", "refuse" or "swallow"."""
+        return self._loop.faults.websockets
+
+    @websockets.setter
+    def websockets(self, fate: WebSockets) -> None:
+        if fate not in get_args(WebSockets):
+            raise ValueError('websockets is "pass", "refuse" or "swallow"')
+        self._loop.call(lambda: self._loop.change("websockets", fate))
 
     @property
     def accepted(self) -> int:

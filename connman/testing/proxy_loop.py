@@ -285,6 +285,7 @@ class ProxyLoop:
         except OSError:
             self._end(link, reset=True)
             return
+        link.judge(self.faults.websockets)
         now = time.monotonic()
         up, down = self._due_at(link.up), self._due_at(link.down)
         on_client = _READ * self._wants_more(link.up) | _WRITE * (down <= now)

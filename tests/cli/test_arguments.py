@@ -7,6 +7,7 @@ import pytest
 import trustme
 
 from connman.cli.arguments import UsageError, parse
+from connman.cli.doctor import Checkup
 from connman.cli.session import Settings
 from connman.version import __version__
 
@@ -14,7 +15,15 @@ URL = "wss://feed.example.com/ticks"
 
 
 def settings(*words: str) -> Settings:
-    return parse(["connect", URL, *words])[0]
+    found = parse(["connect", URL, *words])[0]
+    assert isinstance(found, Settings)
+    return found
+
+
+def checkup(*words: str) -> Checkup:
+    found = parse(["doctor", *words])[0]
+    assert isinstance(found, Checkup)
+    return found
 
 
 def option(name: str, *words: str) -> Any:
@@ -59,6 +68,16 @@ def test_words_of_the_connection() -> None:
     assert option("ping_interval", "--ping-interval", "0") is None
 
 
+def test_words_of_the_doctor() -> None:
+    found = checkup(
+        "ws://h:1/", "--wss", "wss://h:2/", "--http", "https://h:3/b", "--expect-message", "--json"
+    )
+    names = ["ws", "wss", "xhr_streaming", "xhr_polling"]
+    assert [way.name for way in found.ways] == names
+    assert (found.expects_message, found.is_json, found.warnings) == (True, True, ())
+    assert checkup(URL, "--insecure").warnings
+
+
 def test_proxies() -> None:
     assert option("proxy") == "not given"
     assert option("proxy", "--proxy", "http://p:1") == "http://p:1"
@@ -95,6 +114,13 @@ def test_an_authority_of_ones_own(tmp_path: Path) -> None:
         ([], "arguments are required"),
         (["connect"], "URL"),
         ([URL], "connman connect URL"),
+        (["doctor"], "URL"),
+        (["doctor", "--once", URL], "no option --once"),
+        (["doctor", "--wss", "wss://s3cret/", URL], "goes with a ws:// one"),
+        (["doctor", "--wss", "ws://s3cret/", "ws://h/"], "takes a wss:// URL"),
+        (["doctor", "--http", "s3cret", URL], "takes an http:// or https:// URL"),
+        (["doctor", "--http", "http://h/", "tcp://h:1"], "goes with a ws:// or wss:// one"),
+        (["doctor", "--http", "http://u:s3cret@", URL], "host is missing"),
         (["konnect", URL], "connman connect URL"),
         (["connect", URL, URL], "words behind URL"),
         (["connect", "http://s3cret/"], "unsupported scheme"),
@@ -143,6 +169,8 @@ def test_secrets_stay_out_of_the_repr_of_settings() -> None:
         ["connect", "ws://u:s3cret@h/?k=s3cret", "-H", "A: s3cret", "--proxy", "http://u:s3cret@p"]
     )
     assert "s3cret" not in repr(found)
+    secret = "https://u:s3cret@h/?k=s3cret"
+    assert "s3cret" not in repr(checkup("wss://h/?k=s3cret", "-H", "A: s3cret", "--http", secret))
 
 
 @pytest.mark.parametrize(

@@ -108,3 +108,27 @@ def test_a_link_tells_that_the_upstream_refused() -> None:
             link.begin(nobody.getsockname())
         assert not link.is_connected
         assert not link.is_over
+
+
+UPGRADE = b"GET / HTTP/1.1\r\nupgrade: WebSocket\r\n\r\n"
+
+
+def test_an_upgrade_is_known_however_it_is_cut() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for cut in range(1, len(UPGRADE)):
+            with (
+                socket.create_connection(listener.getsockname()) as sender,
+                listener.accept()[0] as client,
+                socket.socket() as upstream,
+            ):
+                sender.settimeout(PATIENCE)
+                link = Link(client, upstream, None)
+                client.setblocking(True)  # so that what was sent is there when it is read
+                for part in (UPGRADE[:cut], UPGRADE[cut:]):
+                    assert link.up.due_at == math.inf
+                    sender.sendall(part)
+                    link.up.read(0, 0)
+                    link.judge("refuse")
+                assert (link.up.due_at, link.up.is_over) == (math.inf, True)
+                assert link.down.write(0, Faults(), None)
+                assert sender.recv(65536).startswith(b"HTTP/1.1 403 ")

@@ -462,3 +462,67 @@ def test_an_unknown_upstream_leaves_nothing_behind() -> None:
     with pytest.raises(OSError):
         proxy.start()
     proxy.close()
+
+
+# WebSockets
+
+UPGRADE = b"GET /feed HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+PLAIN = b"GET /feed HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def read_to_the_end(sock: socket.socket) -> bytes:
+    return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+def test_an_upgrade_is_refused_and_the_server_never_hears_of_it(
+    link: tuple[socket.socket, socket.socket], proxy: FaultProxy
+) -> None:
+    client, server = link
+    proxy.websockets = "refuse"
+    client.sendall(UPGRADE)
+    assert read_to_the_end(client).startswith(b"HTTP/1.1 403 ")
+    assert read_to_the_end(server) == b""
+    eventually(lambda: proxy.open_links == 0)
+
+
+def test_an_upgrade_is_swallowed_with_all_that_follows_until_the_client_leaves(
+    link: tuple[socket.socket, socket.socket], proxy: FaultProxy
+) -> None:
+    client, server = link
+    proxy.websockets = "swallow"
+    client.sendall(UPGRADE)
+    client.sendall(b"frames")
+    client.shutdown(socket.SHUT_WR)
+    assert read_to_the_end(server) == b""
+
+
+@pytest.mark.parametrize(
+    "sent", [PLAIN, b"\x16\x03\x01GET ", b"G", b"GE", b"POST / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n"]
+)
+def test_what_is_no_upgrade_passes(
+    link: tuple[socket.socket, socket.socket], proxy: FaultProxy, sent: bytes
+) -> None:
+    client, server = link
+    proxy.websockets = "refuse"
+    client.sendall(sent)
+    client.sendall(b"etter")
+    if b"GET ".startswith(sent):
+        proxy.websockets = "pass"  # a head that is held back is let go
+    assert server.recv(len(sent), socket.MSG_WAITALL) == sent
+
+
+def test_a_link_is_judged_by_its_first_request_only(
+    link: tuple[socket.socket, socket.socket], proxy: FaultProxy
+) -> None:
+    client, server = link
+    proxy.websockets = "refuse"
+    client.sendall(PLAIN)
+    assert server.recv(len(PLAIN), socket.MSG_WAITALL) == PLAIN
+    client.sendall(UPGRADE)
+    assert server.recv(len(UPGRADE), socket.MSG_WAITALL) == UPGRADE
+
+
+def test_an_unknown_fate_of_websockets_is_refused(proxy: FaultProxy) -> None:
+    with pytest.raises(ValueError, match="swallow"):
+        proxy.websockets = "sometimes"  # type: ignore[assignment]
+    assert proxy.websockets == "pass"

@@ -388,6 +388,8 @@ def a_faulty_network() -> None:
         proxy.deaf()
         proxy.deaf(False, "down")
         proxy.kill_every = 3
+        proxy.websockets = "refuse"
+        proxy.websockets = "sometimes"  # type: ignore[assignment]
         proxy.refuse(False)
         proxy.cut_after(100, "up")
         proxy.cut_after(100, "sideways")  # type: ignore[arg-type]

@@ -1,0 +1,164 @@
+"""One way through the network, dialled once: what each phase took, how it ended, and whether messages pass."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from connman.clock import Clock, Deadline
+from connman.endpoint import Endpoint
+from connman.errors import ConnectError, ConnmanError, WaitTimeout
+from connman.options import Options
+from connman.records import Message, Step
+from connman.transport.base import Dial, Dialer, Transport
+from connman.transport.proxy import choose_proxy
+
+# How often the wait for an answer to a ping looks up: the answer itself wakes nobody.
+_LOOK = 0.05
+_GOODBYE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Something to dial. ``endpoint`` None: it chooses where to itself, like a strategy."""
+
+    name: str
+    endpoint: Endpoint | None
+    dialer: Dialer
+
+    @property
+    def address(self) -> str:
+        """Where it leads, without secrets."""
+        return "" if self.endpoint is None else str(self.endpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What became of one dial.
+
+    ``proxy``: through which it went, without credentials. ``transport``: the name of what opened. ``seconds``: until
+    it was open or had failed. ``message``: what the first message was like, None when none was seen. ``error`` None:
+    it is a way through.
+    """
+
+    way: Way
+    proxy: str | None
+    steps: tuple[Step, ...]
+    seconds: float
+    transport: str | None = None
+    message: str | None = None
+    error: ConnmanError | None = None
+
+
+class Probe:
+    """Dial one way, see whether a ping comes back or a message comes, and hang up in order.
+
+    Threads: `run` on one, `abort` from any.
+    """
+
+    def __init__(self, way: Way, options: Options, clock: Clock, *, expects_message: bool = False) -> None:
+        self._way = way
+        self._options = options
+        self._clock = clock
+        self._expects_message = expects_message
+        self._dial = Dial(way.endpoint, options, clock, name=str(way.endpoint or way.name))
+        self._messages: list[Message] = []
+        self._transport: str | None = None
+
+    def abort(self, error: ConnmanError) -> None:
+        """End it in whatever it is doing.
+
+        Threads: any; never blocks.
+        """
+        self._dial.abort(error)
+
+    def run(self) -> Finding:
+        """Do all of it; whatever goes wrong is told by what it returns.
+
+        Threads: its own; blocks up to three times ``open_timeout``, and a second.
+        """
+        began = self._clock.now()
+        headers = self._options.headers
+        self._dial.begin([] if headers is None or callable(headers) else list(headers))  # type: ignore[arg-type]
+        opened = began
+        error: ConnmanError | None = None
+        try:
+            transport = self._way.dialer.dial(self._dial)
+            opened = self._clock.now()
+            self._transport = transport.name
+            self._converse(transport)
+        except ConnmanError as failed:
+            error = failed
+        except Exception as failed:  # user code: a diagnosis tells of whatever it meets
+            error = ConnectError(self._dial.name, self._dial.log, f"the dial raised {type(failed).__name__}")
+            error.__cause__ = failed
+        seconds = (opened if error is None else self._clock.now()) - began
+        return Finding(
+            way=self._way,
+            proxy=self._proxy(),
+            steps=tuple(self._dial.log),
+            seconds=seconds,
+            transport=self._transport,
+            message=_described(self._messages[0]) if self._messages else None,
+            error=error,
+        )
+
+    def _proxy(self) -> str | None:
+        with contextlib.suppress(ConnmanError):  # a malformed one is what the dial has failed with
+            proxy = choose_proxy(self._dial)
+            return None if proxy is None else str(proxy)
+        return None
+
+    def _converse(self, transport: Transport) -> None:
+        """Find out whether what passed the upgrade passes messages as well: some middlemen swallow every frame."""
+        try:
+            with self._dial.abortable(lambda: transport.abort(WaitTimeout("the diagnosis was ended"))):
+                self._see_life(transport)
+                self._say_goodbye(transport)
+        finally:
+            transport.dispose()
+
+    def _see_life(self, transport: Transport) -> None:
+        silence: WaitTimeout | None = None
+        if transport.can_ping:
+            try:
+                self._wait_for_pong(transport)
+            except WaitTimeout as error:
+                silence = error
+        if self._expects_message and not self._messages:
+            self._wait_for_message(transport)
+        if silence is not None and not self._messages:
+            raise silence
+
+    def _wait_for_pong(self, transport: Transport) -> None:
+        deadline = Deadline.after(self._clock, self._options.open_timeout)
+        with self._dial.step("ping"):
+            transport.ping()
+            while transport.ping_rtt is None:
+                try:
+                    self._messages += transport.receive(deadline.sooner(_LOOK))
+                except WaitTimeout:
+                    self._dial.check_aborted()
+                    if deadline.expired:
+                        raise WaitTimeout(f"no answer within {self._options.open_timeout:g} s") from None
+
+    def _wait_for_message(self, transport: Transport) -> None:
+        with self._dial.step("message"):
+            try:
+                self._messages += transport.receive(Deadline.after(self._clock, self._options.open_timeout))
+            except WaitTimeout:
+                self._dial.check_aborted()
+                raise WaitTimeout(f"no message within {self._options.open_timeout:g} s") from None
+
+    def _say_goodbye(self, transport: Transport) -> None:
+        transport.close(1000, "", _GOODBYE)
+        with contextlib.suppress(ConnmanError):
+            while True:
+                transport.receive(Deadline.after(self._clock, _GOODBYE))
+
+
+def _described(message: Message) -> str:
+    """Say what a message is like; what it says may be a secret."""
+    kind = "text" if isinstance(message, str) else "binary"
+    size = len(message.encode(errors="surrogatepass")) if isinstance(message, str) else len(message)
+    return f"{kind}, {size} bytes"

@@ -1,0 +1,170 @@
+"""Single dials of the doctor against servers that behave by script."""
+
+import socket
+import threading
+
+from connman.cli.probe import Finding, Probe, Way
+from connman.clock import SystemClock
+from connman.endpoint import Endpoint
+from connman.errors import ConnectError, ConnectionClosed, NotConnected, WaitTimeout
+from connman.options import Options
+from connman.transport.base import Dial, Transport
+from connman.transport.openers import EndpointDialer
+from tests.cli.program import say_goodbye
+from tests.loopback import PATIENCE, Server, echo, in_thread, refusing_port
+from tests.proxies import ConnectProxy
+from tests.servers import (
+    CLOSE,
+    PING,
+    PONG,
+    Frames,
+    close_frame,
+    raw_server,
+    read_upgrade,
+    server_frame,
+    silent,
+    upgraded,
+)
+
+
+def probe(
+    url: str, *, expects_message: bool = False, open_timeout: float = PATIENCE, proxy: str | None = None
+) -> Probe:
+    endpoint = Endpoint.parse(url)
+    options = Options(proxy=proxy, open_timeout=open_timeout)
+    way = Way(endpoint.scheme, endpoint, EndpointDialer())
+    return Probe(way, options, SystemClock(), expects_message=expects_message)
+
+
+def phases(finding: Finding) -> list[tuple[str, bool]]:
+    return [(step.phase, step.cause is None) for step in finding.steps]
+
+
+def answer_pings(frames: Frames) -> None:
+    for frame in frames:
+        if frame.opcode == PING:
+            frames.send(server_frame(PONG, frame.payload))
+        elif frame.opcode == CLOSE:
+            frames.send(close_frame())
+
+
+def greet(frames: Frames) -> None:
+    frames.send(server_frame(1, "grüß".encode()))
+    answer_pings(frames)
+
+
+def swallow(frames: Frames) -> None:
+    for _ in frames:
+        pass
+
+
+def greet_and_swallow(frames: Frames) -> None:
+    frames.send(server_frame(2, b"\0\1"))
+    swallow(frames)
+
+
+def test_an_open_way_tells_its_phases_and_says_goodbye() -> None:
+    codes: list[int] = []
+
+    def script(frames: Frames) -> None:
+        ping = next(iter(frames))
+        frames.send(server_frame(PONG, ping.payload))
+        codes.extend(int.from_bytes(frame.payload[:2], "big") for frame in say_goodbye(frames))
+
+    with raw_server(upgraded(script)) as server:
+        finding = probe(server.url()).run()
+    assert finding.error is None
+    assert phases(finding) == [("tcp", True), ("upgrade", True), ("ping", True)]
+    assert (finding.transport, finding.message, codes) == ("ws", None, [1000])
+    assert 0 < finding.seconds < PATIENCE
+
+
+def test_a_first_message_is_described_and_not_shown() -> None:
+    with raw_server(upgraded(greet)) as server:
+        finding = probe(server.url(), expects_message=True).run()
+    assert finding.error is None
+    assert finding.message == "text, 6 bytes"
+    assert "grüß" not in repr(finding)
+
+
+def test_no_message_is_a_failure_only_when_one_is_expected() -> None:
+    with raw_server(upgraded(answer_pings)) as server:
+        assert probe(server.url(), open_timeout=0.2).run().error is None
+        finding = probe(server.url(), open_timeout=0.2, expects_message=True).run()
+    assert isinstance(finding.error, WaitTimeout)
+    assert phases(finding)[-2:] == [("ping", True), ("message", False)]
+
+
+def test_swallowed_frames_are_found_out() -> None:
+    with raw_server(upgraded(swallow)) as server:
+        finding = probe(server.url(), open_timeout=0.2).run()
+    assert isinstance(finding.error, WaitTimeout)
+    assert phases(finding)[-1] == ("ping", False)
+
+
+def test_a_server_that_knows_no_pings_but_speaks_is_a_way_through() -> None:
+    with raw_server(upgraded(greet_and_swallow)) as server:
+        finding = probe(server.url(), open_timeout=0.2).run()
+    assert finding.error is None
+    assert finding.message == "binary, 2 bytes"
+    assert phases(finding)[-1] == ("ping", False)
+
+
+def test_a_close_behind_the_upgrade_is_told_with_its_code() -> None:
+    with raw_server(upgraded(lambda frames: frames.send(close_frame(4001, "s3cret")))) as server:
+        finding = probe(server.url()).run()
+    assert isinstance(finding.error, ConnectionClosed)
+    assert finding.error.code == 4001
+    assert finding.transport == "ws"
+
+
+def test_a_byte_stream_is_open_when_it_is_connected() -> None:
+    with Server(echo) as server:
+        finding = probe(f"tcp://127.0.0.1:{server.port}").run()
+    assert (finding.error, phases(finding)) == (None, [("tcp", True)])
+
+
+def test_a_proxy_is_named_without_its_password() -> None:
+    with Server(echo) as server, ConnectProxy() as proxy:
+        url = f"tcp://127.0.0.1:{server.port}"
+        finding = probe(url, proxy=f"http://u:s3cret@127.0.0.1:{proxy.port}").run()
+    assert finding.proxy == f"http://127.0.0.1:{proxy.port}"
+    assert phases(finding) == [("tcp", True), ("proxy", True)]
+
+
+def test_a_refusal_is_a_finding() -> None:
+    with refusing_port() as port:
+        finding = probe(f"ws://127.0.0.1:{port}/").run()
+    assert isinstance(finding.error, ConnectError)
+    assert phases(finding) == [("tcp", False)]
+
+
+def test_a_target_that_breaks_is_a_finding() -> None:
+    class Broken:
+        def dial(self, dial: Dial) -> Transport:
+            raise KeyError("s3cret")
+
+    finding = Probe(Way("broken", None, Broken()), Options(), SystemClock()).run()
+    assert str(finding.error) == "broken: the dial raised KeyError"
+
+
+def test_an_abort_ends_it_while_it_dials_and_while_it_waits_for_an_answer() -> None:
+    reached = [threading.Event(), threading.Event()]
+
+    def hold_upgrade(sock: socket.socket, number: int) -> None:
+        read_upgrade(sock)
+        reached[0].set()
+        silent(sock, number)
+
+    def hold_pong(frames: Frames) -> None:
+        next(iter(frames))
+        reached[1].set()
+        swallow(frames)
+
+    for handler, is_there in zip((hold_upgrade, upgraded(hold_pong)), reached, strict=True):
+        with raw_server(handler) as server:
+            running = probe(server.url())
+            future = in_thread(running.run)
+            assert is_there.wait(PATIENCE)
+            running.abort(NotConnected("over"))
+            assert isinstance(future.result(PATIENCE).error, (NotConnected, WaitTimeout))
