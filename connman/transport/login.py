@@ -54,10 +54,19 @@ class Channel:
         ConnectionLost or ProtocolError when the connection ends; NotConnected after the handshake has ended.
         Threads: the handshake's.
         """
+        self.peek(timeout)
+        return self._waiting.pop(0)
+
+    def peek(self, timeout: float | None = None) -> Message:
+        """Return the next message as `recv` does, and leave it to be read: by the next `recv`, or by ``on_data``.
+
+        Raises: as `recv`.
+        Threads: the handshake's.
+        """
         transport = self._open_transport()
         if not self._waiting:
             self._waiting = transport.receive(self._deadline.sooner(timeout))
-        return self._waiting.pop(0)
+        return self._waiting[0]
 
     def finish(self) -> list[Message]:
         """End the conversation and return what has arrived behind the last message that was read.
