@@ -41,8 +41,14 @@ class Manager:
         Raises: InvalidTarget; InvalidOption; TypeError for an unknown option.
         Threads: any; never blocks.
         """
+        return self.add(Connection(target, **options))
+
+    def add(self, conn: Connection) -> Connection:
+        """Register a connection that was made elsewhere, start dialling, and return it at once; else as `connect`.
+
+        Threads: any; never blocks.
+        """
         fork.check_process()
-        conn = Connection(target, **options)
         with self._lock:
             self._connections[conn.id] = conn
             self._maybe_prune_locked()
