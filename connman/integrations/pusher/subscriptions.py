@@ -1,0 +1,214 @@
+"""Which channels are wanted, and what the server was told of them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from connman.connection import fork
+from connman.errors import ConnectionLost, NotConnected
+from connman.integrations.pusher.auth import AuthError, Authorise, Signature, checked_signature
+from connman.integrations.pusher.channels import PusherChannel, make_channel
+from connman.integrations.pusher.wire import Event, encode
+from connman.integrations.pusher.worker import Worker
+from connman.threads import is_kill
+from connman.transport.base import Transport
+
+logger = logging.getLogger("connman.pusher")
+
+Teller = Callable[[PusherChannel, Event], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Session:
+    """One greeting's worth: the transport it came by, and the id that channels are signed for.
+
+    ``is_current``: whether it is still the client's own that it belongs to.
+
+    Threads: any.
+    """
+
+    transport: Transport
+    send_timeout: float
+    is_current: Callable[[], bool]
+    socket_id: str = field(repr=False)
+
+    def send(self, event: str, data: object, channel: str | None = None) -> None:
+        """Send an event on this transport and on no later one, to which a signature does not belong.
+
+        Raises: as ``Connection.send``; TypeError or ValueError for data that JSON cannot hold.
+        Threads: any.
+        """
+        self.transport.send((encode(event, data, channel),), self.send_timeout)
+
+
+class Subscriptions:
+    """The channels of one client: what its user wants, made so at the server by two workers.
+
+    Whoever subscribes or leaves notes that here, and a worker looks at the name and does what is missing: so no two
+    threads can contradict each other at the server. Channels that are signed for have a worker of their own, since the
+    user's ``secret_auth`` may take its time.
+
+    Threads: every method from any thread, but for what is said there.
+    """
+
+    def __init__(self, name: str, authorise: Authorise | None, tell: Teller) -> None:
+        self._authorise = authorise
+        self._tell = tell
+        self._open = Worker(f"join-{name}", self._settle)
+        self._signed = Worker(f"auth-{name}", self._settle)
+        self._fresh({})
+        fork.register(self)
+
+    def _fresh(self, wanted: dict[str, PusherChannel]) -> None:
+        self._lock = threading.Lock()
+        # Guarded by _lock: _wanted, _session, and _told: what the server was asked for in this session, or would have
+        # been if it had been signed for.
+        self._wanted = wanted
+        self._told: dict[str, tuple[PusherChannel, bool]] = {}
+        self._session: Session | None = None
+
+    def add(self, name: str) -> PusherChannel:
+        """Return the channel of that name, which is subscribed as soon as there is a session, and in each one after.
+
+        Raises: ValueError for a name that is none, or for which nobody signs.
+        """
+        with self._lock:
+            known = self._wanted.get(name)
+        if known is not None:
+            return known
+        fresh = make_channel(name, self)
+        if fresh.is_private and self._authorise is None:
+            raise ValueError("private and presence channels take a secret_auth=")
+        with self._lock:
+            channel = self._wanted.setdefault(name, fresh)
+        self._ask([channel])
+        return channel
+
+    def remove(self, name: str) -> None:
+        """Want that channel no more. Idempotent."""
+        with self._lock:
+            channel = self._wanted.pop(name, None)
+        if channel is not None:
+            channel.left()
+            self._ask([channel])
+
+    def trigger(self, channel: PusherChannel, event: str, data: object) -> None:
+        """Send an event to a channel.
+
+        Raises: NotConnected when it is not subscribed; as `Session.send`.
+        """
+        session = self._session
+        if session is None or not channel.is_subscribed or self._wanted.get(channel.name) is not channel:
+            raise NotConnected(f"{channel.name} is not subscribed")
+        session.send(event, data, channel.name)
+
+    def get(self, name: str) -> PusherChannel | None:
+        """Return the channel of that name, None when it is not wanted."""
+        return self._wanted.get(name)
+
+    def begin(self, session: Session) -> None:
+        """Subscribe everything in a fresh session.
+
+        Threads: the reader.
+        """
+        with self._lock:
+            # Looked at under the lock: one of a link that was given up must not replace that of the next.
+            if not session.is_current():
+                return
+            self._session, self._told = session, {}
+            everything = list(self._wanted.values())
+        self._ask(everything)
+
+    def end(self, session: Session | None = None) -> None:
+        """Note that ``session`` (None: whichever there is) is over; the channels stay wanted. Idempotent."""
+        with self._lock:
+            if session not in (None, self._session):
+                return
+            self._session, self._told = None, {}
+            everything = list(self._wanted.values())
+        for channel in everything:
+            channel.left()
+
+    def wait_idle(self, within: float) -> bool:
+        """Wait up to ``within`` real seconds for each of the workers; they end soon once no session is there.
+
+        Threads: any but connman's own.
+        """
+        return self._open.wait_idle(within) and self._signed.wait_idle(within)
+
+    def _ask(self, channels: list[PusherChannel]) -> None:
+        if self._session is not None:
+            self._open.ask(channel.name for channel in channels if not channel.is_private)
+            self._signed.ask(channel.name for channel in channels if channel.is_private)
+
+    # The worker that a name belongs to.
+
+    def _settle(self, name: str) -> None:
+        """Do for one name what is missing at the server."""
+        with self._lock:
+            session, wanted = self._session, self._wanted.get(name)
+            told, was_sent = self._told.get(name, (None, False))
+            if told is not wanted:
+                self._told.pop(name, None)
+        if session is None or told is wanted:
+            return
+        try:
+            if was_sent:
+                session.send("pusher:unsubscribe", {"channel": name})
+            if wanted is not None:
+                self._join(session, wanted)
+        except (NotConnected, ConnectionLost) as error:
+            # Nothing, when it has ended anyway; else others were sending all the time, and the next session begins anew.
+            session.transport.abort(ConnectionLost(f"a subscription could not be sent: {error}"))
+
+    def _join(self, session: Session, channel: PusherChannel) -> None:
+        data: dict[str, str] = {"channel": channel.name}
+        failure: AuthError | None = None
+        if channel.is_private:
+            try:
+                signature = self._signature(session, channel)
+            except AuthError as error:
+                failure = error
+            else:
+                data |= {"auth": signature.auth}
+                if signature.channel_data is not None:
+                    data |= {"channel_data": signature.channel_data}
+        with self._lock:
+            # Signing takes its time: meanwhile it may have been left, or the session, to which it belongs, have ended.
+            if self._session is not session or self._wanted.get(channel.name) is not channel:
+                return
+            self._told[channel.name] = channel, failure is None
+        if failure is not None:
+            self._tell_failure(channel, failure)
+            return
+        channel.joining(data.get("channel_data"))
+        session.send("pusher:subscribe", data)
+
+    def _signature(self, session: Session, channel: PusherChannel) -> Signature:
+        assert self._authorise is not None
+        try:
+            return checked_signature(self._authorise(session.socket_id, channel.name), channel.name)
+        except AuthError:
+            raise
+        except BaseException as error:  # user callback: its failure is told as that of this channel
+            if is_kill(error):
+                raise
+            logger.exception("secret_auth raised for %s", channel.name)
+            raise AuthError(f"secret_auth raised {type(error).__name__}") from error
+
+    def _tell_failure(self, channel: PusherChannel, error: AuthError) -> None:
+        # As a server says it that refuses a signature; the whole error is in the log, if it was the user's.
+        data = {"type": "AuthError", "error": str(error), "status": error.status}
+        self._tell(channel, Event("pusher:subscription_error", data, channel.name))
+
+    def after_fork(self) -> None:
+        """Have no session in a child process; the channels are wanted there as well.
+
+        Threads: the first one of the child that uses connman.
+        """
+        self._fresh(self._wanted)
+        for channel in self._wanted.values():
+            channel.left()
