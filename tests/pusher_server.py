@@ -187,7 +187,9 @@ class PusherServer:
                     other.send("pusher_internal:member_removed", {"user_id": user["user_id"]}, channel)
 
     def _signed(self, guest: Guest, data: dict[str, Any]) -> str:
-        text = ":".join([guest.socket_id, data["channel"], *([data["channel_data"]] if "channel_data" in data else [])])
+        text = ":".join(
+            [guest.socket_id, data["channel"], *([data["channel_data"]] if "channel_data" in data else [])]
+        )
         return f"{KEY}:{hmac.new(SECRET.encode(), text.encode(), hashlib.sha256).hexdigest()}"
 
     @contextlib.contextmanager

@@ -137,7 +137,7 @@ class HttpAuth:
         headers = self._headers() if callable(self._headers) else self._headers
         with self._urllib3.PoolManager(retries=False, timeout=self._timeout) as pool:
             try:
-                answer = pool.request_encode_body(
+                answer = pool.request(
                     "POST",
                     self._url,
                     fields={"socket_id": socket_id, "channel_name": channel},
