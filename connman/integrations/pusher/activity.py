@@ -36,7 +36,7 @@ class Activity:
         self._quiet = quiet
         self._patience = patience
         # Of the frames that came: how many, and when the last one did. Written by the reader alone.
-        self._frames = 0
+        self.frames = 0
         self._heard = clock.now()
         self._lock = threading.Lock()
         # Guarded by _lock: everything below.
@@ -50,7 +50,7 @@ class Activity:
     def heard(self) -> None:
         """Note that a frame has come."""
         self._heard = self._clock.now()
-        self._frames += 1
+        self.frames += 1
 
     def start(self) -> None:
         """Begin: the first ping is due ``quiet`` seconds from now."""
@@ -68,7 +68,7 @@ class Activity:
     def check(self) -> None:
         """Ask now, unless the answer to another ping is due. Never blocks."""
         with self._lock:
-            if self._is_stopped or self._is_asking or self._asked == self._frames:
+            if self._is_stopped or self._is_asking or self._asked == self.frames:
                 return
             timer, self._timer = self._timer, None
             self._begin_asking_locked()
@@ -78,14 +78,15 @@ class Activity:
     def _schedule_locked(self, delay: float) -> None:
         if not self._is_stopped:
             self._due = self._clock.now() + delay
-            self._timer = maybe_call_later(self._clock, delay, self._tick)
+            self._timer = maybe_call_later(self._clock, delay, self.tick)
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """Look at how things stand: what the timer calls."""
         now = self._clock.now()
         with self._lock:
             if self._is_stopped or self._is_asking:
                 return
-            if self._asked != self._frames:
+            if self._asked != self.frames:
                 if now >= self._heard + self._quiet:
                     self._begin_asking_locked()
                 else:
@@ -114,7 +115,7 @@ class Activity:
 
     def _ask(self) -> None:
         # Before it goes out: the answer may be here before the send has returned.
-        frames = self._frames
+        frames = self.frames
         delay = self._patience
         try:
             self._ping()
