@@ -6,13 +6,14 @@ import hmac
 import itertools
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from connman.errors import ConnmanError
-from tests.servers import CLOSE, TEXT, Frames, RawServer, close_frame, raw_server, server_frame, upgraded
+from tests.servers import CLOSE, TEXT, Frames, RawServer, close_frame, raw_server, server_frame, ws_accept
 from tests.waiting import eventually
 
 KEY, SECRET = "app-key", "app-secret"
@@ -88,19 +89,20 @@ class Guest:
         return self.events(name)[count - 1]
 
 
-First = Callable[[Guest], bool | None]
-"""What a server says first; True: and nothing else, it leaves then."""
+First = Callable[[Guest], None]
+"""What a server says first."""
 
 
 class PusherServer:
-    """The application `KEY` with the secret `SECRET`. Each client is greeted by what `first` yields, the last for ever.
+    """The application `KEY` with the secret `SECRET`. Each client is greeted by the next of `first`, the last for ever.
 
-    Without `first` each is greeted as it should be. `is_deaf` has it answer nothing from then on.
+    None greets as it should be, and is what there is without any. `is_deaf` has it answer nothing from then on.
     """
 
-    def __init__(self, *first: First, activity_timeout: float = 120, sends_members: bool = True) -> None:
+    def __init__(self, *first: First | None, activity_timeout: float = 120) -> None:
         self.activity_timeout = activity_timeout
-        self._first = itertools.chain(first or (self.greet,), itertools.repeat((first or (self.greet,))[-1]))
+        says = [self.greet if one is None else one for one in first or (None,)]
+        self._first = itertools.chain(says, itertools.repeat(says[-1]))
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
         self.guests: list[Guest] = []
@@ -115,8 +117,7 @@ class PusherServer:
             self.guests.append(guest)
             first = next(self._first)
         try:
-            if first(guest):
-                return
+            first(guest)
             while True:
                 self._take(guest, json.loads(line.recv(3600.0)))
         finally:
@@ -125,6 +126,7 @@ class PusherServer:
                 self._leave(guest, channel)
 
     def greet(self, guest: Guest) -> None:
+        """Say the greeting."""
         guest.send(
             "pusher:connection_established",
             {"socket_id": guest.socket_id, "activity_timeout": self.activity_timeout},
@@ -193,14 +195,18 @@ class PusherServer:
         return f"{KEY}:{hmac.new(SECRET.encode(), text.encode(), hashlib.sha256).hexdigest()}"
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[RawServer]:
-        """Serve real websockets on a free port."""
+    def listening(self, context: ssl.SSLContext | None = None) -> Iterator[RawServer]:
+        """Serve real websockets on a free port, over TLS when there is a context."""
 
-        def run(frames: Frames) -> None:
-            line = WireLine(frames)
-            self.serve(line)
+        def plain(sock: socket.socket, _n: int) -> None:
+            self.serve(WireLine(Frames(sock, ws_accept(sock))))
 
-        with raw_server(upgraded(run)) as raw:
+        def secure(sock: socket.socket, n: int) -> None:
+            assert context is not None
+            with context.wrap_socket(sock, server_side=True) as wrapped:
+                plain(wrapped, n)
+
+        with raw_server(plain if context is None else secure) as raw:
             yield raw
 
 
@@ -210,11 +216,10 @@ class PusherServer:
 def error(code: int | None, message: str = "no") -> First:
     """Say a `pusher:error` and close with its code, as servers do."""
 
-    def say(guest: Guest) -> bool:
+    def say(guest: Guest) -> None:
         data = {"message": message} | ({} if code is None else {"code": code})
         guest.say(json.dumps({"event": "pusher:error", "data": data}))
         guest.line.close(code if code is not None and code >= 1000 else 1000)
-        return False
 
     return say
 
@@ -222,9 +227,8 @@ def error(code: int | None, message: str = "no") -> First:
 def closing(code: int) -> First:
     """Close before anything is said."""
 
-    def say(guest: Guest) -> bool:
+    def say(guest: Guest) -> None:
         guest.line.close(code)
-        return False
 
     return say
 
@@ -232,8 +236,7 @@ def closing(code: int) -> First:
 def saying(text: str) -> First:
     """Say something else."""
 
-    def say(guest: Guest) -> bool:
+    def say(guest: Guest) -> None:
         guest.say(text)
-        return False
 
     return say

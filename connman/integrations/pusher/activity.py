@@ -55,7 +55,9 @@ class Activity:
     def start(self) -> None:
         """Begin: the first ping is due ``quiet`` seconds from now."""
         with self._lock:
-            self._schedule_locked(self._quiet)
+            # `check` may have come first.
+            if self._timer is None and not self._is_asking:
+                self._schedule_locked(self._quiet)
 
     def stop(self) -> None:
         """End; a tick that is running may still finish. Idempotent."""

@@ -1,0 +1,354 @@
+"""The client as its user sees it: connecting, ending, states, threads, and what must never happen."""
+
+import os
+import threading
+from typing import Any
+
+import pytest
+
+import connman
+from connman.errors import ConnectError, InvalidOption, NotConnected, WaitTimeout, WouldDeadlock
+from connman.integrations.pusher import Pusher, SecretAuth
+from connman.testing import ScriptedDialer
+from tests.integrations.pusher.rig import Rig
+from tests.loopback import PATIENCE, in_thread
+from tests.pusher_server import KEY, SECRET, PusherServer, error
+from tests.waiting import eventually
+
+
+def test_a_conversation_over_a_real_websocket() -> None:
+    server = PusherServer()
+    with server.listening() as raw:
+        pusher = Pusher(
+            KEY, host="127.0.0.1", port=raw.port, tls=False, secret_auth=SecretAuth(KEY, SECRET), proxy=None
+        )
+        told: list[Any] = []
+        pusher.subscribe("prices").bind("tick", told.append)
+        private = pusher.subscribe("private-x")
+        with pusher:
+            assert pusher.transport_name == "ws"
+            assert pusher.connection.socket_id == server.guests[0].socket_id
+            eventually(lambda: private.is_subscribed and "prices" in server.guests[0].channels)
+            server.trigger("prices", "tick", {"price": 1})
+            eventually(lambda: told == [{"price": 1}])
+            private.trigger("client-last", "word")
+        assert pusher.state == "disconnected"
+        assert pusher.transport_name is None
+        # What was sent before the end has arrived.
+        assert server.guests[0].wait_event("client-last") == "word"
+
+
+def test_inert_until_connected() -> None:
+    before = threading.active_count()
+    pusher = Pusher(KEY, cluster="eu", secret_auth=SecretAuth(KEY, SECRET))
+    pusher.subscribe("private-x")
+    assert threading.active_count() == before
+    assert pusher.state == "initialized"
+    assert pusher.transport_name is None
+    assert repr(pusher) == "<Pusher pusher initialized>"
+    pusher.reconnect_now()
+    pusher.check_now()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dispatch": "thread"}, {"framing": connman.lines()}, {"activity_timeout": 0}, {"pong_timeout": -1},
+        {"unavailable_timeout": "x"}, {"secret_auth": "secret"}, {"open_timeout": 0}, {"http": "ftp://h/"},
+        {"cluster": "eu"}, {"handshake_timeout": -1}, {"retry_if": 1},
+    ],
+)  # fmt: skip
+def test_options_that_cannot_work(options: Any) -> None:
+    with pytest.raises(InvalidOption):
+        Pusher(KEY, **({"host": "h"} | options))
+
+
+def test_an_unknown_option() -> None:
+    with pytest.raises(TypeError):
+        Pusher(KEY, host="h", colour="red")  # type: ignore[call-arg]
+
+
+# Connecting and ending
+
+
+def test_many_connects_are_one_connection() -> None:
+    with Rig() as rig:
+        for _ in range(3):
+            rig.pusher.connect()
+        rig.told.wait("connected")
+        rig.pusher.connect()
+        assert len(rig.dialer.dials) == 1
+        assert rig.told.states == ["connecting", "connected"]
+
+
+def test_connect_in_the_pause_connects_at_once_and_only_once() -> None:
+    with Rig() as rig:
+        rig.open().line.drop()
+        rig.wait_pause()
+        rig.pusher.connect()
+        guest = rig.opened(2)
+        rig.clock.advance(5.0)
+        assert not guest.is_gone
+        assert len(rig.dialer.dials) == 2
+
+
+def test_three_times_the_network_is_back_is_one_attempt() -> None:
+    with Rig() as rig:
+        rig.open().line.drop()
+        rig.wait_pause()
+        for _ in range(3):
+            rig.pusher.reconnect_now()
+        rig.opened(2)
+        for _ in range(3):
+            rig.pusher.reconnect_now()
+        assert len(rig.dialer.dials) == 2
+        assert rig.pusher.state == "connected"
+
+
+def test_disconnect_in_the_pause_is_the_end() -> None:
+    with Rig() as rig:
+        rig.open().line.drop()
+        rig.wait_pause()
+        rig.pusher.disconnect()
+        rig.clock.advance(60)
+        rig.pusher.reconnect_now()
+        assert len(rig.dialer.dials) == 1
+        assert rig.clock.pending == 0
+        assert rig.told.states[-2:] == ["connecting", "disconnected"]
+
+
+def test_disconnect_is_told_once_and_from_every_state() -> None:
+    with Rig() as rig:
+        rig.pusher.disconnect()
+        rig.pusher.disconnect()
+        assert rig.told.states == ["disconnected"]
+        rig.open()
+        rig.pusher.disconnect()
+        rig.pusher.disconnect()
+        assert rig.told.states == ["disconnected", "connecting", "connected", "disconnected"]
+
+
+def test_disconnect_while_it_dials() -> None:
+    with Rig(None, ScriptedDialer.HANG) as rig:
+        rig.pusher.connect()
+        rig.dialer.wait_until_dialled()
+        rig.pusher.disconnect()
+        assert rig.told.states == ["connecting", "disconnected"]
+        assert rig.server.guests == []
+
+
+def test_connect_and_disconnect_in_one_go_and_again() -> None:
+    with Rig() as rig:
+        channel = rig.pusher.subscribe("a")
+        for _ in range(20):
+            rig.pusher.connect()
+            rig.pusher.disconnect()
+        rig.pusher.connect().wait_connected(PATIENCE)
+        eventually(lambda: channel.is_subscribed)
+        assert sum(not guest.is_gone for guest in rig.server.guests) == 1
+
+
+def test_connect_after_it_failed() -> None:
+    with Rig(PusherServer(error(4001), None)) as rig:
+        rig.pusher.connect()
+        rig.told.wait("disconnected")
+        rig.pusher.connect().wait_connected(PATIENCE)
+        assert rig.told.states == ["connecting", "disconnected", "connecting", "connected"]
+
+
+def test_what_no_attempt_can_help_is_failed() -> None:
+    with Rig(None, connman.Fatal("no way")) as rig:
+        with pytest.raises(connman.Fatal):
+            rig.pusher.wait_connected(PATIENCE)
+        rig.told.wait("failed")
+        assert rig.pusher.state == "failed"
+        rig.pusher.connect().wait_connected(PATIENCE)
+
+
+def test_without_reconnecting_a_failure_is_the_end() -> None:
+    with Rig(None, ConnectionRefusedError, reconnect=False) as rig:
+        with pytest.raises(ConnectError):
+            rig.pusher.wait_connected(PATIENCE)
+        rig.told.wait("failed")
+        rig.open(1).line.drop()
+        rig.told.wait("disconnected")
+
+
+def test_unavailable_and_back() -> None:
+    with Rig(None, ScriptedDialer.HANG) as rig:
+        rig.pusher.connect()
+        rig.dialer.wait_until_dialled()
+        rig.clock.advance(10.1)
+        rig.told.wait("unavailable")
+        with pytest.raises(WaitTimeout):
+            rig.pusher.wait_connected(0)
+        rig.clock.wait_until_waiting()
+        rig.clock.advance(20.0)  # of the 30 s that an attempt may take
+        rig.told.wait("connecting_in")
+        rig.wait_pause()
+        rig.clock.advance(1.2)
+        rig.told.wait("connected")
+        assert rig.told.states == ["connecting", "unavailable", "connected"]
+
+
+def test_ended_by_disconnect_all() -> None:
+    with Rig() as rig:
+        rig.open()
+        rig.manager.disconnect_all()
+        rig.told.wait("disconnected")
+        assert rig.pusher.state == "disconnected"
+        rig.pusher.connect().wait_connected(PATIENCE)
+        rig.server.guests[-1].line.drop()
+        rig.wait_pause()
+        rig.manager.disconnect_all()
+        rig.told.wait("disconnected", 2)
+
+
+# Sending
+
+
+def test_client_events_want_a_subscription() -> None:
+    with Rig() as rig:
+        channel = rig.pusher.subscribe("private-x")
+        with pytest.raises(NotConnected):
+            channel.trigger("client-a")
+        guest = rig.open()
+        eventually(lambda: channel.is_subscribed)
+        channel.trigger("client-a", 1)
+        guest.wait_event("client-a")
+        guest.line.drop()
+        rig.wait_pause()
+        with pytest.raises(NotConnected):
+            channel.trigger("client-a", 2)
+        rig.pusher.disconnect()
+        with pytest.raises(NotConnected):
+            channel.trigger("client-a", 3)
+        assert guest.events("client-a") == [1]
+
+
+def test_a_check_that_is_not_answered() -> None:
+    with Rig() as rig:
+        guest = rig.open()
+        rig.server.is_deaf = True
+        rig.pusher.check_now()
+        guest.wait_event("pusher:ping")
+        assert rig.pusher.state == "connected"
+        eventually(lambda: rig.clock.pending == 1)
+        rig.clock.advance(30.2)
+        rig.told.wait("error")
+        rig.wait_pause()
+        rig.clock.advance(0.02)
+        rig.opened(2)
+
+
+# Listeners
+
+
+@pytest.mark.parametrize(
+    "event", ["state_change", "connecting", "connected", "disconnected", "error", "connecting_in", "message"]
+)
+def test_a_listener_that_raises_stops_nothing(event: str) -> None:
+    def crash(_: Any) -> None:
+        raise ZeroDivisionError
+
+    with Rig() as rig:
+        rig.told.hooks[event] = crash
+        seen: list[Any] = []
+        rig.pusher.connection.bind(event, seen.append)
+        rig.pusher.bind("e", lambda _: crash(None))
+        rig.pusher.bind("e", seen.append)
+        guest = rig.open()
+        guest.send("e", 1)
+        eventually(lambda: 1 in seen)
+        guest.line.drop()
+        rig.wait_pause()
+        rig.clock.advance(1.2)
+        rig.opened(2)
+        rig.pusher.disconnect()
+        assert rig.told.states == ["connecting", "connected", "connecting", "connected", "disconnected"]
+        assert rig.told.of(event)
+
+
+def test_listeners_run_on_the_reader_and_waiting_there_would_never_end() -> None:
+    with Rig() as rig:
+        caught: list[BaseException | None] = []
+
+        def wait(_: Any) -> None:
+            with pytest.raises(WouldDeadlock) as error:
+                rig.pusher.wait_connected()
+            caught.append(error.value)
+
+        rig.told.hooks["error"] = wait
+        guest = rig.open()
+        guest.send("e")
+        rig.told.wait("message")
+        assert rig.told.threads[rig.told.events.index(rig.told.events[-1])] == "connman-reader-rig"
+        guest.line.drop()
+        rig.told.wait("error")
+        eventually(lambda: len(caught) == 1)
+
+
+def test_disconnecting_inside_a_listener() -> None:
+    with Rig() as rig:
+        seen: list[Any] = []
+        channel = rig.pusher.subscribe("a")
+        channel.bind("e", lambda _: rig.pusher.disconnect())
+        channel.bind("e", seen.append)
+        guest = rig.open()
+        eventually(lambda: "a" in guest.channels)
+        guest.send("e", 1, "a")
+        guest.send("e", 2, "a")
+        rig.told.wait("disconnected")
+        eventually(lambda: guest.is_gone)
+        assert seen == []  # nothing after the end, not even the next listener
+        assert rig.told.overlaps == 0
+
+
+def test_a_listener_that_leaves_its_channel_is_the_last() -> None:
+    with Rig() as rig:
+        seen: list[Any] = []
+        channel = rig.pusher.subscribe("a")
+        channel.bind("e", lambda _: channel.unsubscribe())
+        channel.bind("e", seen.append)
+        guest = rig.open()
+        eventually(lambda: "a" in guest.channels)
+        guest.send("e", 1, "a")
+        guest.wait_event("pusher:unsubscribe")
+        assert seen == []
+
+
+def test_after_disconnect_no_listener_runs() -> None:
+    with Rig() as rig:
+        inside, go = threading.Event(), threading.Event()
+
+        def keep(_: Any) -> None:
+            inside.set()
+            assert go.wait(PATIENCE)
+
+        rig.pusher.bind("e", keep)
+        guest = rig.open()
+        guest.send("e", 1)
+        guest.send("e", 2)
+        assert inside.wait(PATIENCE)
+        ending = in_thread(rig.pusher.disconnect)
+        eventually(lambda: rig.pusher.state == "disconnected")
+        assert not ending.done()
+        go.set()
+        ending.result(PATIENCE)
+        inside.clear()
+        count = len(rig.told.events)
+        assert rig.told.events[-1][0] == "disconnected"
+        assert not inside.is_set()
+        assert len(rig.told.events) == count
+
+
+def test_a_child_has_a_client_as_if_just_made() -> None:
+    with Rig() as rig:
+        rig.pusher.subscribe("a")
+        rig.open()
+        pid = os.fork()
+        if pid == 0:
+            is_right = rig.pusher.state == "initialized" and rig.pusher.channel("a") is not None
+            os._exit(0 if is_right else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert rig.pusher.state == "connected"
