@@ -1,6 +1,8 @@
 """connman's own threads: named, marked, daemons; and the condition that others wait on."""
 
+import sys
 import threading
+from typing import Any
 
 import pytest
 
@@ -63,6 +65,27 @@ def test_a_condition_is_entered_more_than_once_by_its_owner() -> None:
     with condition, condition:
         assert not condition.wait(0.001)
         assert not is_free(condition)
+    assert is_free(condition)
+
+
+@pytest.mark.plain_locks
+@pytest.mark.parametrize("make_lock", [threading.Lock, threading.RLock], ids=["Lock", "RLock"])
+def test_a_wait_that_is_interrupted_before_it_has_the_lock_again_takes_it(make_lock: Any) -> None:
+    """Planted: without that the KeyboardInterrupt comes out as a RuntimeError of the block's end."""
+    condition = Condition(make_lock())
+
+    def profile(frame: Any, event: str, arg: Any) -> None:
+        # Of an RLock it is a function in C, of a Lock one in Python.
+        name = frame.f_code.co_name if event == "call" else getattr(arg, "__name__", "")
+        if event in ("call", "c_call") and name == "_acquire_restore":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), condition:
+        sys.setprofile(profile)
+        try:
+            condition.wait(0.001)
+        finally:
+            sys.setprofile(None)
     assert is_free(condition)
 
 

@@ -188,6 +188,18 @@ def test_after_a_suspension_the_peer_is_probed_before_it_is_judged() -> None:
     assert line.lost_at == 3630
 
 
+def test_a_suspension_between_a_ping_and_its_answer_gives_the_peer_its_time_anew(line: Line) -> None:
+    """Planted: without the look for a tick that comes late it is lost as soon as this process goes on."""
+    line.clock.advance(21)
+    line.clock.suspend(3600)
+    line.clock.advance(9)  # the tick that was due at 30 comes at 3630
+    assert line.pings == [20, 3630]
+    line.clock.advance(9.9)
+    assert line.error is None
+    line.clock.advance(0.1)
+    assert line.lost_at == 3640
+
+
 def test_a_peer_that_answers_after_a_suspension_lives_on() -> None:
     clock = SuspendedClock()
     line = Line(clock)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from connman import Connection, Pool, State
+from connman.clock import Timer
 from connman.connection.queue import MAX_ITEMS
 from connman.errors import (
     ConnectionClosed,
@@ -22,7 +23,18 @@ from connman.errors import (
 from connman.records import Message
 from connman.testing import FakeClock, ScriptedDialer
 from connman.transport.base import Dial, Transport
-from tests.connection.rig import DEAF, HANG, OPEN, PATIENCE, REFUSED, Rig, forever, reader_kind, say
+from tests.connection.rig import (
+    DEAF,
+    HANG,
+    OPEN,
+    PATIENCE,
+    REFUSED,
+    Rig,
+    TimerClock,
+    forever,
+    reader_kind,
+    say,
+)
 from tests.loopback import in_thread
 from tests.overridden import override
 from tests.promises.peers import TEXT, Peers, frame, frames
@@ -178,6 +190,35 @@ def test_a_late_timer_does_not_cut_the_next_wait() -> None:
         assert rig.conn.state == State.WAITING
         rig.clock.advance(10)
         rig.open()
+
+
+class LateClock(TimerClock):
+    """A clock whose timers can be rung once more by the test: later than the reader's cancelling of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rings: list[Callable[[], None]] = []
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        self.rings.append(callback)
+        return super().call_later(delay, callback)
+
+
+def test_a_timer_that_rings_after_the_next_attempt_does_not_cut_the_next_wait() -> None:
+    """Planted: without the numbers of the waits it began a third attempt at once."""
+    clock = LateClock()
+    with Rig([REFUSED, REFUSED, HANG], clock=clock, wait=lambda _: 10.0) as rig:
+        rig.conn.connect()
+        rig.wait_delay(1)
+        rig.conn.reconnect_now()
+        rig.wait_delay(2)
+        clock.rings[0]()
+        with Rig([OPEN]) as other:
+            # By the same thread, which has looked at the late ring when this one is open.
+            other.conn.read_by(rig.conn._readers)  # noqa: SLF001
+            other.open()
+        assert len(rig.dialer.dials) == 2
+        assert rig.conn.state == State.WAITING
 
 
 @pytest.mark.parametrize("times", [1, 5])
