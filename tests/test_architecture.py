@@ -45,7 +45,7 @@ FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in name
 ONLY_IN = {
     "tenacity": ("connection/backoff.py",),
     "websocket": ("transport/",),
-    "urllib3": ("transport/http.py",),
+    "urllib3": ("transport/http.py", "integrations/pusher/auth.py"),
     "ssl": ("transport/",),
     "socket": ("transport/", "testing", "cli"),
 }

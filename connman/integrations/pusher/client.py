@@ -100,18 +100,9 @@ class Pusher:
         self._open_timeout = options.get("open_timeout", OPEN_TIMEOUT)
         self._close_timeout = checked.close_timeout
         self._parts = Parts(
-            name,
-            clock,
-            route,
-            mailbox,
-            self.connection,
-            self._everything,
-            self._subscriptions,
-            activity_timeout,
-            pong_timeout,
-            checked.send_timeout,
-            checked.retry_if,
-        )
+            name, clock, route, mailbox, self.connection, self._everything, self._subscriptions,
+            activity_timeout, pong_timeout, checked.send_timeout, checked.retry_if,
+        )  # fmt: skip
         # Checked now, before any I/O, with the target that it will have: nothing of it is kept.
         Link(self._parts).make(options)
 
