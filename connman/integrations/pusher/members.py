@@ -55,8 +55,13 @@ class Members:
         Threads: the reader.
         """
         presence = data.get("presence") if isinstance(data, dict) else None
-        users = presence.get("hash") if isinstance(presence, dict) else None
-        self._by_id = {key: Member(key, users[key]) for key in users} if isinstance(users, dict) else {}
+        ids, users = (
+            (presence.get("ids"), presence.get("hash")) if isinstance(presence, dict) else (None, None)
+        )
+        known = users if isinstance(users, dict) else {}
+        # Of users of whom nothing is known, soketi has the id alone.
+        listed = [one for one in ids if isinstance(one, str | int)] if isinstance(ids, list) else []
+        self._by_id = {str(one): Member(str(one), known.get(str(one))) for one in (*listed, *known)}
         if data is None:
             self.my_id = None
 

@@ -33,12 +33,30 @@ def test_what_makes_no_sense_changes_nobody(data: Any) -> None:
     assert len(members) == 2
 
 
-@pytest.mark.parametrize("data", [1, "text", [], {}, {"presence": None}, {"presence": {"hash": []}}])
+@pytest.mark.parametrize(
+    "data",
+    [
+        1,
+        "text",
+        [],
+        {},
+        {"presence": None},
+        {"presence": {"hash": [], "ids": {}}},
+        {"presence": {"ids": [[]]}},
+    ],
+)
 def test_a_subscription_that_makes_no_sense_has_nobody(data: Any) -> None:
     members = Members()
     members.reset(TWO)
     members.reset(data)
     assert len(members) == 0
+
+
+def test_users_of_whom_only_the_id_is_told() -> None:
+    """As soketi tells of those without user_info."""
+    members = Members()
+    members.reset({"presence": {"ids": ["1", 2], "hash": {"3": {"a": 1}}, "count": 3}})
+    assert list(members) == [Member("1"), Member("2"), Member("3", {"a": 1})]
 
 
 def test_whoever_is_unknown_does_not_leave() -> None:
