@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from types import EllipsisType
@@ -22,6 +23,7 @@ from connman.integrations.pusher.subscriptions import Subscriptions
 from connman.integrations.pusher.wire import Event
 from connman.manager import Manager, default_manager
 from connman.options import OptionArguments, check_seconds, make_options
+from connman.strategy.store import Store
 from connman.threads import is_own
 from connman.transport.base import Dialer
 
@@ -32,8 +34,10 @@ class Pusher:
     ``key``: of the application. ``cluster``: of Pusher's own service, such as "eu"; or ``host``, ``port`` (None: 443,
     without ``tls`` 80) and ``tls`` of a server that speaks the same protocol; ``tls_port`` is where such a server has
     TLS when it asks for it (code 4000), None for 443. ``http``: the URL of its SockJS endpoint, for networks that
-    block websockets; None for none, left out for that of the ``cluster``. ``strategy``: what to dial instead of all
-    these.
+    block websockets (needs ``connman[http]``); None for none, left out for that of the ``cluster``. Where there are
+    several ways they are tried as `connman.strategy.pusher_default` does, the one that worked last first: ``cache`` is
+    where that is kept, see `connman.strategy.Cached`; None for this object's memory. ``strategy``: a target to dial
+    instead of all these.
 
     ``secret_auth(socket_id, channel)`` signs for private and presence channels, anew after each reconnect: it returns
     the signature, or a mapping with ``auth`` and, for presence, ``channel_data``. It may block, and runs on a thread of
@@ -61,6 +65,7 @@ class Pusher:
         tls: bool = True,
         tls_port: int | None = None,
         http: str | EllipsisType | None = ...,
+        cache: Store | str | os.PathLike[str] | None = None,
         secret_auth: Authorise | None = None,
         strategy: Dialer | None = None,
         activity_timeout: float = 120.0,
@@ -86,7 +91,7 @@ class Pusher:
             where = addresses(
                 key, host=host, cluster=cluster, port=port, tls=tls, tls_port=tls_port, http=http
             )
-            route = make_route(where)
+            route = make_route(where, {} if cache is None else cache, activity_timeout=activity_timeout)
         else:
             route = Route(strategy)
         clock, name = clock or SystemClock(), printable(name)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import EllipsisType
 from urllib.parse import quote, urlsplit
 
-from connman.endpoint import Endpoint
 from connman.errors import InvalidOption
 from connman.integrations.pusher.wire import PROTOCOL
+from connman.strategy import Cached, Strategy, TransportManager, pusher_default
+from connman.strategy import Transport as Leaf
+from connman.strategy.store import Store
 from connman.transport.base import Dial, Dialer, Transport
-from connman.transport.openers import EndpointDialer
 from connman.version import __version__
 
 _QUERY = f"protocol={PROTOCOL}&client=connman&version={__version__}"
@@ -18,11 +21,17 @@ _QUERY = f"protocol={PROTOCOL}&client=connman&version={__version__}"
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """The URLs of one application: by websocket, without and with TLS, and by HTTP, None where there is no such way."""
+    """The URLs of one application; None where there is no such way.
+
+    ``ws``: by websocket without TLS. ``wss``: with TLS; ``is_beside``: it is known well enough to be tried beside ``ws``
+    unasked. ``http`` and ``https``: the base of SockJS, for use beside ``ws`` and beside ``wss``.
+    """
 
     ws: str | None
     wss: str
+    is_beside: bool
     http: str | None
+    https: str | None
 
 
 def addresses(
@@ -50,14 +59,24 @@ def addresses(
     rest = f"/app/{quote(key, safe='')}?{_QUERY}"
     plain = None if tls else f"ws://{where}:{port or 80}{rest}&flash=false"
     secure = f"wss://{where}:{(port if tls else tls_port) or 443}{rest}&flash=false"
+    # Nobody's host but the one that was named: a fallback to other machines, or ports, would be a surprise.
+    is_beside = plain is not None and (cluster is not None or tls_port is not None)
     if http is ...:
-        # Nobody's host but the one that was named: a fallback to other machines would be a surprise.
-        http = None if cluster is None else f"http{'s' if tls else ''}://sockjs-{cluster}.pusher.com/pusher"
-    return Addresses(plain, secure, None if http is None else _http(http) + rest)
+        base = (
+            None
+            if cluster is None or find_spec("urllib3") is None
+            else f"://sockjs-{cluster}.pusher.com/pusher"
+        )
+        return Addresses(
+            plain, secure, is_beside, base and f"http{base}{rest}", base and f"https{base}{rest}"
+        )
+    url = None if http is None else _checked(http) + rest
+    # Who uses TLS uses no HTTP without.
+    return Addresses(plain, secure, is_beside, url, url if url and url.startswith("https:") else None)
 
 
-def _http(base: str) -> str:
-    """Return the base URL of the HTTP transports without a slash at its end."""
+def _checked(base: str) -> str:
+    """Return the base URL of SockJS without a slash at its end."""
     parts = urlsplit(base)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise InvalidOption("http is the URL of a SockJS endpoint, such as https://sockjs.example.com/pusher")
@@ -71,7 +90,7 @@ class Route:
     """
 
     def __init__(self, target: Dialer, with_tls: Dialer | None = None) -> None:
-        self._target = target
+        self.target = target
         self._with_tls = with_tls
 
     def turn_to_tls(self) -> bool:
@@ -80,7 +99,7 @@ class Route:
         Threads: any.
         """
         secure, self._with_tls = self._with_tls, None
-        self._target = secure or self._target
+        self.target = secure or self.target
         return secure is not None
 
     def dial(self, dial: Dial) -> Transport:
@@ -89,22 +108,25 @@ class Route:
         Raises: ConnectError and its kin; what the dial was aborted with.
         Threads: the dialling thread.
         """
-        return self._target.dial(dial)
+        return self.target.dial(dial)
 
 
-def make_route(where: Addresses) -> Route:
-    """Return the route to these addresses.
+def make_route(where: Addresses, cache: Store | str | os.PathLike[str], *, activity_timeout: float) -> Route:
+    """Return the route to these addresses: where there are several ways, by the tree of Pusher's own clients.
 
+    Raises: InvalidOption.
     Threads: any.
     """
-    secure = _Url(where.wss)
-    return Route(secure) if where.ws is None else Route(_Url(where.ws), secure)
+    # As pusher-js has it: streaming that dies young twice is left out, here for a while.
+    manager = TransportManager(2, max_ping_delay=activity_timeout)
 
+    def tree(ws: str, wss: str | None, http: str | None) -> Strategy:
+        # A single way needs no tree, which would wait for others: what fails is tried again after the pause.
+        if wss is None and http is None:
+            return Leaf(ws)
+        return Cached(pusher_default(ws, wss=wss, http=http, http_manager=manager), cache)
 
-class _Url:
-    def __init__(self, url: str) -> None:
-        self._endpoint = Endpoint.parse(url)
-
-    def dial(self, dial: Dial) -> Transport:
-        dial.endpoint = self._endpoint
-        return EndpointDialer().dial(dial)
+    secure = tree(where.wss, None, where.https)
+    if where.ws is None:
+        return Route(secure)
+    return Route(tree(where.ws, where.wss if where.is_beside else None, where.http), secure)

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from connman.errors import InvalidOption, InvalidTarget
-from connman.integrations.pusher.route import Addresses, Route, addresses
+from connman.integrations.pusher.route import Addresses, Route, addresses, make_route
+from connman.strategy import Cached, Strategy, Transport
 from connman.testing import ScriptedDialer
 from connman.version import __version__
 
@@ -25,27 +26,52 @@ def found(key: str = "k", **changes: Any) -> Addresses:
 
 
 def test_of_a_cluster() -> None:
-    assert found(cluster="eu") == Addresses(
-        None,
-        f"wss://ws-eu.pusher.com:443/app/k?{QUERY}&flash=false",
-        f"https://sockjs-eu.pusher.com/pusher/app/k?{QUERY}",
-    )
-    plain = found(cluster="eu", tls=False)
-    assert plain.ws == f"ws://ws-eu.pusher.com:80/app/k?{QUERY}&flash=false"
-    assert plain.wss == f"wss://ws-eu.pusher.com:443/app/k?{QUERY}&flash=false"
-    assert plain.http == f"http://sockjs-eu.pusher.com/pusher/app/k?{QUERY}"
-    assert found(cluster="eu", http=None).http is None
+    own = found(cluster="eu", tls=False)
+    assert own.ws == f"ws://ws-eu.pusher.com:80/app/k?{QUERY}&flash=false"
+    assert own.wss == f"wss://ws-eu.pusher.com:443/app/k?{QUERY}&flash=false"
+    assert own.http == f"http://sockjs-eu.pusher.com/pusher/app/k?{QUERY}"
+    assert own.https == f"https://sockjs-eu.pusher.com/pusher/app/k?{QUERY}"
+    assert own.is_beside
+    secure = found(cluster="eu")
+    assert (secure.ws, secure.wss, secure.https) == (None, own.wss, own.https)
+    assert found(cluster="eu", http=None).https is None
 
 
-def test_of_a_host_of_ones_own_no_other_host_is_ever_asked() -> None:
-    own = found(host="h.example", port=6001, tls=False, tls_port=6002)
+def test_without_urllib3_a_cluster_has_no_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("connman.integrations.pusher.route.find_spec", lambda _: None)
+    assert (found(cluster="eu").https, found(cluster="eu").http) == (None, None)
+
+
+def test_of_a_host_of_ones_own_no_other_host_or_port_is_ever_asked() -> None:
+    own = found(host="h.example", port=6001, tls=False)
     assert own.ws == f"ws://h.example:6001/app/k?{QUERY}&flash=false"
-    assert own.wss == f"wss://h.example:6002/app/k?{QUERY}&flash=false"
-    assert own.http is None
+    assert (own.is_beside, own.http, own.https) == (False, None, None)
+    beside = found(host="h.example", port=6001, tls=False, tls_port=6002)
+    assert beside.wss == f"wss://h.example:6002/app/k?{QUERY}&flash=false"
+    assert beside.is_beside
     assert found(host="h.example", port=8443).wss == f"wss://h.example:8443/app/k?{QUERY}&flash=false"
     assert found(host="::1").wss == f"wss://[::1]:443/app/k?{QUERY}&flash=false"
-    http = found(host="h.example", http="http://h.example:6004/pusher/")
+    http = found(host="h.example", tls=False, http="http://h.example:6004/pusher/")
     assert http.http == f"http://h.example:6004/pusher/app/k?{QUERY}"
+    assert http.https is None  # who has turned to TLS does not turn back
+    https = found(host="h.example", http="https://h.example/pusher")
+    assert https.https == f"https://h.example/pusher/app/k?{QUERY}"
+
+
+def test_several_ways_are_a_tree_and_one_is_none() -> None:
+    def target(**changes: Any) -> Strategy:
+        made = make_route(found(**changes), {}, activity_timeout=120.0).target
+        assert isinstance(made, Strategy)
+        return made
+
+    assert isinstance(target(host="h"), Transport)
+    assert isinstance(target(host="h", tls=False), Transport)
+    assert [leaf.name for leaf in target(host="h", tls=False, tls_port=1).leaves()] == ["ws", "wss"]
+    assert [leaf.name for leaf in target(cluster="eu").leaves()] == ["wss", "xhr_streaming", "xhr_polling"]
+    plain = target(cluster="eu", tls=False)
+    assert [leaf.name for leaf in plain.leaves()] == ["ws", "wss", "xhr_streaming", "xhr_polling"]
+    assert isinstance(plain, Cached)
+    assert "sockjs-eu" not in target(host="h", http="https://other/pusher").describe()
 
 
 def test_a_key_is_quoted() -> None:

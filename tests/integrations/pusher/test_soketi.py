@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from connman.integrations.pusher import Event, Pusher, PusherError, PusherRefused, SecretAuth
+from connman.strategy import Transport
 from tests.integrations.pusher.rig import USER, Told
-from tests.integrations.pusher.soketi import KEY, PATIENCE, SECRET, Soketi, folder
+from tests.integrations.pusher.soketi import KEY, PATIENCE, SECRET, Soketi, folder, sockjs_bridge
+from tests.loopback import hanging_port
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -125,3 +127,65 @@ def test_back_after_a_restart(
         told.wait("connected", 2)
         eventually(lambda: all(channel.is_subscribed for channel in channels))
         pusher.disconnect()
+
+
+# Over HTTP
+
+
+@pytest.fixture(name="bridge", scope="module")
+def fixture_bridge(where: Path, soketi: Soketi) -> Iterator[int]:
+    with sockjs_bridge(where, soketi.port) as port:
+        yield port
+
+
+def converse(soketi: Soketi, pusher: Pusher) -> None:
+    """Have events both ways, and answer a ping."""
+    told = Told()
+    pusher.connection.bind_all(told)
+    channel = pusher.subscribe("private-http").bind_all(told)
+    eventually(lambda: channel.is_subscribed)
+    for number in range(100):
+        soketi.trigger("private-http", "tick", number)
+    told.wait("tick", 100)
+    assert told.of("tick") == list(range(100))
+    other = Pusher(
+        KEY, host="127.0.0.1", port=soketi.port, tls=False, proxy=None, secret_auth=SecretAuth(KEY, SECRET)
+    )
+    theirs = other.subscribe("private-http").bind_all(told)
+    with other:
+        eventually(lambda: theirs.is_subscribed)
+        channel.trigger("client-from-http", 1)
+        assert told.wait("client-from-http") == 1
+    pusher.check_now()
+    eventually(lambda: any(event.name == "pusher:pong" for event in told.of("message")))
+
+
+def test_http_where_websockets_do_not_get_through(
+    soketi: Soketi, bridge: int, client: Callable[..., Pusher]
+) -> None:
+    with hanging_port() as nowhere:
+        pusher = client(port=nowhere, http=f"http://127.0.0.1:{bridge}/pusher")
+        pusher.connect().wait_connected(PATIENCE)
+        assert pusher.transport_name == "xhr_streaming"
+        converse(soketi, pusher)
+        pusher.disconnect()
+
+
+def test_websockets_first_where_they_do(bridge: int, client: Callable[..., Pusher]) -> None:
+    pusher = client(http=f"http://127.0.0.1:{bridge}/pusher")
+    pusher.connect().wait_connected(PATIENCE)
+    assert pusher.transport_name == "ws"
+
+
+def test_polling(soketi: Soketi, bridge: int, client: Callable[..., Pusher]) -> None:
+    way = Transport(f"xhr-polling+http://127.0.0.1:{bridge}/pusher/app/{KEY}?protocol=7")
+    pusher = client(strategy=way)
+    pusher.connect().wait_connected(PATIENCE)
+    assert pusher.transport_name == "xhr_polling"
+    converse(soketi, pusher)
+
+
+def test_a_refusal_over_http(bridge: int, client: Callable[..., Pusher]) -> None:
+    way = Transport(f"xhr-streaming+http://127.0.0.1:{bridge}/pusher/app/unknown?protocol=7")
+    with pytest.raises(PusherRefused):
+        client(strategy=way).wait_connected(PATIENCE)
