@@ -51,8 +51,10 @@ PRINTED = {
     "class Table:": "direct alive\n",
     "class RoundRobin(Strategy):": "a\nb\na\n",
 }
-# These run in their frameworks, in tests/test_recipes.py.
+# These run in their frameworks, in tests/test_recipes.py, or with servers of their own.
 RECIPES = {
+    "orders.py",
+    "room.py",
     "conn.py",
     "flask_app.py",
     "views.py",

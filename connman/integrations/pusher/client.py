@@ -160,6 +160,17 @@ class Pusher:
         self.connection.status.wait(Deadline.after(self._clock, timeout))
         return self
 
+    def wait_closed(self, timeout: float | None = None) -> None:
+        """Wait until it was ended by `disconnect`; ``timeout`` in seconds, None for no limit, 0 and less: only look.
+
+        Raises: WaitTimeout; the error that ended it, if there was one; WouldDeadlock on connman's own threads.
+        Threads: any but connman's own.
+        """
+        fork.check_process()
+        if is_own():
+            raise WouldDeadlock("one of connman's own threads cannot wait for the end")
+        self.connection.status.wait_ended(Deadline.after(self._clock, timeout))
+
     def __enter__(self) -> Self:
         """Connect and wait for it, at most ``open_timeout`` seconds.
 

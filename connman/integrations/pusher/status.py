@@ -31,6 +31,9 @@ class PusherState(enum.StrEnum):
     DISCONNECTED = "disconnected"
 
 
+_ENDED = (PusherState.FAILED, PusherState.DISCONNECTED)
+
+
 @dataclass(frozen=True, slots=True)
 class StateChange:
     """Tell ``state_change`` what was and what is."""
@@ -171,13 +174,25 @@ class Status:
         Raises: WaitTimeout at the deadline; what ended connecting.
         Threads: any but connman's own.
         """
-        over = (PusherState.CONNECTED, PusherState.FAILED, PusherState.DISCONNECTED)
-        with self._lock:
-            if not deadline.wait_for(self._changed.condition, lambda: self._now.state in over):
-                raise WaitTimeout(f"not connected in time but {self._now.state.value}")
-            now = self._now
+        now = self._wait_for(deadline, (PusherState.CONNECTED, *_ENDED))
         if now.state is not PusherState.CONNECTED:
             raise now.error or NotConnected("the client was disconnected")
+
+    def wait_ended(self, deadline: Deadline) -> None:
+        """Wait until it has ended.
+
+        Raises: WaitTimeout at the deadline; what ended it, unless that was the user.
+        Threads: any but connman's own.
+        """
+        now = self._wait_for(deadline, _ENDED)
+        if now.error is not None:
+            raise now.error
+
+    def _wait_for(self, deadline: Deadline, states: Collection[PusherState]) -> _Now:
+        with self._lock:
+            if not deadline.wait_for(self._changed.condition, lambda: self._now.state in states):
+                raise WaitTimeout(f"the client is {self._now.state.value}")
+            return self._now
 
     def after_fork(self) -> None:
         """Be as if just made in a child process: the connection is the parent's.

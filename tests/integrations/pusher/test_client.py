@@ -128,6 +128,19 @@ def test_disconnect_is_told_once_and_from_every_state() -> None:
         assert rig.told.states == ["disconnected", "connecting", "connected", "disconnected"]
 
 
+def test_waiting_for_the_end() -> None:
+    with Rig(None, ConnectionRefusedError, reconnect=False) as rig:
+        rig.pusher.connect()
+        with pytest.raises(ConnectError):
+            rig.pusher.wait_closed(PATIENCE)
+        rig.open(1)
+        with pytest.raises(WaitTimeout):
+            rig.pusher.wait_closed(0)
+        waiting = in_thread(rig.pusher.wait_closed)
+        rig.pusher.disconnect()
+        waiting.result(PATIENCE)
+
+
 def test_disconnect_while_it_dials() -> None:
     with Rig(None, ScriptedDialer.HANG) as rig:
         rig.pusher.connect()

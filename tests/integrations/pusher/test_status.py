@@ -125,6 +125,20 @@ def test_waiting() -> None:
         bench.status.wait(forever)
 
 
+def test_waiting_for_the_end() -> None:
+    bench = Bench()
+    bench.status.begin(object())
+    with pytest.raises(WaitTimeout):
+        bench.status.wait_ended(Deadline.after(bench.clock, 0))
+    waiting = in_thread(bench.status.wait_ended, Deadline(bench.clock, None))
+    bench.status.finish(DISCONNECTED)
+    waiting.result(PATIENCE)
+    bench.status.begin(object())
+    bench.status.finish(FAILED, error=ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        bench.status.wait_ended(Deadline.after(bench.clock, 0))
+
+
 def test_a_child_is_as_if_just_made() -> None:
     bench = Bench()
     bench.status.begin(object())
