@@ -21,6 +21,7 @@ import pytest
 
 import connman
 import connman.cli
+import connman.integrations.pusher
 import connman.testing
 from connman import errors
 
@@ -406,7 +407,7 @@ def test_no_file_names_a_path_of_a_machine() -> None:
 
 def public() -> Iterator[tuple[str, Any]]:
     """Walk `connman.__all__`, that of every public module in it, and what is imported by a name of its own."""
-    modules = [connman, connman.testing, connman.cli]
+    modules = [connman, connman.testing, connman.cli, connman.integrations.pusher]
     for module in modules:  # grows
         for name in getattr(module, "__all__", ()):
             thing = getattr(module, name)
@@ -485,6 +486,7 @@ def test_every_public_name_is_used_where_types_are_checked() -> None:
             ("connman", connman.__all__),
             ("errors", errors.__all__),
             ("testing", connman.testing.__all__),
+            ("pusher", connman.integrations.pusher.__all__),
         )
         for name in names
         if name != "errors"

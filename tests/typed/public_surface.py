@@ -12,6 +12,7 @@ import tenacity
 
 import connman
 from connman import errors, testing
+from connman.integrations import pusher
 from connman.records import Step
 
 URL = "wss://feed.example.com/ticks"
@@ -396,3 +397,48 @@ def a_faulty_network() -> None:
         proxy.cut()
         proxy.reset()
         assert_type(proxy.accepted + proxy.bytes_up + proxy.bytes_down + proxy.open_links, int)
+
+
+# Pusher
+
+
+def sign(socket_id: str, channel: str) -> str:
+    return "key:signature"
+
+
+def a_pusher_client() -> None:
+    client = pusher.Pusher("key", cluster="eu", secret_auth=sign, cache={}, proxy=None, ping_interval=None)
+    pusher.Pusher(
+        "key", host="localhost", port=6001, tls=False, http=None, secret_auth=pusher.SecretAuth("key", "s")
+    )
+    pusher.Pusher(
+        "key", host="localhost", secret_auth=pusher.HttpAuth("https://h/", headers={"A": "b"}, timeout=1)
+    )
+    pusher.Pusher("key", host=7)  # type: ignore[arg-type]
+    channel = client.subscribe("presence-x").bind("e", print).bind_all(lambda event: print(event.user_id))
+    assert_type(channel, pusher.PusherChannel)
+    channel.unbind("e", print).unbind_all()
+    channel.trigger("client-e", {"a": 1})
+    if isinstance(channel, pusher.PrivateChannel | pusher.PresenceChannel):
+        assert_type(channel.is_subscribed, bool)
+    if isinstance(channel, pusher.PresenceChannel):
+        assert_type(channel.members, pusher.Members)
+        assert_type(channel.members.me, pusher.Member | None)
+    assert_type(client.connection, pusher.PusherConnection)
+    assert_type(client.state, pusher.PusherState)
+    with client as same:
+        assert_type(same, pusher.Pusher)
+        client.reconnect_now()
+        client.check_now()
+        client.wait_closed(timeout=5)
+    client.connect().wait_connected(timeout=1).disconnect(timeout=1)
+
+
+def told_of(change: pusher.StateChange, event: pusher.Event) -> str:
+    return f"{change.previous} {event.name}"
+
+
+def failed_to(error: Exception) -> int | None:
+    if isinstance(error, pusher.PusherError | pusher.PusherRefused):
+        return error.code
+    return error.status if isinstance(error, pusher.AuthError) else None

@@ -22,7 +22,7 @@ from connman.integrations.pusher.status import PusherConnection, PusherState
 from connman.integrations.pusher.subscriptions import Subscriptions
 from connman.integrations.pusher.wire import Event
 from connman.manager import Manager, default_manager
-from connman.options import OptionArguments, check_seconds, make_options
+from connman.options import OptionArguments, Options, check_seconds, make_options
 from connman.strategy.store import Store
 from connman.threads import is_own
 from connman.transport.base import Dialer
@@ -76,17 +76,12 @@ class Pusher:
         manager: Manager | None = None,
         **options: Unpack[OptionArguments],
     ) -> None:
-        for what, seconds in (
-            ("activity_timeout", activity_timeout),
-            ("pong_timeout", pong_timeout),
-            ("unavailable_timeout", unavailable_timeout),
-        ):
-            check_seconds(what, seconds)
-        if unwanted := {"dispatch", "framing"} & set(options):
-            raise InvalidOption(f"{min(unwanted)} is not for a Pusher client")
+        check_seconds("activity_timeout", activity_timeout)
+        check_seconds("pong_timeout", pong_timeout)
+        check_seconds("unavailable_timeout", unavailable_timeout)
         if secret_auth is not None and not callable(secret_auth):
             raise InvalidOption("secret_auth is a callable or None")
-        checked = make_options(options)
+        checked = _checked(options)
         if strategy is None:
             where = addresses(
                 key, host=host, cluster=cluster, port=port, tls=tls, tls_port=tls_port, http=http
@@ -319,3 +314,9 @@ class Pusher:
                 if self._subscriptions.get(channel.name) is not channel or self._link() is None:
                     return
                 yield call
+
+
+def _checked(options: OptionArguments) -> Options:
+    if unwanted := {"dispatch", "framing"} & set(options):
+        raise InvalidOption(f"{min(unwanted)} is not for a Pusher client")
+    return make_options(options)
