@@ -49,14 +49,15 @@ class Tree:
         self.conn = Connection(self.tree, **{**defaults, **options})
 
     def __enter__(self) -> "Tree":
-        self.conn.connect()
+        # At once: asked for behind a failure it would be that of another attempt.
+        self.future = self.conn.get_connected()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.conn.disconnect(timeout=1.0)
 
     def wait_error(self) -> BaseException:
-        error = self.conn.get_connected().exception(PATIENCE)
+        error = self.future.exception(PATIENCE)
         assert error is not None
         return error
 
