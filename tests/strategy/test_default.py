@@ -1,10 +1,19 @@
 """Pusher's tree: its schedules to the millisecond, as pusher-js 8.6.0 shows them with leaves of the same behaviour."""
 
+import json
+from collections.abc import Callable
+from typing import cast
+
 import pytest
 
-from connman.errors import CertificateError, InvalidTarget, UpgradeRefused
-from connman.strategy import Opened, Runner, pusher_default, pusher_tree
+import connman
+from connman.errors import CertificateError, ConnmanError, InvalidTarget, ProtocolError, UpgradeRefused
+from connman.strategy import Opened, Runner, TransportManager, pusher_default, pusher_tree
+from connman.transport.base import Transport
+from connman.transport.memory import MemoryListener
+from tests.loopback import PATIENCE
 from tests.strategy.rig import HANG, Leaf, No, Ok, Outcome, Rig
+from tests.waiting import eventually
 
 
 class Tree:
@@ -225,6 +234,45 @@ def test_the_tree_of_urls() -> None:
             "         └─ wss wss://one.example/app (priority 3)",
         )
     )
+
+
+def test_with_a_store_it_begins_with_what_worked() -> None:
+    store: dict[str, str] = {}
+    with MemoryListener("pusher") as listener:
+        tree = pusher_default("memory://pusher", store=store, ttl=60.0)
+        assert tree.describe().splitlines()[:2] == ["Cached: 60 s", "└─ FirstConnected"]
+        for _ in range(2):
+            # The other end does not answer a close.
+            with connman.connect(tree, ping_interval=None, close_timeout=0.01) as conn:
+                listener.accept(PATIENCE)
+                assert conn.transport_name == "memory"
+            (record,) = eventually(lambda: [json.loads(text) for text in store.values()])
+            assert record["transport"] == "memory"
+
+
+def test_the_websockets_share_a_manager_that_never_gives_them_up() -> None:
+    tree = pusher_default("ws://one.example/", wss="wss://one.example/")
+    managers = {leaf.manager for leaf in tree.leaves()}
+    (manager,) = managers
+    assert isinstance(manager, TransportManager)
+    opened = Ended(ProtocolError("garbage", 1002))
+    for _ in range(10):
+        manager.watch(cast(Transport, opened))
+        assert opened.on_end is not None
+        opened.on_end(opened)
+    assert tree.is_supported()
+    mine = TransportManager(lives=1)
+    assert {leaf.manager for leaf in pusher_default("ws://one.example/", manager=mine).leaves()} == {mine}
+
+
+class Ended:
+    """A transport that has ended with ``error``."""
+
+    ping_pace: float | None = None
+    on_end: Callable[["Ended"], None] | None = None
+
+    def __init__(self, error: ConnmanError) -> None:
+        self.error = error
 
 
 @pytest.mark.parametrize("http", ["ws://one.example", "one.example", "xhr-polling+http://one.example"])
