@@ -181,7 +181,6 @@ class _Remembering:
             # Also when the peer does not let us in: the way to it works.
             latency = self._run.clock.now() - self._began
             record = _Record(self._plan.now(), result.name, round(latency, 6), self._skips)
-            self._is_stored = True
             self._slot.write(record.text())
             self._report(result)
             return

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from connman.clock import Deadline
 from connman.errors import ConnectionClosed, ConnectTimeout, ConnmanError, HandshakeFailed, InvalidOption
 from connman.strategy import (
     BestConnected,
     Delayed,
     FirstConnected,
     Opened,
+    Run,
     Sequential,
     Strategy,
     Transport,
@@ -350,6 +352,21 @@ def test_a_tree_that_is_ended_in_time_forgets_nothing(rig: Rig, stage: Stage) ->
     rig.until(9_999)
     dialling.dial.abort(ConnectionClosed(1000))
     assert isinstance(dialling.join(), ConnectionClosed)
+    assert stage.record is not None
+
+
+def test_a_success_that_is_ended_after_the_time_of_the_tree_is_not_forgotten(rig: Rig, stage: Stage) -> None:
+    """A login that was under way at the deadline may end behind it."""
+    stage.store_record("ws")
+    run = Run(rig.dial(), (), Deadline.after(rig.clock, 1.0))
+    runner = run.begin(stage.tree(), rig.results.append, 0)
+    run.resume()
+    rig.until(2000)
+    assert rig.winner == "ws"
+    stage.wait_stored(timestamp=NOON + 0.1)
+    runner.abort()
+    # What might be written is, when no thread is left to write it.
+    eventually(lambda: "connman-cache" not in {thread.name for thread in threading.enumerate()})
     assert stage.record is not None
 
 

@@ -92,6 +92,14 @@ def test_it_stays_small_and_drops_what_was_written_longest_ago(path: Path) -> No
     assert path.stat().st_size <= 64 * 1024
 
 
+def test_what_a_killed_process_has_left_is_written_over(path: Path) -> None:
+    path.parent.mkdir()
+    path.with_name("transports.json.new").write_bytes(b"x" * 1000)
+    FileStore(path)["one"] = "1"
+    assert sorted(left.name for left in path.parent.iterdir()) == ["transports.json", "transports.json.lock"]
+    assert json.loads(path.read_bytes()) == {"one": 1}
+
+
 def test_a_link_in_the_way_is_not_followed(path: Path, tmp_path: Path) -> None:
     path.parent.mkdir()
     victim = tmp_path / "victim"
@@ -293,7 +301,7 @@ def test_of_what_waits_the_last_one_is_written(slow: SlowStore) -> None:
     assert len(slow.writers) == 2
 
 
-def test_nothing_is_written_as_well(slow: SlowStore) -> None:
+def test_nothing_is_written_as_well(slow: SlowStore, caplog: pytest.LogCaptureFixture) -> None:
     slow.may_go.release(10)
     slot = Slot(slow, "one")
     slot.write("1")
@@ -302,8 +310,10 @@ def test_nothing_is_written_as_well(slow: SlowStore) -> None:
     assert slot.read() is None
     eventually(lambda: not dict(slow))
     slot.write(None)  # there is nothing to remove
+    eventually(lambda: len(slow.writers) == 3)
     slot.write("2")
     eventually(lambda: dict(slow) == {"one": "2"})
+    assert not caplog.records
 
 
 def test_texts_of_bytes_are_texts() -> None:
