@@ -6,6 +6,7 @@ import queue
 import socket
 import ssl
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -294,3 +295,31 @@ class SockjsServer:
         if is_new:
             self._peers.put(peer)
         return peer
+
+
+def serve_echo(server: SockjsServer, stop: threading.Event) -> None:
+    """Send every session back what it sends."""
+
+    def echo(peer: SockjsPeer) -> None:
+        with contextlib.suppress(EOFError, OSError, AssertionError):
+            while not stop.is_set():
+                peer.send(peer.recv())
+
+    while not stop.is_set():
+        with contextlib.suppress(Exception):
+            threading.Thread(target=echo, args=(server.accept(),), daemon=True).start()
+
+
+@contextlib.contextmanager
+def echoing(scheme: str = "xhr-streaming+http", tls: ssl.SSLContext | None = None) -> Iterator[SockjsServer]:
+    """Run a server that sends back what it gets."""
+    stop = threading.Event()
+    with SockjsServer(scheme, tls) as server:
+        server.accept_within = 0.05
+        thread = threading.Thread(target=serve_echo, args=(server, stop))
+        thread.start()
+        try:
+            yield server
+        finally:
+            stop.set()
+            thread.join(PATIENCE)

@@ -37,7 +37,7 @@ from tests.loopback import (
 )
 from tests.promises.peers import connection, within
 from tests.proxies import ConnectProxy, SocksProxy
-from tests.transport.sockjs_peers import SockjsPeer, SockjsServer, read_request
+from tests.transport.sockjs_peers import SockjsServer, echoing, read_request
 from tests.transport.test_conformance import tls_contexts
 from tests.waiting import eventually
 
@@ -72,33 +72,6 @@ def failure(data: bytes, **options: Any) -> ConnectError:
         assert SECRET not in str(caught.value)
         assert caught.value.attempts
         return caught.value
-
-
-def serve_echo(server: SockjsServer, stop: threading.Event) -> None:
-    """Send every session back what it sends."""
-
-    def echo(peer: SockjsPeer) -> None:
-        with contextlib.suppress(EOFError, OSError, AssertionError):
-            while not stop.is_set():
-                peer.send(peer.recv())
-
-    while not stop.is_set():
-        with contextlib.suppress(Exception):
-            threading.Thread(target=echo, args=(server.accept(),), daemon=True).start()
-
-
-@contextlib.contextmanager
-def echoing(scheme: str = "xhr-streaming+http", *, tls: bool = False) -> Iterator[SockjsServer]:
-    stop = threading.Event()
-    with SockjsServer(scheme, tls_contexts()[0] if tls else None) as server:
-        server.accept_within = 0.05
-        thread = threading.Thread(target=serve_echo, args=(server, stop))
-        thread.start()
-        try:
-            yield server
-        finally:
-            stop.set()
-            thread.join(PATIENCE)
 
 
 # Refusals
@@ -322,7 +295,11 @@ def test_options_that_mean_nothing_over_http_are_refused(options: dict[str, Any]
 def test_through_proxies(kind: str, tls: bool) -> None:
     scheme = f"xhr-{kind}+http{'s' if tls else ''}"
     options = {"ssl_context": tls_contexts()[1]} if tls else {}
-    with echoing(scheme, tls=tls) as server, ConnectProxy(b"dTpw") as proxy, SocksProxy() as socks:
+    with (
+        echoing(scheme, tls_contexts()[0] if tls else None) as server,
+        ConnectProxy(b"dTpw") as proxy,
+        SocksProxy() as socks,
+    ):
         ways = [f"http://u:p@127.0.0.1:{proxy.port}", f"socks5h://127.0.0.1:{socks.port}"]
         for way in ways:
             with connman.connect(server.target, proxy=way, **options) as conn:

@@ -1,0 +1,107 @@
+"""Print how long messages take through SockJS over HTTP, beside a plain HTTP request to the same server."""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import urllib3
+
+import connman
+from tests.transport.sockjs_servers import NAMES, SockjsProcess
+
+# What is to be reached: the first message within so many plain requests, and an echo within so many seconds.
+MOST_REQUESTS, MOST_ECHO = 3.0, 0.003
+
+
+def seconds(act: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
+
+
+def plain(server: SockjsProcess) -> None:
+    """Make one request on a connection of its own."""
+    with urllib3.HTTPConnectionPool("127.0.0.1", server.port) as pool:
+        assert pool.request("GET", "/echo/info").status == 200
+
+
+def opened(url: str) -> connman.Connection:
+    return connman.connect(url, proxy=None).wait_open(10)
+
+
+def first(url: str, *, is_asked_for: bool) -> float:
+    """Return the seconds from nothing to the first message, which the server sends by itself, or when asked to."""
+
+    def act() -> None:
+        conns.append(opened(url))
+        if is_asked_for:
+            conns[0].send("x")
+        conns[0].recv(10)
+
+    conns: list[connman.Connection] = []
+    taken = seconds(act)
+    conns[0].disconnect()
+    return taken
+
+
+def echoes(url: str, count: int) -> Iterator[float]:
+    with opened(url) as conn:
+        for _ in range(count):
+            yield seconds(lambda: (conn.send("x" * 32), conn.recv(10)))
+
+
+def many(url: str, count: int) -> float:
+    """Return messages a second, each sent one by one and echoed."""
+    got: list[object] = []
+    with connman.connect(url, proxy=None, on_data=lambda _, message: got.append(message)) as conn:
+
+        def act() -> None:
+            for _ in range(count):
+                conn.send("x" * 32)
+            while len(got) < count:
+                time.monotonic()
+
+        return count / seconds(act)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/sockjs", description=__doc__)
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--messages", type=int, default=10_000)
+    arguments = parser.parse_args()
+    is_missed = False
+    print(
+        "| server | transport | first message / request | first echo / request | echo | messages each way |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name in NAMES:
+        with SockjsProcess(name) as server:
+            for kind in ("streaming", "polling"):
+                url = server.url(kind)
+                for _ in range(20):  # node compiles what is called often
+                    plain(server)
+                    first(url, is_asked_for=True)
+                samples = [
+                    (
+                        seconds(lambda: plain(server)),
+                        first(server.url(kind, "/greet"), is_asked_for=False),
+                        first(url, is_asked_for=True),
+                    )
+                    for _ in range(arguments.runs)
+                ]
+                request, message, asked = (statistics.median(column) for column in zip(*samples, strict=True))
+                echo = statistics.median(echoes(url, 4 * arguments.runs))
+                rate = many(url, arguments.messages)
+                is_missed |= kind == "streaming" and (message > MOST_REQUESTS * request or echo > MOST_ECHO)
+                print(
+                    f"| {name} | xhr_{kind} | {message / request:.2f} | {asked / request:.2f} | {echo * 1000:.2f} ms "
+                    f"| {rate:,.0f}/s |",
+                    flush=True,
+                )
+    print(f"\nto reach, streaming: first message {MOST_REQUESTS:g} requests, echo {MOST_ECHO * 1000:g} ms")
+    return is_missed
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

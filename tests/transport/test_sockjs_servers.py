@@ -1,0 +1,192 @@
+"""The transports over HTTP with the real servers of SockJS that there are."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+import connman
+from connman.errors import ConnectionClosed, ConnectionLost, RequestRefused, SessionLost
+from connman.transport.openers import EndpointDialer
+from connman.transport.sockjs import ask_info
+from tests.loopback import in_thread, make_dial
+from tests.transport.sockjs_servers import NAMES, PATIENCE, SockjsProcess
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.slow
+KINDS = pytest.mark.parametrize("kind", ["streaming", "polling"])
+COUNT = 10_000
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def server(request: pytest.FixtureRequest) -> Iterator[SockjsProcess]:
+    with SockjsProcess(request.param) as process:
+        yield process
+
+
+def connected(url: str, **options: object) -> connman.Connection:
+    return connman.connect(url, proxy=None, **options)  # type: ignore[arg-type]
+
+
+@KINDS
+def test_many_messages_each_way_in_order(server: SockjsProcess, kind: str) -> None:
+    messages = [f'{number} ü "quoted" {"x" * 40}' for number in range(COUNT)]
+    got: list[object] = []
+    conn = connected(server.url(kind), on_data=lambda _, message: got.append(message))
+    conn.wait_open(PATIENCE)
+    for message in messages[: COUNT // 2]:
+        conn.send(message)
+    conn.send_many(messages[COUNT // 2 :])
+    eventually(lambda: len(got) == COUNT, 60.0, lambda: f"all messages, not {len(got)}")
+    assert got == messages
+    assert conn.generation == 1
+    conn.disconnect(timeout=PATIENCE)
+
+
+@KINDS
+def test_a_burst_in_one_poll(server: SockjsProcess, kind: str) -> None:
+    with connected(server.url(kind)) as conn:
+        for _ in range(3):
+            conn.send("burst 1000")
+            assert [conn.recv(PATIENCE) for _ in range(1000)] == [str(number) for number in range(1000)]
+
+
+@KINDS
+def test_a_huge_message(server: SockjsProcess, kind: str) -> None:
+    message = "é" * 4_000_000
+    with connected(server.url(kind)) as conn:
+        conn.send(message)
+        assert conn.recv(60.0) == message
+        conn.send("and on")
+        assert conn.recv(PATIENCE) == "and on"
+
+
+@KINDS
+def test_pings_are_answered(server: SockjsProcess, kind: str) -> None:
+    with connected(server.url(kind), ping_interval=0.1) as conn:
+        eventually(lambda: conn.stats.ping_rtt is not None)
+        conn.send("x")
+        assert conn.recv(PATIENCE) == "x"
+
+
+@KINDS
+def test_the_close_frame_says_why(server: SockjsProcess, kind: str) -> None:
+    resets: list[connman.Reset] = []
+    conn = connected(server.url(kind), on_reset=lambda _, reset: resets.append(reset))
+    conn.wait_open(PATIENCE)
+    conn.send("close 4001")
+    eventually(lambda: resets)
+    assert isinstance(resets[0].error, ConnectionClosed)
+    assert (resets[0].code, resets[0].reason, resets[0].retry_in) == (4001, "as you wish", None)
+    conn.disconnect()
+
+
+@KINDS
+def test_a_second_receiver_is_refused(server: SockjsProcess, kind: str) -> None:
+    with connected(server.url(kind)) as conn:
+        what, count = ("xhr", 3) if kind == "polling" else ("xhr_streaming", 1)
+        conn.send("x")
+        assert conn.recv(PATIENCE) == "x"
+        path = server.paths(what)[-1].partition("?")[0]
+        eventually(lambda: len([p for p in server.paths(what) if p.startswith(path)]) == count)
+        status, body = server.ask("POST", path)
+        assert (status, body.strip(b"h\n")) == (200, b'c[2010,"Another connection still open"]')
+        if server.name == "aiohttp":
+            eventually(lambda: conn.generation == 2)  # it closes the session because of that
+        conn.send("y")
+        assert conn.recv(PATIENCE) == "y"
+
+
+@KINDS
+def test_a_wrong_base_is_a_refusal(server: SockjsProcess, kind: str) -> None:
+    conn = connected(server.url(kind, "/nowhere"))
+    error = conn.get_connected().exception(PATIENCE)
+    assert isinstance(error, RequestRefused)
+    assert error.status == 404
+    conn.disconnect()
+
+
+def test_a_session_that_nobody_knows_cannot_be_sent_to(server: SockjsProcess) -> None:
+    assert server.ask("POST", "/echo/000/nobody/xhr_send")[0] in (404, 500)
+
+
+def test_the_server_says_what_it_has(server: SockjsProcess) -> None:
+    assert ask_info(make_dial(server.url("polling")))["websocket"] is True
+
+
+def test_a_raw_websocket(server: SockjsProcess) -> None:
+    with connected(f"ws://127.0.0.1:{server.port}/echo/websocket") as conn:
+        conn.send_many(map(str, range(1000)))
+        assert [conn.recv(PATIENCE) for _ in range(1000)] == list(map(str, range(1000)))
+
+
+@KINDS
+def test_many_connections_on_one_reader(server: SockjsProcess, kind: str) -> None:
+    with connman.Pool(url=server.url(kind), size=8, readers=1, proxy=None) as pool:
+        pool.wait_open(PATIENCE)
+        for _ in range(20):
+            with pool.connection(timeout=PATIENCE) as conn:
+                conn.send("x")
+                assert conn.recv(PATIENCE) == "x"
+
+
+@KINDS
+@pytest.mark.parametrize("name", NAMES)
+def test_a_server_that_comes_back(name: str, kind: str) -> None:
+    with SockjsProcess(name) as server:
+        resets: list[connman.Reset] = []
+        conn = connected(
+            server.url(kind), wait=lambda _: 0.05, on_reset=lambda _, reset: resets.append(reset)
+        )
+        for generation in (1, 2, 3):
+            conn.wait_open(PATIENCE)
+            eventually(lambda wanted=generation: conn.generation == wanted)  # type: ignore[misc]
+            conn.send("x", wait=PATIENCE)
+            assert conn.recv(PATIENCE) == "x"
+            server.kill()
+            eventually(lambda: not conn.is_open)
+            server.start()
+        assert all(isinstance(reset.error, ConnectionLost) for reset in resets if reset.opened)
+        conn.disconnect()
+
+
+def test_a_session_that_has_expired_is_lost_and_begun_anew() -> None:
+    """A server forgets a session for which it is not asked: here because nobody takes what has arrived."""
+    with SockjsProcess("node", disconnect_delay=200) as server:
+        may_go_on, resets, opens = threading.Event(), [], []
+
+        def slowly(conn: connman.Connection, message: object) -> None:
+            may_go_on.wait(PATIENCE)
+
+        conn = connected(
+            server.url("streaming"),
+            on_data=slowly,
+            on_open=lambda conn: opens.append(conn.generation),
+            on_reset=lambda _, reset: resets.append(reset),
+        )
+        conn.wait_open(PATIENCE)
+        # More than fits into all buffers on the way, so that the server waits for the next request.
+        sending = in_thread(conn.send_many, ["x" * 100_000] * 200)
+        eventually(lambda: len(server.paths("xhr_streaming")) > 1)
+        count = len(server.paths("xhr_streaming"))
+        began = time.monotonic()
+        eventually(lambda: time.monotonic() - began > 1.0)
+        assert len(server.paths("xhr_streaming")) <= count + 3  # it holds back
+        may_go_on.set()
+        eventually(lambda: len(opens) == 2)
+        assert isinstance(resets[0].error, SessionLost)
+        sending.exception(PATIENCE)
+        conn.disconnect()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_idle_polling_makes_one_request_for_each_hold(name: str) -> None:
+    with SockjsProcess(name, heartbeat_delay=500) as server:
+        transport = EndpointDialer().dial(make_dial(server.url("polling")))
+        began = time.monotonic()
+        eventually(lambda: len(server.paths("xhr")) >= 6)
+        held = time.monotonic() - began
+        transport.dispose()
+        assert held > 4 * 0.4
+        assert not server.paths("xhr_send")
