@@ -49,6 +49,7 @@ PRINTED = {
     "def fresh_token():": "",
     "tree.describe()": blocks("text")[0].text,
     "class Table:": "direct alive\n",
+    "xhr-streaming+https": "hello\n",
     "class RoundRobin(Strategy):": "a\nb\na\n",
 }
 # These run in their frameworks, in tests/test_recipes.py, or with servers of their own.

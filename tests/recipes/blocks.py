@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,10 +13,12 @@ from pathlib import Path
 import trustme
 
 from tests.servers import WebSocketProcess, ws_server
+from tests.transport.sockjs_peers import SockjsServer, echoing
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = "wss://feed.example.com"
+ELSEWHERE_BY_HTTP = "xhr-streaming+https://feed.example.com/echo"
 PATIENCE = 30.0  # seconds that only a failing test reaches
 
 _FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -60,16 +63,19 @@ class Site:
     one of the system's.
     """
 
-    def __init__(self, folder: Path, server: WebSocketProcess, authority: Path) -> None:
+    def __init__(
+        self, folder: Path, server: WebSocketProcess, by_http: SockjsServer, authority: Path
+    ) -> None:
         self.folder = folder
         self.server = server
+        self.by_http = by_http
         self.env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         self.env |= {"PYTHONPATH": str(ROOT), "SSL_CERT_FILE": str(authority), "HOME": str(folder)}
         self.env |= {"PYTHONDONTWRITEBYTECODE": "1"}
 
     def local(self, text: str) -> str:
         """Return a text with our server's address instead of the documents'."""
-        local = text.replace(ELSEWHERE, self.server.url(""))
+        local = text.replace(ELSEWHERE_BY_HTTP, self.by_http.target).replace(ELSEWHERE, self.server.url(""))
         assert "example.com" not in local
         return local
 
@@ -98,6 +104,8 @@ def site(folder: Path) -> Iterator[Site]:
     authority, certificate = trustme.CA(), folder.parent / f"{folder.name}.pem"
     authority_file = folder.parent / f"{folder.name}-authority.pem"
     authority.cert_pem.write_to_path(authority_file)
-    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(certificate)
-    with ws_server(certificate, certificate) as server:
-        yield Site(folder, server, authority_file)
+    authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate)
+    with ws_server(certificate, certificate) as server, echoing("xhr-streaming+https", tls) as by_http:
+        yield Site(folder, server, by_http, authority_file)
