@@ -90,8 +90,9 @@ class PusherChannel(Listeners):
         Threads: the reader.
         """
         if event.name == _SUCCEEDED:
-            self.is_subscribed = True
-            return Event("pusher:subscription_succeeded", self._joined(event.data), self.name)
+            joined = self._joined(event.data)
+            self.is_subscribed = True  # last: who sees it on another thread finds the members there
+            return Event("pusher:subscription_succeeded", joined, self.name)
         if event.name == _COUNT:
             count = event.data.get("subscription_count") if isinstance(event.data, dict) else None
             self.subscription_count = count if isinstance(count, int) else None

@@ -99,3 +99,18 @@ def test_a_presence_channel_knows_its_members() -> None:
     assert [member.id for member in channel.members] == ["2"]
     channel.left()
     assert len(channel.members) == 0
+
+
+def test_whoever_sees_it_subscribed_finds_the_members() -> None:
+    class Data(dict[str, Any]):
+        """Says whether the channel counts as subscribed while its members are still being read."""
+
+        def get(self, *arguments: Any) -> Any:
+            seen.append(channel.is_subscribed)
+            return super().get(*arguments)
+
+    seen: list[bool] = []
+    channel = make_channel("presence-x", Owner())
+    channel.take(Event("pusher_internal:subscription_succeeded", Data(presence={"hash": {"1": 1}})))
+    assert set(seen) == {False}
+    assert channel.is_subscribed
