@@ -2,6 +2,7 @@
 
 import argparse
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -51,18 +52,19 @@ def echoes(url: str, count: int) -> Iterator[float]:
             yield seconds(lambda: (conn.send("x" * 32), conn.recv(10)))
 
 
-def many(url: str, count: int) -> float:
-    """Return messages a second, each sent one by one and echoed."""
-    got: list[object] = []
-    with connman.connect(url, proxy=None, on_data=lambda _, message: got.append(message)) as conn:
+def many(url: str, count: int) -> tuple[float, float]:
+    """Return messages a second, each sent one by one and echoed, and this process's CPU seconds for one, both ways."""
+    is_done, left = threading.Event(), iter(range(count - 1, -1, -1))
+    with connman.connect(url, proxy=None, on_data=lambda _, message: next(left) or is_done.set()) as conn:
 
         def act() -> None:
             for _ in range(count):
                 conn.send("x" * 32)
-            while len(got) < count:
-                time.monotonic()
+            assert is_done.wait(60)
 
-        return count / seconds(act)
+        used = time.process_time()
+        taken = seconds(act)
+        return count / taken, (time.process_time() - used) / count
 
 
 def main() -> int:
@@ -72,9 +74,10 @@ def main() -> int:
     arguments = parser.parse_args()
     is_missed = False
     print(
-        "| server | transport | first message / request | first echo / request | echo | messages each way |"
+        "| server | transport | first message / request | first echo / request | echo | messages each way "
+        "| CPU for each |"
     )
-    print("|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|")
     for name in NAMES:
         with SockjsProcess(name) as server:
             for kind in ("streaming", "polling"):
@@ -92,11 +95,11 @@ def main() -> int:
                 ]
                 request, message, asked = (statistics.median(column) for column in zip(*samples, strict=True))
                 echo = statistics.median(echoes(url, 4 * arguments.runs))
-                rate = many(url, arguments.messages)
+                rate, cpu = statistics.median_low(many(url, arguments.messages) for _ in range(5))
                 is_missed |= kind == "streaming" and (message > MOST_REQUESTS * request or echo > MOST_ECHO)
                 print(
                     f"| {name} | xhr_{kind} | {message / request:.2f} | {asked / request:.2f} | {echo * 1000:.2f} ms "
-                    f"| {rate:,.0f}/s |",
+                    f"| {rate:,.0f}/s | {cpu * 1e6:.0f} µs |",
                     flush=True,
                 )
     print(f"\nto reach, streaming: first message {MOST_REQUESTS:g} requests, echo {MOST_ECHO * 1000:g} ms")
