@@ -30,7 +30,7 @@ class SockjsProcess:
         self.name = name
         self._environment = dict(os.environ)
         if name == "node":
-            packages = npm_packages("sockjs", {"sockjs": "0.3.24"})
+            packages = npm_packages("sockjs", {"sockjs": "0.3.24"}, within=45.0)
             self._environment["NODE_PATH"] = str(packages / "node_modules")
             command = ["node", str(PROGRAMS / "sockjs_node.js")]
         else:
