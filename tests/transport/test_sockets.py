@@ -20,6 +20,7 @@ from connman.transport.sockets import (
     below_tls,
     drop_sockets_after_fork,
     is_cooperative,
+    is_readable,
     milliseconds,
     poll_ready,
     wait_ready,
@@ -146,6 +147,19 @@ def test_waiting_for_what_is_not_ready_ends_with_the_deadline(
     guard, _ = pair
     assert not wait_ready(guard.sock.fileno(), READABLE, soon())
     assert not poll_ready(guard.sock.fileno(), READABLE, 0)
+
+
+@pytest.mark.skipif(not hasattr(resource, "RUSAGE_THREAD"), reason="needs to count the waits of one thread")
+def test_looking_whether_something_is_here_does_not_wait(pair: tuple[SocketGuard, socket.socket]) -> None:
+    """It is asked before each request: a millisecond there was most of a round trip's time."""
+    guard, theirs = pair
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    assert not any(is_readable(guard.sock) for _ in range(200))
+    assert resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before < 100
+    theirs.sendall(b"x")
+    assert is_readable(guard.sock)
+    guard.close()
+    assert not is_readable(guard.sock)
 
 
 @pytest.mark.parametrize("end", ["shutdown", "peer"])
