@@ -261,6 +261,7 @@ def test_a_silent_server_is_asked_and_left_at_once(options: Any, server_says: in
         rig.clock.advance(0.1)
         assert guest.wait_event("pusher:ping") == {}
         rig.told.wait("message")  # the answer
+        eventually(lambda: rig.clock.pending == 1)  # it is noted, too
         rig.server.is_deaf = True
         rig.clock.advance(20)
         guest.wait_event("pusher:ping", 2)
