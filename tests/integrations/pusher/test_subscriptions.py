@@ -1,13 +1,18 @@
 """Which channels are wanted, and what the server is told of them."""
 
+import json
 import random
+import sys
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
 from connman.errors import ConnmanError, NotConnected
-from connman.integrations.pusher import AuthError, Pusher
+from connman.integrations.pusher import AuthError, Event, Pusher, PusherChannel
+from connman.integrations.pusher.subscriptions import Session, Subscriptions
+from connman.transport.base import Transport
 from tests.integrations.pusher.rig import Rig
 from tests.loopback import PATIENCE, in_thread
 from tests.pusher_server import KEY, Guest
@@ -176,6 +181,119 @@ def test_a_subscription_that_cannot_be_sent_ends_the_connection() -> None:
         rig.pusher.subscribe("a")
         rig.clock.advance(1.2)
         joined(rig.opened(2), "a")
+
+
+SUCCEEDED = "pusher_internal:subscription_succeeded"
+
+
+class Line:
+    """A transport of which only what is sent matters."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str]] = []
+        self.before: Callable[[str], object] = lambda name: None
+
+    def send(self, messages: tuple[str], timeout: float) -> None:
+        frame = json.loads(messages[0])
+        self.before(frame["data"]["channel"])
+        self.sent.append((frame["event"], frame["data"]["channel"]))
+
+
+def session_of(line: Line, number: int = 1) -> Session:
+    return Session(cast(Transport, line), 1.0, lambda: True, f"1.{number}")
+
+
+def nobody(channel: PusherChannel, event: Event) -> None:
+    raise AssertionError(f"{channel} was told {event}")
+
+
+def test_what_an_old_session_says_late_is_not_the_new_ones() -> None:
+    """The reader of a link that was given up may have a frame in its hands when the next one has begun."""
+    subscriptions = Subscriptions("x", None, nobody)
+    channel = subscriptions.add("a")
+    old, new = session_of(Line()), session_of(line := Line(), 2)
+    subscriptions.begin(old)
+    assert subscriptions.wait_idle(PATIENCE)
+    subscriptions.begin(new)
+    assert subscriptions.wait_idle(PATIENCE)
+    assert line.sent == [("pusher:subscribe", "a")]
+    assert subscriptions.take(old, Event(SUCCEEDED, {}, "a")) is None
+    assert not channel.is_subscribed
+    assert subscriptions.take(new, Event(SUCCEEDED, {}, "a")) is not None
+    assert channel.is_subscribed
+
+
+def test_what_was_under_way_for_a_channel_that_was_left_is_not_for_its_successor() -> None:
+    subscriptions = Subscriptions("x", None, nobody)
+    session = session_of(Line())
+    subscriptions.begin(session)
+    subscriptions.add("a")
+    assert subscriptions.wait_idle(PATIENCE)
+    assert subscriptions.take(session, Event("e", 1, "a")) is not None
+    subscriptions.remove("a")
+    assert subscriptions.take(session, Event("e", 2, "a")) is None
+    assert subscriptions.wait_idle(PATIENCE)
+    second = subscriptions.add("a")
+    assert subscriptions.wait_idle(PATIENCE)
+    assert subscriptions.take(session, Event("e", 3, "a")) is None
+    assert subscriptions.take(session, Event(SUCCEEDED, {}, "a")) is not None
+    assert subscriptions.take(session, Event("e", 4, "a")) == (second, Event("e", 4, "a"))
+
+
+def test_what_a_server_says_of_a_channel_that_it_was_not_asked_for() -> None:
+    subscriptions = Subscriptions("x", None, nobody)
+    session = session_of(line := Line())
+    # It comes before the subscription has gone out.
+    line.before = lambda name: answers.append(subscriptions.take(session, Event("e", 1, "b")))
+    answers: list[object] = []
+    subscriptions.begin(session)
+    subscriptions.add("a")
+    assert subscriptions.wait_idle(PATIENCE)
+    assert answers == [None]
+    assert subscriptions.take(session, Event("e", 1)) is None
+
+
+def test_names_without_end_are_forgotten() -> None:
+    subscriptions = Subscriptions("x", None, nobody)
+    subscriptions.begin(session_of(line := Line()))
+    names = [f"a{number}" for number in range(1100)]
+    for change in (subscriptions.add, subscriptions.remove):
+        for name in names:
+            change(name)
+        assert subscriptions.wait_idle(PATIENCE)
+    assert len(line.sent) == 2200
+    # No public word counts what it keeps in mind.
+    assert max(len(held) for held in vars(subscriptions).values() if isinstance(held, dict)) == 1024
+
+
+@pytest.mark.plain_locks
+@pytest.mark.parametrize("entry", ["subscribe", "unsubscribe", "end", "bind", "unbind"])
+def test_a_signal_handler_may_come_in_anywhere(entry: str) -> None:
+    """A handler runs in the middle of what the main thread does: it must not wait for a lock that this thread holds."""
+    subscriptions = Subscriptions("x", None, nobody)
+    subscriptions.begin(session_of(Line()))
+    channel = subscriptions.add("a")
+    entries: dict[str, Callable[[], object]] = {
+        "subscribe": lambda: subscriptions.add("b"),
+        "unsubscribe": lambda: subscriptions.remove("b"),
+        "end": subscriptions.end,
+        "bind": lambda: channel.bind("e", print),
+        "unbind": lambda: channel.unbind("e"),
+    }
+
+    def handle(frame: Any, event: str, _arg: object) -> Any:
+        if "integrations/pusher" in frame.f_code.co_filename and event in ("call", "line"):
+            sys.settrace(None)
+            for handled in entries.values():
+                handled()
+            sys.settrace(handle)
+        return handle
+
+    sys.settrace(handle)
+    try:
+        entries[entry]()
+    finally:
+        sys.settrace(None)
 
 
 @pytest.mark.slow
