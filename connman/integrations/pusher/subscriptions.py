@@ -50,9 +50,9 @@ class Session:
 
 @dataclass(slots=True)
 class _Told:
-    """What the server was asked for under one name: for which channel, or whether it would have been, if signed for.
+    """What the server was asked for under one name, for which channel.
 
-    ``is_again``: another channel of that name was left before, of which the server may still speak.
+    ``was_sent``: False when it was not asked, since nobody signed, or has refused. ``is_again``: another channel of that name was left before, of which the server may still speak.
     """
 
     channel: PusherChannel
@@ -91,11 +91,18 @@ class Subscriptions:
     def add(self, name: str) -> PusherChannel:
         """Return the channel of that name, which is subscribed as soon as there is a session, and in each one after.
 
+        One that was refused in this session is asked for again.
+
         Raises: ValueError for a name that is none, or for which nobody signs.
         """
         with self._lock:
-            known = self._wanted.get(name)
+            known, told = self._wanted.get(name), self._told.get(name)
+            is_refused = told is not None and told.channel is known and not told.was_sent
+            if is_refused:
+                del self._told[name]
         if known is not None:
+            if is_refused:
+                self._ask([known])
             return known
         fresh = make_channel(name, self)
         if fresh.is_private and self._authorise is None:
@@ -127,6 +134,10 @@ class Subscriptions:
     def get(self, name: str) -> PusherChannel | None:
         """Return the channel of that name, None when it is not wanted."""
         return self._wanted.get(name)
+
+    def all(self) -> tuple[PusherChannel, ...]:
+        """Return the channels that are wanted."""
+        return tuple(self._wanted.values())
 
     def begin(self, session: Session) -> None:
         """Subscribe everything in a fresh session.
@@ -168,6 +179,9 @@ class Subscriptions:
             if self._wanted.get(name) is not told.channel or (told.is_again and event.name not in _ANSWERS):
                 return None
             told.is_again = False
+            if event.name == "pusher:subscription_error":
+                # As if never asked: there is nothing to leave, and whoever subscribes to it anew asks again.
+                told.was_sent = False
             return told.channel, told.channel.take(event)
 
     def wait_idle(self, within: float) -> bool:
@@ -200,7 +214,10 @@ class Subscriptions:
                 session.send("pusher:unsubscribe", {"channel": name})
             if wanted is not None:
                 self._join(session, wanted)
-        except (NotConnected, ConnectionLost) as error:
+        except NotConnected:
+            # It is ending: by us in good order, which must not be cut short, or by the server. The next session begins anew.
+            return
+        except ConnectionLost as error:
             # Nothing, when it has ended anyway; else others were sending all the time, and the next session begins anew.
             session.transport.abort(ConnectionLost(f"a subscription could not be sent: {error}"))
 

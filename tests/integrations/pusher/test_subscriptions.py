@@ -9,13 +9,13 @@ from typing import Any, cast
 
 import pytest
 
-from connman.errors import ConnmanError, NotConnected
-from connman.integrations.pusher import AuthError, Event, Pusher, PusherChannel
+from connman.errors import ConnmanError, NotConnected, SendTimeout
+from connman.integrations.pusher import AuthError, Event, Pusher, PusherChannel, SecretAuth
 from connman.integrations.pusher.subscriptions import Session, Subscriptions
 from connman.transport.base import Transport
 from tests.integrations.pusher.rig import Rig
 from tests.loopback import PATIENCE, in_thread
-from tests.pusher_server import KEY, Guest
+from tests.pusher_server import KEY, SECRET, Guest
 from tests.waiting import eventually
 
 
@@ -32,6 +32,7 @@ def test_before_and_after_connecting() -> None:
         rig.pusher.subscribe("b")
         joined(guest, "a", "b")
         assert rig.pusher.subscribe("a") is rig.pusher.channel("a")
+        assert [channel.name for channel in rig.pusher.channels] == ["a", "b"]
         assert [data["channel"] for data in guest.events("pusher:subscribe")] == ["a", "b"]
 
 
@@ -198,6 +199,9 @@ class Line:
         self.before(frame["data"]["channel"])
         self.sent.append((frame["event"], frame["data"]["channel"]))
 
+    def abort(self, error: Exception) -> None:
+        self.sent.append(("abort", type(error).__name__))
+
 
 def session_of(line: Line, number: int = 1) -> Session:
     return Session(cast(Transport, line), 1.0, lambda: True, f"1.{number}")
@@ -251,6 +255,79 @@ def test_what_a_server_says_of_a_channel_that_it_was_not_asked_for() -> None:
     assert subscriptions.wait_idle(PATIENCE)
     assert answers == [None]
     assert subscriptions.take(session, Event("e", 1)) is None
+
+
+@pytest.mark.parametrize(
+    ("failure", "sent"),
+    [
+        (NotConnected("it is ending"), []),
+        (SendTimeout("others were sending"), [("abort", "ConnectionLost")]),
+    ],
+)
+def test_a_subscription_that_comes_while_it_ends_does_not_cut_the_goodbye_short(
+    failure: Exception, sent: list[tuple[str, str]]
+) -> None:
+    def fail(_name: str) -> None:
+        raise failure
+
+    subscriptions = Subscriptions("x", None, nobody)
+    line = Line()
+    line.before = fail
+    subscriptions.begin(session_of(line))
+    subscriptions.add("a")
+    assert subscriptions.wait_idle(PATIENCE)
+    assert line.sent == sent
+
+
+@pytest.mark.parametrize("name", ["\ud800", "private-\udfff", 7, None, b"a", 0])
+def test_names_that_no_frame_can_carry(name: Any) -> None:
+    with pytest.raises(ValueError):
+        Subscriptions("x", lambda *_: "sig", nobody).add(name)
+
+
+def test_names_of_all_characters() -> None:
+    with Rig() as rig:
+        names = ["\U0001f600", "private-é\n", 'presence-"\\', "a" * 10_000]
+        channels = [rig.pusher.subscribe(name) for name in names]
+        joined(rig.open(), *names)
+        eventually(lambda: all(channel.is_subscribed for channel in channels))
+
+
+@pytest.mark.parametrize("who", ["server", "signer"])
+def test_subscribing_again_asks_again_after_a_refusal(who: str) -> None:
+    """Otherwise an endpoint that was down for a moment would cost the channel until the next reconnect."""
+    is_up = threading.Event()
+    signer = SecretAuth(KEY, SECRET)
+
+    def sign(socket_id: str, channel: str) -> Any:
+        if not is_up.is_set():
+            return None if who == "signer" else "wrong"
+        return signer(socket_id, channel)
+
+    with Rig(secret_auth=sign) as rig:
+        told: list[Any] = []
+        channel = rig.pusher.subscribe("private-a").bind("pusher:subscription_error", told.append)
+        guest = rig.open()
+        eventually(lambda: len(told) == 1)
+        is_up.set()
+        assert rig.pusher.subscribe("private-a") is channel
+        eventually(lambda: channel.is_subscribed)
+        count = len(guest.events("pusher:subscribe"))
+        rig.pusher.subscribe("private-a")
+        channel.unsubscribe()
+        guest.wait_event("pusher:unsubscribe")
+        assert len(guest.events("pusher:subscribe")) == count
+        assert len(told) == 1
+
+
+def test_a_channel_that_is_refused_later_is_not_subscribed() -> None:
+    with Rig() as rig:
+        channel = rig.pusher.subscribe("private-a")
+        guest = rig.open()
+        eventually(lambda: channel.is_subscribed)
+        guest.send("pusher:subscription_error", {"type": "AuthError", "status": 401}, "private-a")
+        eventually(lambda: not channel.is_subscribed)
+        channel.unsubscribe()
 
 
 def test_names_without_end_are_forgotten() -> None:
