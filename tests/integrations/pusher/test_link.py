@@ -27,6 +27,8 @@ def check_return(rig: Rig, when: str) -> None:
         eventually(lambda: rig.clock.pending == 0)
         assert len(rig.dialer.dials) == 1
         return
+    # Behind this nobody waits for a greeting any more, who would count as waiting until he runs.
+    rig.told.wait("connecting_in" if when == LATER else "error")
     rig.wait_pause()
     if when == LATER:
         [seconds] = rig.told.of("connecting_in")

@@ -51,7 +51,7 @@ def test_leaving_and_coming_back() -> None:
         second = rig.pusher.subscribe("a")
         assert second is not first
         second.bind("e", lambda data: told.append(("second", data)))
-        joined(guest, "a")
+        eventually(lambda: second.is_subscribed)
         rig.server.trigger("a", "e", 2)
         eventually(lambda: told == [("second", 2)])
 
