@@ -313,7 +313,8 @@ class Pusher:
         mailbox = self._parts.mailbox
         mailbox.wait_room(lambda: self._subscriptions.get(channel.name) is not channel)
         mailbox.post(lambda: self._calls(channel, event))
-        mailbox.drain()
+        # Not here: a listener that takes its time, or all that is told meanwhile, would hold up the other channels.
+        mailbox.drain_apart()
 
     def _calls(self, channel: PusherChannel, event: Event) -> Iterator[Call]:
         for listeners in (channel, self._everything):

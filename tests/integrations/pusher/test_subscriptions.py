@@ -143,6 +143,22 @@ def test_slow_signing_holds_up_neither_events_nor_open_channels() -> None:
         assert [data["channel"] for data in guest.events("pusher:subscribe")] == ["b"]
 
 
+def test_a_listener_of_a_refusal_holds_up_no_other_channel() -> None:
+    is_told, go = threading.Event(), threading.Event()
+
+    def keep(_: Any) -> None:
+        is_told.set()
+        assert go.wait(2 * PATIENCE)
+
+    with Rig(secret_auth=lambda _id, name: "sig" if name == "private-b" else "") as rig:
+        rig.pusher.subscribe("private-a").bind("pusher:subscription_error", keep)
+        guest = rig.open()
+        assert is_told.wait(PATIENCE)
+        rig.pusher.subscribe("private-b")
+        assert guest.wait_event("pusher:subscribe")["channel"] == "private-b"
+        go.set()
+
+
 def test_a_signature_for_a_connection_that_is_gone_goes_nowhere() -> None:
     is_asked, go = threading.Semaphore(0), threading.Event()
 
