@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from connman.integrations.pusher.auth import user_id_of
 from connman.integrations.pusher.listeners import Listeners
 from connman.integrations.pusher.members import Members
-from connman.integrations.pusher.wire import Event
+from connman.integrations.pusher.wire import Event, is_text
 
 _SUCCEEDED = "pusher_internal:subscription_succeeded"
 _COUNT = "pusher_internal:subscription_count"
@@ -56,11 +56,11 @@ class PusherChannel(Listeners):
 
         ``data``: what JSON can hold. Applications have to allow client events, on private and presence channels only.
 
-        Raises: ValueError for another name, on a public channel, and for data that JSON cannot hold (TypeError too);
+        Raises: ValueError for another name, on a public channel, and for what JSON cannot hold (TypeError too);
         NotConnected while it is not subscribed: nothing was sent; ConnectionLost, SendTimeout as ``Connection.send``.
         Threads: any.
         """
-        if not event.startswith("client-") or not self.is_private:
+        if not str(event).startswith("client-") or not self.is_private:
             raise ValueError("client events begin with 'client-', on private and presence channels only")
         self._owner.trigger(self, event, data)
 
@@ -93,6 +93,8 @@ class PusherChannel(Listeners):
             joined = self._joined(event.data)
             self.is_subscribed = True  # last: who sees it on another thread finds the members there
             return Event("pusher:subscription_succeeded", joined, self.name)
+        if event.name == "pusher:subscription_error":
+            self.left()
         if event.name == _COUNT:
             count = event.data.get("subscription_count") if isinstance(event.data, dict) else None
             self.subscription_count = count if isinstance(count, int) else None
@@ -165,8 +167,8 @@ def make_channel(name: str, owner: Owner) -> PusherChannel:
     Raises: ValueError for a name that is none, or of a kind that is not spoken here.
     Threads: any.
     """
-    if not name:
-        raise ValueError("the name of a channel is a text")
+    if not name or not is_text(name):
+        raise ValueError("the name of a channel is a text, of whole characters")
     if name.startswith("private-encrypted-"):
         raise ValueError(
             "encrypted channels are not supported: the key would have to come with the signature"

@@ -33,7 +33,7 @@ class Pusher:
 
     ``key``: of the application. ``cluster``: of Pusher's own service, such as "eu"; or ``host``, ``port`` (None: 443,
     without ``tls`` 80) and ``tls`` of a server that speaks the same protocol; ``tls_port`` is where such a server has
-    TLS when it asks for it (code 4000), None for 443. ``http``: the URL of its SockJS endpoint, for networks that
+    TLS when it asks for it (code 4000), None for 443, ``path`` what stands before its ``/app``. ``http``: the URL of its SockJS endpoint, for networks that
     block websockets (needs ``connman[http]``); None for none, left out for that of the ``cluster``. Where there are
     several ways they are tried as `connman.strategy.pusher_default` does, the one that worked last first: ``cache`` is
     where that is kept, see `connman.strategy.Cached`; None for this object's memory. ``strategy``: a target to dial
@@ -64,6 +64,7 @@ class Pusher:
         port: int | None = None,
         tls: bool = True,
         tls_port: int | None = None,
+        path: str = "",
         http: str | EllipsisType | None = ...,
         cache: Store | str | os.PathLike[str] | None = None,
         secret_auth: Authorise | None = None,
@@ -84,7 +85,7 @@ class Pusher:
         checked = _checked(options)
         if strategy is None:
             where = addresses(
-                key, host=host, cluster=cluster, port=port, tls=tls, tls_port=tls_port, http=http
+                key, host=host, cluster=cluster, port=port, tls=tls, tls_port=tls_port, http=http, path=path
             )
             route = make_route(where, {} if cache is None else cache, activity_timeout=activity_timeout)
         else:
@@ -244,7 +245,7 @@ class Pusher:
     def subscribe(self, name: str) -> PusherChannel:
         """Return the channel of that name; it is subscribed soon when connected, and after each reconnect.
 
-        Asked again it is the same, until it is unsubscribed.
+        Asked again it is the same, until it is unsubscribed; if it was refused, that is tried again now.
 
         Raises: ValueError for no name, for an encrypted channel, and for a private or presence one without
         ``secret_auth``.
@@ -268,6 +269,12 @@ class Pusher:
         """
         fork.check_process()
         return self._subscriptions.get(name)
+
+    @property
+    def channels(self) -> tuple[PusherChannel, ...]:
+        """The channels that were subscribed and not left, in order, whether or not the server has them now."""
+        fork.check_process()
+        return self._subscriptions.all()
 
     def bind(self, event: str, listener: Listener) -> Self:
         """Have ``listener(data)`` called for each event of that name, on whichever channel; return this client.
@@ -306,7 +313,8 @@ class Pusher:
         mailbox = self._parts.mailbox
         mailbox.wait_room(lambda: self._subscriptions.get(channel.name) is not channel)
         mailbox.post(lambda: self._calls(channel, event))
-        mailbox.drain()
+        # Not here: a listener that takes its time, or all that is told meanwhile, would hold up the other channels.
+        mailbox.drain_apart()
 
     def _calls(self, channel: PusherChannel, event: Event) -> Iterator[Call]:
         for listeners in (channel, self._everything):

@@ -212,8 +212,9 @@ class Link:
                 self._send("pusher:pong", self._transport)
         if event.name == "pusher:error":
             self._tell("error", error_of(event))
-        channel = None if event.channel is None else self._parts.subscriptions.get(event.channel)
-        seen = event if channel is None else channel.take(event)
+        assert self._session is not None
+        taken = None if event.channel is None else self._parts.subscriptions.take(self._session, event)
+        channel, seen = taken or (None, None)
         self._parts.mailbox.post(lambda: self._calls(event, channel, seen))
 
     def _calls(self, event: Event, channel: PusherChannel | None, seen: Event | None) -> Iterator[Call]:

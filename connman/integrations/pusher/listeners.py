@@ -24,7 +24,8 @@ class Listeners:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may bind, too.
+        self._lock = threading.RLock()
         # Guarded by _lock: both are replaced, never changed, so whoever calls listeners needs no lock.
         self._by_name: dict[str, tuple[Listener, ...]] = {}
         self._of_all: tuple[EventListener, ...] = ()
@@ -89,7 +90,7 @@ class Listeners:
 
         Threads: the first one of the child that uses connman.
         """
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
 
 def _check(listener: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -40,14 +41,14 @@ class Mailbox:
     def _fresh(self) -> None:
         self._lock = threading.RLock()
         self._changed = Signal(self._lock)
-        # Guarded by _lock: _waiting, _runner (the thread that runs calls now).
-        self._waiting: deque[Tell] = deque()
+        # Guarded by _lock: _waiting (with the thread that posted it), _runner (the thread that runs calls now).
+        self._waiting: deque[tuple[int, Tell]] = deque()
         self._runner: int | None = None
 
     def post(self, tell: Tell) -> None:
         """Have the calls of ``tell`` made by the next `drain`, or by the one that is under way. Never blocks."""
         with self._lock:
-            self._waiting.append(tell)
+            self._waiting.append((threading.get_ident(), tell))
 
     def wait_room(self, is_over: Callable[[], bool]) -> None:
         """Wait without a limit, which is the backpressure, while too much waits for another thread.
@@ -65,19 +66,27 @@ class Mailbox:
             self._changed.notify_all()
 
     def drain(self) -> None:
-        """Run what waits, unless another thread is at it, or this one is: a call that drains is not interrupted."""
+        """Run what waits, unless another thread is at it, or this one is: a call that drains is not interrupted.
+
+        A thread of the user's runs what waits now and what it posts itself; the rest is run by one of connman's.
+        """
         me = threading.get_ident()
         with self._lock:
             if self._runner == me:
                 return
+            # Otherwise a busy connection would keep whoever disconnects, or connects again, for as long as it is busy.
+            left = math.inf if is_own() else len(self._waiting)
         try:
-            while (tell := self._take(me)) is not None:
+            while (tell := self._take(me, left > 0)) is not None:
+                left -= 1
                 for call in tell():
                     _guarded(call)
         except BaseException:  # user code: Ctrl-C in a user's thread, or a greenlet that is killed
             self._release(me)
             self.drain_apart()
             raise
+        if left <= 0:
+            self.drain_apart()
 
     def drain_apart(self) -> None:
         """Have what waits run on a thread of its own, for callers that may not block; nothing when none waits.
@@ -90,15 +99,16 @@ class Mailbox:
             with contextlib.suppress(RuntimeError):
                 spawn(f"pusher-{self._name}", self.drain)
 
-    def _take(self, me: int) -> Tell | None:
-        """Take what is next and be the runner; None when none waits, or another is the runner."""
+    def _take(self, me: int, is_any: bool) -> Tell | None:
+        """Take what is next and be the runner; None when none waits (of this thread's, unless any will do), or another is."""
         with self._lock:
             if self._runner not in (None, me):
                 return None
+            is_there = bool(self._waiting) and (is_any or self._waiting[0][0] == me)
             # Left under the lock under which it is seen to be empty: who posts later finds no runner, and drains.
-            self._runner = me if self._waiting else None
+            self._runner = me if is_there else None
             self._changed.notify_all()
-            return self._waiting.popleft() if self._waiting else None
+            return self._waiting.popleft()[1] if is_there else None
 
     def _release(self, me: int) -> None:
         with self._lock:

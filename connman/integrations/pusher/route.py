@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from types import EllipsisType
 from urllib.parse import quote, urlsplit
 
 from connman.errors import InvalidOption
-from connman.integrations.pusher.wire import PROTOCOL
+from connman.integrations.pusher.wire import PROTOCOL, is_text
 from connman.strategy import Cached, Strategy, TransportManager, pusher_default
 from connman.strategy import Transport as Leaf
 from connman.strategy.store import Store
 from connman.transport.base import Dial, Dialer, Transport
 from connman.version import __version__
 
+_CLUSTER = re.compile(r"[A-Za-z0-9-]+")
+_NO_HOST = frozenset("/?#@\\")
+_PATH = re.compile(r"/[^?#\\\s]*")
 _QUERY = f"protocol={PROTOCOL}&client=connman&version={__version__}"
 
 
@@ -43,22 +47,31 @@ def addresses(
     tls: bool,
     tls_port: int | None,
     http: str | EllipsisType | None,
+    path: str = "",
 ) -> Addresses:
     """Return the addresses of the application ``key``.
 
-    Raises: InvalidOption when neither or both of ``host`` and ``cluster`` are given, or ``key`` or ``http`` cannot be.
+    Raises: InvalidOption when neither or both of ``host`` and ``cluster`` are given, or one of them all cannot be.
     Threads: any; pure.
     """
-    if not key:
+    if not key or not is_text(key):
         raise InvalidOption("key is the text that names the application")
     if (host is None) == (cluster is None):
         raise InvalidOption("a Pusher server is named by host= or by cluster=, one of them")
+    if cluster is not None and not _CLUSTER.fullmatch(cluster):
+        raise InvalidOption("cluster is a name such as eu or us2")
+    # Whatever else a URL may hold would put the rest of it elsewhere.
+    if host is not None and (_NO_HOST & set(host) or host.count(":") == 1):
+        raise InvalidOption("host is a name or an address alone: the rest goes into port=, tls= and path=")
+    if path and (host is None or not _PATH.fullmatch(path)):
+        raise InvalidOption("path begins with a slash, holds no query, and goes with host=")
     where = host if host is not None else f"ws-{cluster}.pusher.com"
     # An IPv6 address stands in brackets in a URL.
     where = f"[{where}]" if ":" in where and not where.startswith("[") else where
     rest = f"/app/{quote(key, safe='')}?{_QUERY}"
-    plain = None if tls else f"ws://{where}:{port or 80}{rest}&flash=false"
-    secure = f"wss://{where}:{(port if tls else tls_port) or 443}{rest}&flash=false"
+    on_host = f"{path.rstrip('/')}{rest}&flash=false"
+    plain = None if tls else f"ws://{where}:{port or 80}{on_host}"
+    secure = f"wss://{where}:{(port if tls else tls_port) or 443}{on_host}"
     # Nobody's host but the one that was named: a fallback to other machines, or ports, would be a surprise.
     is_beside = plain is not None and (cluster is not None or tls_port is not None)
     if http is ...:

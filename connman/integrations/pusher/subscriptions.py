@@ -20,6 +20,10 @@ logger = logging.getLogger("connman.pusher")
 
 Teller = Callable[[PusherChannel, Event], None]
 
+# How many of the names that were left in a session are kept in mind: what a server still says of one comes soon.
+_KEPT_IN_MIND = 1024
+_ANSWERS = ("pusher_internal:subscription_succeeded", "pusher:subscription_error")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Session:
@@ -44,6 +48,18 @@ class Session:
         self.transport.send((encode(event, data, channel),), self.send_timeout)
 
 
+@dataclass(slots=True)
+class _Told:
+    """What the server was asked for under one name, for which channel.
+
+    ``was_sent``: False when it was not asked, since nobody signed, or has refused. ``is_again``: another channel of that name was left before, of which the server may still speak.
+    """
+
+    channel: PusherChannel
+    was_sent: bool
+    is_again: bool
+
+
 class Subscriptions:
     """The channels of one client: what its user wants, made so at the server by two workers.
 
@@ -63,21 +79,30 @@ class Subscriptions:
         fork.register(self)
 
     def _fresh(self, wanted: dict[str, PusherChannel]) -> None:
-        self._lock = threading.Lock()
-        # Guarded by _lock: _wanted, _session, and _told: what the server was asked for in this session, or would have
-        # been if it had been signed for.
+        # Reentrant: a signal handler may disconnect, or subscribe, while the main thread is in here.
+        self._lock = threading.RLock()
+        # Guarded by _lock: _wanted, _session and what was said in it (_told, and the names in _left, the newest last),
+        # and what the channels know, so that nothing of an old session or channel is taken for a new one's.
         self._wanted = wanted
-        self._told: dict[str, tuple[PusherChannel, bool]] = {}
+        self._told: dict[str, _Told] = {}
+        self._left: dict[str, None] = {}
         self._session: Session | None = None
 
     def add(self, name: str) -> PusherChannel:
         """Return the channel of that name, which is subscribed as soon as there is a session, and in each one after.
 
+        One that was refused in this session is asked for again.
+
         Raises: ValueError for a name that is none, or for which nobody signs.
         """
         with self._lock:
-            known = self._wanted.get(name)
+            known, told = self._wanted.get(name), self._told.get(name)
+            is_refused = told is not None and told.channel is known and not told.was_sent
+            if is_refused:
+                del self._told[name]
         if known is not None:
+            if is_refused:
+                self._ask([known])
             return known
         fresh = make_channel(name, self)
         if fresh.is_private and self._authorise is None:
@@ -91,8 +116,9 @@ class Subscriptions:
         """Want that channel no more. Idempotent."""
         with self._lock:
             channel = self._wanted.pop(name, None)
+            if channel is not None:
+                channel.left()
         if channel is not None:
-            channel.left()
             self._ask([channel])
 
     def trigger(self, channel: PusherChannel, event: str, data: object) -> None:
@@ -109,6 +135,10 @@ class Subscriptions:
         """Return the channel of that name, None when it is not wanted."""
         return self._wanted.get(name)
 
+    def all(self) -> tuple[PusherChannel, ...]:
+        """Return the channels that are wanted."""
+        return tuple(self._wanted.values())
+
     def begin(self, session: Session) -> None:
         """Subscribe everything in a fresh session.
 
@@ -118,19 +148,41 @@ class Subscriptions:
             # Looked at under the lock: one of a link that was given up must not replace that of the next.
             if not session.is_current():
                 return
-            self._session, self._told = session, {}
+            self._session, self._told, self._left = session, {}, {}
             everything = list(self._wanted.values())
         self._ask(everything)
 
     def end(self, session: Session | None = None) -> None:
-        """Note that ``session`` (None: whichever there is) is over; the channels stay wanted. Idempotent."""
+        """Note that ``session`` is over; the channels stay wanted. Idempotent.
+
+        None: whichever was given up, since by now another thread may have connected again.
+        """
         with self._lock:
-            if session not in (None, self._session):
+            present = self._session
+            if present is None or (present.is_current() if session is None else present is not session):
                 return
-            self._session, self._told = None, {}
-            everything = list(self._wanted.values())
-        for channel in everything:
-            channel.left()
+            self._session, self._told, self._left = None, {}, {}
+            # A copy: a signal handler may change it in the middle of this.
+            for channel in list(self._wanted.values()):
+                channel.left()
+
+    def take(self, session: Session, event: Event) -> tuple[PusherChannel, Event | None] | None:
+        """Return the wanted channel that ``event`` is for, and the event as its listeners see it; None without one.
+
+        Threads: the reader.
+        """
+        name = event.channel or ""
+        with self._lock:
+            told = self._told.get(name)
+            if self._session is not session or told is None or not told.was_sent:
+                return None
+            if self._wanted.get(name) is not told.channel or (told.is_again and event.name not in _ANSWERS):
+                return None
+            told.is_again = False
+            if event.name == "pusher:subscription_error":
+                # As if never asked: there is nothing to leave, and whoever subscribes to it anew asks again.
+                told.was_sent = False
+            return told.channel, told.channel.take(event)
 
     def wait_idle(self, within: float) -> bool:
         """Wait up to ``within`` real seconds for each of the workers; they end soon once no session is there.
@@ -150,19 +202,30 @@ class Subscriptions:
         """Do for one name what is missing at the server."""
         with self._lock:
             session, wanted = self._session, self._wanted.get(name)
-            told, was_sent = self._told.get(name, (None, False))
-            if told is not wanted:
-                self._told.pop(name, None)
-        if session is None or told is wanted:
-            return
+            told = self._told.get(name)
+            if session is None or (told.channel if told else None) is wanted:
+                return
+            self._told.pop(name, None)
+            has_to_leave = told is not None and told.was_sent
+            if has_to_leave:
+                self._keep_in_mind_locked(name)
         try:
-            if was_sent:
+            if has_to_leave:
                 session.send("pusher:unsubscribe", {"channel": name})
             if wanted is not None:
                 self._join(session, wanted)
-        except (NotConnected, ConnectionLost) as error:
+        except NotConnected:
+            # It is ending: by us in good order, which must not be cut short, or by the server. The next session begins anew.
+            return
+        except ConnectionLost as error:
             # Nothing, when it has ended anyway; else others were sending all the time, and the next session begins anew.
             session.transport.abort(ConnectionLost(f"a subscription could not be sent: {error}"))
+
+    def _keep_in_mind_locked(self, name: str) -> None:
+        self._left.pop(name, None)
+        self._left[name] = None
+        if len(self._left) > _KEPT_IN_MIND:
+            del self._left[next(iter(self._left))]
 
     def _join(self, session: Session, channel: PusherChannel) -> None:
         data: dict[str, str] = {"channel": channel.name}
@@ -180,11 +243,12 @@ class Subscriptions:
             # Signing takes its time: meanwhile it may have been left, or the session, to which it belongs, have ended.
             if self._session is not session or self._wanted.get(channel.name) is not channel:
                 return
-            self._told[channel.name] = channel, failure is None
+            self._told[channel.name] = _Told(channel, failure is None, channel.name in self._left)
+            if failure is None:
+                channel.joining(data.get("channel_data"))
         if failure is not None:
             self._tell_failure(channel, failure)
             return
-        channel.joining(data.get("channel_data"))
         session.send("pusher:subscribe", data)
 
     def _signature(self, session: Session, channel: PusherChannel) -> Signature:

@@ -71,7 +71,24 @@ def encode(name: str, data: object, channel: str | None = None) -> str:
     Threads: any; pure.
     """
     frame = {"event": name, "data": data} | ({} if channel is None else {"channel": channel})
-    return json.dumps(frame, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    try:
+        text = json.dumps(frame, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except RecursionError:
+        raise ValueError("the data of the event is nested too deeply") from None
+    if not is_text(text):
+        raise ValueError("the event holds half a character: a surrogate, which no frame can carry")
+    return text
+
+
+def is_text(text: object) -> bool:
+    """Return whether ``text`` is one that can be sent: half of a surrogate pair, as JSON may hold one, cannot.
+
+    Threads: any; pure.
+    """
+    try:
+        return isinstance(text, str) and text.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def decode(frame: Message) -> Event:
@@ -92,7 +109,8 @@ def decode(frame: Message) -> Event:
         parsed["event"],
         decode_data(parsed.get("data")),
         channel if isinstance(channel, str) else None,
-        user_id if isinstance(user_id, str) else None,
+        # Applications number their users.
+        None if user_id is None or not isinstance(user_id, str | int) else str(user_id),
     )
 
 

@@ -12,7 +12,7 @@ from connman.integrations.pusher import Pusher, SecretAuth
 from connman.testing import ScriptedDialer
 from tests.integrations.pusher.rig import Rig
 from tests.loopback import PATIENCE, in_thread
-from tests.pusher_server import KEY, SECRET, PusherServer, error
+from tests.pusher_server import KEY, SECRET, Guest, PusherServer, error
 from tests.waiting import eventually
 
 
@@ -159,6 +159,30 @@ def test_connect_and_disconnect_in_one_go_and_again() -> None:
         rig.pusher.connect().wait_connected(PATIENCE)
         eventually(lambda: channel.is_subscribed)
         assert sum(not guest.is_gone for guest in rig.server.guests) == 1
+
+
+def test_connecting_again_while_another_thread_is_still_disconnecting() -> None:
+    """The end of the old connection took the subscriptions of the new one with it."""
+    go = threading.Event()
+
+    def greet_and_sit(guest: Guest) -> None:
+        server.greet(guest)
+        assert go.wait(PATIENCE)
+
+    server = PusherServer(greet_and_sit, None)
+    with server.listening() as raw:
+        pusher = Pusher(KEY, host="127.0.0.1", port=raw.port, tls=False, proxy=None)
+        channel = pusher.subscribe("a")
+        with pusher:
+            ending = in_thread(lambda: pusher.disconnect(timeout=PATIENCE))
+            eventually(lambda: pusher.state == "disconnected")
+            pusher.connect().wait_connected(PATIENCE)
+            eventually(lambda: channel.is_subscribed)
+            assert not ending.done()
+            go.set()
+            ending.result(PATIENCE)
+            assert channel.is_subscribed
+            assert pusher.state == "connected"
 
 
 def test_connect_after_it_failed() -> None:

@@ -27,6 +27,8 @@ def check_return(rig: Rig, when: str) -> None:
         eventually(lambda: rig.clock.pending == 0)
         assert len(rig.dialer.dials) == 1
         return
+    # Behind this nobody waits for a greeting any more, who would count as waiting until he runs.
+    rig.told.wait("connecting_in" if when == LATER else "error")
     rig.wait_pause()
     if when == LATER:
         [seconds] = rig.told.of("connecting_in")
@@ -261,6 +263,7 @@ def test_a_silent_server_is_asked_and_left_at_once(options: Any, server_says: in
         rig.clock.advance(0.1)
         assert guest.wait_event("pusher:ping") == {}
         rig.told.wait("message")  # the answer
+        eventually(lambda: rig.clock.pending == 1)  # it is noted, too
         rig.server.is_deaf = True
         rig.clock.advance(20)
         guest.wait_event("pusher:ping", 2)

@@ -68,6 +68,22 @@ def test_whoever_finds_somebody_at_it_leaves_it_to_him() -> None:
     assert told[0] is not threading.current_thread()
 
 
+def test_a_users_thread_is_not_kept_by_what_others_post() -> None:
+    """A disconnect() or connect() on a busy client would otherwise run its listeners for ever."""
+    box, told, stop = mailbox(), [], threading.Event()
+
+    def note() -> None:
+        told.append(threading.current_thread().name)
+        in_thread(box.post, calls(*[] if stop.is_set() else [note])).result(PATIENCE)
+
+    box.post(calls(note))
+    in_thread(box.drain).result(PATIENCE)
+    eventually(lambda: len(told) > 100)
+    stop.set()
+    assert box.wait_idle(PATIENCE)
+    assert set(told[1:]) == {"connman-pusher-test"}
+
+
 def test_what_was_unbound_meanwhile_is_not_called() -> None:
     """Whom to call is asked when the turn comes, and between two calls."""
     box, told, is_over = mailbox(), [], threading.Event()

@@ -37,6 +37,27 @@ def test_of_a_cluster() -> None:
     assert found(cluster="eu", http=None).https is None
 
 
+def test_a_server_below_a_path() -> None:
+    own = found(host="h", path="/push/", tls=False, http="https://s.example/x")
+    assert own.ws == f"ws://h:80/push/app/k?{QUERY}&flash=false"
+    assert own.wss == f"wss://h:443/push/app/k?{QUERY}&flash=false"
+    assert own.http == f"https://s.example/x/app/k?{QUERY}"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"host": "h/x"}, {"host": "wss://h"}, {"host": "u@h"}, {"host": "u:p@h"}, {"host": "h?x"}, {"host": "h:80"},
+        {"host": "h\\x"}, {"cluster": ""}, {"cluster": "evil.example/"}, {"cluster": "é"}, {"cluster": "eu\n"},
+        {"host": "h", "path": "x"}, {"host": "h", "path": "/x?y"}, {"cluster": "eu", "path": "/x"},
+        {"host": "h", "key": "\ud800"}, {"host": "h", "key": b"k"}, {"host": "h", "key": ""},
+    ],
+)  # fmt: skip
+def test_what_is_no_part_of_an_address(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOption):
+        found(**wrong)
+
+
 def test_without_urllib3_a_cluster_has_no_http(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("connman.integrations.pusher.route.find_spec", lambda _: None)
     assert (found(cluster="eu").https, found(cluster="eu").http) == (None, None)

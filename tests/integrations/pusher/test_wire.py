@@ -24,6 +24,13 @@ from connman.integrations.pusher.wire import (
 GREETING = {"socket_id": "1.2", "activity_timeout": 30}
 
 
+def nested(levels: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(levels):
+        found = [found]
+    return found
+
+
 def greeting(**changes: Any) -> str:
     """Return a greeting whose data is a text, as it comes; a change to None leaves the field out."""
     data = {key: value for key, value in (GREETING | changes).items() if value is not None}
@@ -71,6 +78,21 @@ def test_what_is_encoded_is_decoded(data: Any) -> None:
 def test_data_that_json_cannot_hold(data: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         encode("client-e", data)
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"\udfff": 1}, nested(100_000)], ids=["text", "key", "deep"])
+def test_what_no_frame_can_carry(value: Any) -> None:
+    """It is told to whoever sends it; the frame, which may hold a signature, is not in the error."""
+    with pytest.raises(ValueError) as caught:
+        encode("e", value)
+    assert type(caught.value) is ValueError
+    with pytest.raises(ValueError):
+        encode("e\ud800", None)
+
+
+def test_who_sent_it_may_be_a_number() -> None:
+    assert decode('{"event":"e","user_id":7}').user_id == "7"
+    assert decode('{"event":"e","user_id":[7]}').user_id is None
 
 
 def test_a_greeting() -> None:
