@@ -78,13 +78,15 @@ class Strategy(ABC):
         if not self.is_supported():
             run.fail()
             raise ConnectError(dial.name, (), "nothing of the strategy can be tried now")
-        runner = run.begin(self, first.put, 0)
+        runner: Runner | None = None
         try:
+            runner = run.begin(self, first.put, 0)
             run.resume()
             opened = _wait(dial, run, first)
         except BaseException as error:  # user code (a signal handler) raised, or it is an error of ours
             first.close()
-            runner.abort()
+            if runner is not None:
+                runner.abort()
             run.wait_told()
             run.wait_gone()
             if isinstance(error, ConnectError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ _MARGIN = 1.0
 _SKIPS = 3
 # No leaf took longer than a day: such a record is damaged.
 _MOST_LATENCY = 86400.0
+_MOST = 1e15
 
 
 class Cached(Strategy):
@@ -121,7 +121,8 @@ class _Record:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Neither NaN nor anything that a float could not hold: JSON has numbers of any size.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST
 
 
 def _key(tree: Strategy) -> str:

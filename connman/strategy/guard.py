@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from connman.errors import ConnectError, ConnmanError
 from connman.strategy.results import Opened, Report, Result, Runner, discard, too_low
+from connman.transport.base import Transport
 
 if TYPE_CHECKING:
     from connman.strategy.run import Run
@@ -30,13 +31,14 @@ class Guard:
     Threads: `settle` from any thread; the rest within the run's events.
     """
 
-    __slots__ = ("_min_priority", "_report", "_run", "_state", "runner")
+    __slots__ = ("_min_priority", "_newest", "_report", "_run", "_state", "runner")
 
     def __init__(self, run: Run, report: Report, min_priority: int) -> None:
         self._run = run
         self._report = report
         self._min_priority = min_priority
         self._state = _State.WAITING
+        self._newest: Transport | None = None
         self.runner: Runner | None = None
 
     def settle(self, result: Result) -> None:
@@ -48,17 +50,25 @@ class Guard:
         self._run.post(partial(self._deliver, result))
 
     def _deliver(self, result: Result) -> None:
-        if isinstance(result, Opened) and result.priority < self._min_priority:
-            discard(result.transport)
-            result = ConnectError(
-                self._run.dial.name, (), too_low(result.name, result.priority, self._min_priority)
-            )
+        if isinstance(result, Opened):
+            if result.transport is self._newest:
+                return  # the same once more: to close it as a late one would end what may be in use
+            self._newest = result.transport
+            if result.priority < self._min_priority:
+                discard(result.transport)
+                result = self._error(too_low(result.name, result.priority, self._min_priority))
+        elif not isinstance(result, ConnmanError):
+            # Of a strategy of the user's own, whose parents could make nothing of it: the tree would hang.
+            result = self._error(f"a strategy has reported {type(result).__name__}, which is no result")
         is_open = isinstance(result, Opened)
         if self._state is _State.WAITING or (self._state is _State.OPENED and is_open):
             self._state = _State.OPENED if is_open else _State.FAILED
             self._report(result)
         elif isinstance(result, Opened):
             discard(result.transport)
+
+    def _error(self, cause: str) -> ConnectError:
+        return ConnectError(self._run.dial.name, (), cause)
 
     def abort(self) -> None:
         if self._state in (_State.WAITING, _State.OPENED):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from connman.errors import ConnectError, ConnectionClosed, ConnmanError, Retry, retry_verdict
+from connman.errors import ConnectError, ConnmanError, NotConnected, Retry, retry_verdict
 from connman.records import Message
 from connman.threads import spawn
 from connman.transport.base import Dial, Transport, describe
@@ -76,7 +76,8 @@ def discard(transport: Transport) -> None:
 
     Threads: whoever owns it.
     """
-    transport.abort(ConnectionClosed(1000))
+    # Not a close, which would look like the proof that a `TransportManager` waits for.
+    transport.abort(NotConnected("nobody wants it any more"))
     if transport.is_slow_to_dispose:
         try:
             spawn("discard", transport.dispose)

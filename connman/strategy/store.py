@@ -113,9 +113,9 @@ class FileStore:
             del entries[next(iter(entries))]
             text = json.dumps(entries, indent=1).encode()
         # Always the same name, since only the holder of the lock comes here: what a killed process leaves is used again.
-        # Links are not followed: somebody else may have laid them.
+        # Links are not followed, and a pipe is not waited for: somebody else may have laid them.
         fresh = self._beside(".new")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
         with _opened(fresh, flags) as descriptor, open(descriptor, "wb", closefd=False) as file:
             file.write(text)
         os.replace(fresh, self._path)

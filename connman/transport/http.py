@@ -15,14 +15,13 @@ import urllib3
 import urllib3.connection
 
 from connman.clock import Clock, Deadline
+from connman.transport.http_head import read_head
 from connman.transport.sockets import DialSocket, SocketGuard, is_readable
 from connman.transport.upgrade import BadAnswer
 
 _CHUNK = 65536
 # Of a request's body, at once: each of these has to be taken within the time for sending.
 _PIECE = 16384
-# http.client allows 64 KiB for each line, of which there may be a hundred, and no end of those before the status.
-_MOST_HEAD = 65536
 _MOST_BODY = 65536  # of a refusal
 # A server may give up an idle connection any time. One that it says nothing about is not used again after so long, and
 # none is kept for longer than that.
@@ -90,7 +89,8 @@ class HttpWire:
         self.deadline = Deadline(clock, None)
         """Until when what is asked for next must be here."""
         self._clock = clock
-        self._room = _MOST_HEAD
+        # What was read and not handed on yet: a head that was looked at, and what came behind it.
+        self._ahead = b""
         self._is_head = False
         self._is_reusable = True
         self._use_before = 0.0
@@ -122,6 +122,7 @@ class HttpWire:
         self._is_reusable = False  # until the whole answer is here
         self.deadline = limits.by.sooner(limits.patience)
         pieces = self._in_time(body, limits)
+        is_early = True
         with _translated():
             # A server that refuses a request need not read all of it: its answer may be here.
             with contextlib.suppress(BrokenPipeError):
@@ -133,12 +134,12 @@ class HttpWire:
                     preload_content=False,
                     decode_content=False,
                 )
+                is_early = False
             self.deadline = limits.by.sooner(limits.answer_within)
-            self._room, self._is_head = _MOST_HEAD, True
+            self._ahead, self._is_head = b"", True
             response = connection.getresponse()
-            self._is_head = False
         self.deadline = limits.by
-        return HttpAnswer(self, response, is_last=connection.sock is None)
+        return HttpAnswer(self, response, is_last=connection.sock is None or is_early, is_early=is_early)
 
     def _in_time(self, body: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
         for part in body:
@@ -177,14 +178,16 @@ class HttpWire:
     def recv(self, size: int) -> bytes:
         """Return up to ``size`` bytes, b"" at the end of file.
 
-        Raises: OSError; BadAnswer when the head of the answer is too long.
+        Raises: OSError; BadAnswer when the head of the answer is none, or too long.
         """
-        data = DialSocket(self.guard, self.deadline).recv(size)
+        sock = DialSocket(self.guard, self.deadline)
         if self._is_head:
-            self._room -= len(data)
-            if self._room < 0:
-                raise BadAnswer(f"more than {_MOST_HEAD} bytes before the body of the answer")
-        return data
+            self._is_head = False
+            self._ahead = read_head(sock.recv)
+        if self._ahead:
+            data, self._ahead = self._ahead[:size], self._ahead[size:]
+            return data
+        return sock.recv(size)
 
     def sendall(self, data: bytes) -> None:
         """Send all of ``data``.
@@ -210,10 +213,14 @@ class HttpAnswer:
     Threads: one.
     """
 
-    def __init__(self, wire: HttpWire, response: urllib3.HTTPResponse, *, is_last: bool) -> None:
+    def __init__(
+        self, wire: HttpWire, response: urllib3.HTTPResponse, *, is_last: bool, is_early: bool
+    ) -> None:
         self._wire = wire
         self._response = response
         self._is_last = is_last
+        self.is_early = is_early
+        """Whether the server has not taken all of the request."""
         self._is_over = False
         self._left = response.length_remaining  # None without a length
         self.status: int = response.status

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from collections.abc import Iterator
 from json.encoder import encode_basestring  # as json.dumps() does without ASCII, in a third of the time
 from typing import Any
 
@@ -29,9 +30,10 @@ _MOST = 65536
 _MOST_CLOSE = 65536
 # An array of texts and nothing else: json.loads() makes some thirty times as much memory of some others. Possessive, so
 # that no text takes more than one look at each character.
-_TEXT = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_ARRAY = re.compile(rf"\[[ \t\r]*+(?:{_TEXT}[ \t\r]*+(?:,[ \t\r]*+(?=\")|(?=\])))*+\][ \t\r]*+")
-_ONE = re.compile(rf"{_TEXT}[ \t\r]*+")
+_TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_ARRAY = re.compile(rb"\[[ \t\r]*+(?:%b[ \t\r]*+(?:,[ \t\r]*+(?=\")|(?=\])))*+\][ \t\r]*+" % _TEXT)
+_ONE = re.compile(rb"%b[ \t\r]*+" % _TEXT)
+_EACH = re.compile(_TEXT)
 
 
 class Told(bytes):
@@ -104,7 +106,8 @@ class SockjsCodec:
             line = chunk[begin:end]
             if self._cut:
                 self._check_line(len(line))
-                line, self._cut = bytes(self._cut + line), bytearray()
+                self._cut += line
+                line, self._cut = bytes(self._cut), bytearray()
             begin = end + 1
             self._take(line, messages)
             if self.end is not None:
@@ -136,28 +139,31 @@ class SockjsCodec:
             self.replies = [self.encode_ping(b"")]
         self.frames += 1
 
-    def _texts(self, line: bytes, form: re.Pattern[str]) -> list[str]:
+    def _texts(self, line: bytes, form: re.Pattern[bytes]) -> list[str]:
+        if form.fullmatch(line, 1) is None:
+            raise ProtocolError("a frame that holds anything but texts")
+        if line.count(b'"') - line.count(rb"\"") > 2 * (_MOST + self._limit // 64):
+            raise ProtocolError("a frame of too many messages")
         try:
-            text = line[1:].decode()
-            if form.fullmatch(text) is None:
-                raise ProtocolError("a frame that holds anything but texts")
-            quotes = text.count('"') - text.count(r"\"")
-            if quotes > 2 * (_MOST + self._limit // 64):
-                raise ProtocolError("a frame of too many messages")
-            found: Any = json.loads(text)
+            if len(line) > self._limit:
+                return list(self._within_limit(line))
+            found: Any = json.loads(line[1:].decode())
             texts: list[str] = [found] if isinstance(found, str) else found
-            if r"\u" in text:
+            if rb"\u" in line:
                 "".join(texts).encode()  # halves of pairs: no other transport could carry them
-        except ProtocolError:
-            raise
         except ValueError:
             raise ProtocolError("a frame that is no valid JSON") from None
-        if len(line) > self._limit:
-            self._check_sizes(texts)
         return texts
 
-    def _check_sizes(self, texts: list[str]) -> None:
-        if any(len(text) > self._limit or len(text.encode()) > self._limit for text in texts):
+    def _within_limit(self, line: bytes) -> Iterator[str]:
+        """Yield the texts of a line that has room for one that is too large: each by itself, before the next is made."""
+        for found in _EACH.finditer(line, 1):
+            # No escape stands for less than a sixth of its bytes, so the worst need not be made to be refused.
+            if len(found[0]) - 2 - 5 * found[0].count(b"\\") <= self._limit:
+                text: str = json.loads(found[0].decode())
+                if len(text.encode()) <= self._limit:
+                    yield text
+                    continue
             raise MessageTooBig(f"a message is larger than {self._limit} bytes (max_message_size)")
 
     def eof(self) -> ConnmanError:
@@ -209,6 +215,7 @@ def closed_by(line: bytes) -> ConnectionClosed:
         # Bounded, since json.loads() would make anything of a longer one; RecursionError of what is nested too deep.
         code, reason = json.loads(line[1:] if len(line) <= _MOST_CLOSE else b"")
         if type(code) is int and 0 <= code < 65536 and isinstance(reason, str):
+            reason.encode()  # halves of pairs: whoever prints it would fail
             return ConnectionClosed(code, reason)
     except (ValueError, TypeError, RecursionError):
         pass

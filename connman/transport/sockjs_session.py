@@ -19,8 +19,8 @@ from connman.transport.tls import start_tls
 from connman.transport.traffic import Traffic, traffic
 from connman.transport.upgrade import make_request
 
-# What is meant for the host that the user has named, and for no other.
-_CREDENTIALS = frozenset(("authorization", "cookie", "proxy-authorization", "host"))
+# Of the user's headers all that another host gets, which the server names: any other may be a key ("X-Api-Key").
+_HARMLESS = frozenset(("user-agent", "origin", "accept-language"))
 _ENDED = "the transport has ended"
 
 
@@ -63,7 +63,7 @@ class Session:
     def move(self, host: str) -> None:
         """Send all that follows to ``host`` instead, as the server has asked: same scheme, port and path.
 
-        What identifies the user (Authorization, Cookie, the user of the URL), or the first host, does not go there.
+        The user's headers (but for those that identify nobody) and the user of the URL do not go there.
 
         Raises: InvalidTarget when it is no host name.
         """
@@ -71,7 +71,7 @@ class Session:
         if moved == self.endpoint.host:
             return
         self.endpoint = dataclasses.replace(self.endpoint, host=moved, user=None, password=None)
-        self._given = tuple(pair for pair in self._given if pair[0].lower() not in _CREDENTIALS)
+        self._given = tuple(pair for pair in self._given if pair[0].lower() in _HARMLESS)
         self._cookies = Cookies()
         self._headers = self._make_headers()
         for wire in self._wires:

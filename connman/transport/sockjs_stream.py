@@ -169,6 +169,9 @@ class SockjsStream:
         if not 200 <= answer.status < 300:
             self._inbox.wait_over(_GRACE)
             raise session.refusal(answer.status)
+        if answer.is_early:
+            # Of a message larger than the box the rest still lies there, and would be taken for messages.
+            raise ConnectionLost("the server has answered before it took all of a request")
         if batch.ping is not None:
             self._inbox.put_pong(batch.ping)
 

@@ -432,6 +432,8 @@ def _holds(path: Path, key: str, name: str) -> bool:
         '{"timestamp": 1, "transport": "ws", "latency": 1, "skips": "many"}',
         '{"timestamp": 1, "transport": "ws", "latency": 1, "skips": -1}',
         '{"timestamp": 1, "transport": "ws", "latency": 1, "more": 1}',
+        '{"timestamp": 1%s, "transport": "ws", "latency": 1}' % ("0" * 400),
+        '{"timestamp": 1, "transport": "ws", "latency": 1, "skips": 1%s}' % ("0" * 400),
         '{"transport": "ws"}',
     ],
     ids=lambda text: text[:60],

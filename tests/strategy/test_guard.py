@@ -1,6 +1,7 @@
 """What a guard drops, and what it closes: whoever calls back late, twice, or although it was told to end."""
 
 import logging
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,27 @@ class Child:
 def test_successes_are_passed_on_and_a_failure_after_one_is_not(rig: Rig) -> None:
     assert Child(rig).reports(Ok(), No(), Ok(), No()) == ["ok", "ok"]
     assert rig.open_pipes == ["leaf", "leaf"]
+
+
+@pytest.mark.parametrize("is_aborted", [False, True])
+def test_the_same_transport_once_more_is_left_open(rig: Rig, is_aborted: bool) -> None:
+    child = Child(rig)
+    opened = rig.opened(child.leaf)
+    child.attempt.report(opened)
+    if is_aborted:
+        child.guard.abort()
+    child.attempt.report(opened)
+    assert child.told == [opened]
+    assert rig.open_pipes == ["leaf"]
+
+
+@pytest.mark.parametrize("result", [None, True, OSError("whatever"), "text"])
+def test_what_is_no_result_is_a_failure(rig: Rig, result: Any) -> None:
+    child = Child(rig)
+    child.attempt.report(result)
+    assert str(child.told[0]) == f"rig: a strategy has reported {type(result).__name__}, which is no result"
+    assert isinstance(child.told[0], ConnectError)
+    assert child.reports(Ok()) == ["failed"]
 
 
 def test_after_a_failure_nothing_is_passed_on_and_what_opens_is_closed(rig: Rig) -> None:

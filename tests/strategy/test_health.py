@@ -16,6 +16,7 @@ from connman.errors import (
     ConnectionLost,
     ConnmanError,
     Fatal,
+    HandshakeTimeout,
     InvalidOption,
     MessageTooBig,
     NotConnected,
@@ -25,6 +26,7 @@ from connman.errors import (
 from connman.options import Options
 from connman.strategy import BestConnected, Strategy, Transport
 from connman.strategy.health import Health, TransportManager
+from connman.strategy.results import discard
 from connman.testing import FakeClock
 from connman.transport.base import Dial
 from connman.transport.memory import memory_pair
@@ -480,3 +482,22 @@ def test_a_forked_child_begins_anew_and_waits_for_no_lock_of_its_parent() -> Non
     assert clock.child is not None
     assert os.waitstatus_to_exitcode(os.waitpid(clock.child, 0)[1]) == 0
     assert not is_alive
+
+
+@pytest.mark.parametrize("ends", ["late", "silent"])
+def test_a_trial_that_nobody_wants_proves_nothing(line: Line, ends: str) -> None:
+    stage = Stage(lives=1)
+    stage.live(1.0)
+    stage.manager.opened()
+    stage.clock.advance(COOL_DOWN)
+    leaf = Transport(line, manager=stage.manager, handshake_timeout=0.05)
+    if ends == "late":
+        # Behind the end of the tree, where a guard closes it.
+        dial = Dial(None, Options(), SystemClock(), name="tree")
+        near = leaf.dial(dial)
+        discard(near)
+    else:
+        # The network lets it open and swallows the login.
+        with pytest.raises(HandshakeTimeout):
+            dialled(leaf, lambda channel: channel.recv())  # type: ignore[attr-defined]
+    assert stage.manager.health is Health.HALF_OPEN

@@ -16,6 +16,7 @@ import pytest
 
 from connman.errors import InvalidOption
 from connman.strategy.store import FileStore, Slot, store_for
+from tests.loopback import PATIENCE, in_thread
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -111,6 +112,15 @@ def test_a_link_in_the_way_is_not_followed(path: Path, tmp_path: Path) -> None:
             FileStore(path)["one"] = "1"
         link.unlink()
     assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize("suffix", [".lock", ".new"])
+def test_a_pipe_in_the_way_is_not_waited_for(path: Path, suffix: str) -> None:
+    path.parent.mkdir()
+    os.mkfifo(path.with_name(path.name + suffix))
+    writing = in_thread(FileStore(path).__setitem__, "one", "1")
+    error = writing.exception(PATIENCE)
+    assert error is None if suffix == ".lock" else isinstance(error, OSError)
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe"])

@@ -20,6 +20,7 @@ from connman.strategy import (
     Delayed,
     FirstConnected,
     If,
+    Runner,
     Sequential,
     Strategy,
     Transport,
@@ -27,7 +28,7 @@ from connman.strategy import (
 from connman.testing import FakeClock, Peer, ScriptedDialer
 from connman.transport.base import Dial
 from tests.loopback import in_thread
-from tests.strategy.rig import HANG, No, Ok, Outcome, Rig
+from tests.strategy.rig import HANG, Gated, No, Ok, Outcome, Rig
 from tests.waiting import eventually
 
 PATIENCE = 10.0
@@ -369,4 +370,14 @@ def test_the_transport_is_given_back_when_the_dialling_thread_is_stopped_at_the_
     leaf.start = start  # type: ignore[method-assign]
     with pytest.raises(ConnectionClosed):
         tree.dial(dial)
+    assert rig.open_pipes == []
+
+
+def test_what_opens_beside_a_strategy_that_leaves_for_good_is_closed(rig: Rig) -> None:
+    def begin(*_: object) -> Runner:
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        BestConnected(rig.leaf("a", Ok()), Gated(begin)).dial(rig.dial())
+    assert [pipe.name for pipe in rig.pipes] == ["a"]
     assert rig.open_pipes == []

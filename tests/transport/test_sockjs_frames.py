@@ -140,6 +140,7 @@ def test_the_close_frame_ends_it() -> None:
         b'c[1000,"' + b"x" * 70_000 + b'"]',
         b"c{}",
         b"c5",
+        rb'c[1000,"\ud800"]',
     ],
 )
 def test_a_close_frame_without_its_parts_is_a_protocol_error(line: bytes) -> None:
@@ -224,6 +225,18 @@ def test_json_that_would_take_much_memory_takes_none() -> None:
     tracemalloc.stop()
     assert isinstance(codec.end, ProtocolError)
     assert peak < 4 * len(line)
+
+
+def test_what_is_refused_for_its_size_is_never_made() -> None:
+    # A text with one character beyond the basic plane takes four bytes for each.
+    line = b'a["small","\xf0\x9f\x98\x80' + b"x" * (6 << 20) + b'"]\n'
+    codec = SockjsCodec(1 << 20)
+    tracemalloc.start()
+    codec.feed(line)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(codec.end, MessageTooBig)
+    assert peak < 3 * len(line)
 
 
 def test_a_line_that_drips_is_looked_at_once() -> None:

@@ -1,6 +1,7 @@
 """A stream made of requests: how it goes on, what ends it, and how it never spins."""
 
 import contextlib
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -270,6 +271,22 @@ def test_a_request_that_is_not_answered_in_time_ends_it() -> None:
         assert isinstance(error, ConnectionLost)
         assert not isinstance(error, SendTimeout)
         assert "0.05 s" in str(error)
+
+
+def test_a_request_that_is_answered_before_all_of_it_was_taken_ends_it() -> None:
+    with opened("streaming") as (transport, peer, _):
+        sending = in_thread(transport.send, ["x" * 20_000_000], PATIENCE)
+        request = peer.sent.get(timeout=PATIENCE)
+        assert request is not None
+        request.answer("204 No Content")
+        request.sock.shutdown(socket.SHUT_WR)
+        # With what was not read: the system tells the client that nothing more is taken.
+        request.sock.close()
+        request.is_answered.set()
+        assert isinstance(sending.exception(PATIENCE), ConnectionLost)
+        error = end_of(transport)
+        assert isinstance(error, ConnectionLost)
+        assert "before it took all" in str(error)
 
 
 def test_binary_messages_are_refused_and_nothing_happens() -> None:
