@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from dataclasses import dataclass
 
 from connman.clock import Clock, Deadline
@@ -141,6 +142,8 @@ class Probe:
                     self._dial.check_aborted()
                     if deadline.expired:
                         raise WaitTimeout(f"no answer within {self._options.open_timeout:g} s") from None
+        # Seen by its own time: the last look came up to _LOOK later.
+        self._dial.log[-1] = dataclasses.replace(self._dial.log[-1], seconds=transport.ping_rtt)
 
     def _wait_for_message(self, transport: Transport) -> None:
         with self._dial.step("message"):

@@ -1,14 +1,19 @@
 """Single dials of the doctor against servers that behave by script."""
 
+import queue
 import socket
 import threading
+
+import pytest
 
 from connman.cli.probe import Finding, Probe, Way
 from connman.clock import SystemClock
 from connman.endpoint import Endpoint
 from connman.errors import ConnectError, ConnectionClosed, NotConnected, WaitTimeout
 from connman.options import Options
-from connman.transport.base import Dial, Transport
+from connman.testing import FakeClock
+from connman.transport import base
+from connman.transport.base import Dial
 from connman.transport.openers import EndpointDialer
 from tests.cli.program import say_goodbye
 from tests.loopback import PATIENCE, Server, echo, in_thread, refusing_port
@@ -25,6 +30,7 @@ from tests.servers import (
     silent,
     upgraded,
 )
+from tests.waiting import eventually
 
 
 def probe(
@@ -141,11 +147,38 @@ def test_a_refusal_is_a_finding() -> None:
 
 def test_a_target_that_breaks_is_a_finding() -> None:
     class Broken:
-        def dial(self, dial: Dial) -> Transport:
+        def dial(self, dial: Dial) -> base.Transport:
             raise KeyError("s3cret")
 
     finding = Probe(Way("broken", None, Broken()), Options(), SystemClock()).run()
     assert str(finding.error) == "broken: the dial raised KeyError"
+
+
+def test_a_ping_takes_as_long_as_it_took_though_its_answer_is_seen_later() -> None:
+    clock = FakeClock()
+    opened: queue.SimpleQueue[base.Transport] = queue.SimpleQueue()
+
+    class Dialer:
+        def dial(self, dial: Dial) -> base.Transport:
+            transport = EndpointDialer().dial(dial)
+            opened.put(transport)
+            return transport
+
+    def script(frames: Frames) -> None:
+        ping = next(iter(frames))
+        clock.advance(0.03)
+        frames.send(server_frame(PONG, ping.payload))
+        say_goodbye(frames)
+
+    with raw_server(upgraded(script)) as server:
+        way = Way("ws", Endpoint.parse(server.url()), Dialer())
+        future = in_thread(Probe(way, Options(proxy=None), clock).run)
+        transport = opened.get(timeout=PATIENCE)
+        eventually(lambda: transport.ping_rtt is not None)
+        clock.advance(1.0)  # the answer wakes nobody: only now is it looked for
+        finding = future.result(PATIENCE)
+    assert finding.steps[-1].phase == "ping"
+    assert finding.steps[-1].seconds == pytest.approx(0.03)
 
 
 def test_an_abort_ends_it_while_it_dials_and_while_it_waits_for_an_answer() -> None:
