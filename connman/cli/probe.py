@@ -69,12 +69,14 @@ class Probe:
     """
 
     def __init__(self, way: Way, options: Options, clock: Clock, *, expects_message: bool = False) -> None:
+        if has_greeting := expects_message and way.kind == "tree":
+            options = dataclasses.replace(options, handshake_timeout=options.open_timeout)
         self._way = way
         self._options = options
         self._clock = clock
         self._expects_message = expects_message
         self._dial = Dial(way.endpoint, options, clock, name=str(way.endpoint or way.name))
-        if expects_message and way.kind == "tree":
+        if has_greeting:
             # Only what has spoken wins then: a tree leaves a way that swallows what follows the upgrade for another one.
             self._dial.handshake = Channel.peek
         self._messages: list[Message] = []

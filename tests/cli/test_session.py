@@ -366,9 +366,9 @@ def test_where_websockets_are_blocked_a_strategy_goes_over_http(
         assert (done.code, done.out) == (0, "through\n")
         assert proxy.blocked == 1
         refusal = "HTTP 403" if blocks == "refuse" else "given up"
-        assert re.search(rf"step +ws \+0\.\d+ s upgrade .*{refusal}\n", done.err)
+        assert re.search(rf"step +ws \+\d+\.\d+ s upgrade .*{refusal}\n", done.err)
         assert re.search(
-            r"step +xhr_streaming \+2\.\d+ s open .*: ok\n(.* step .*\n)*.* open +xhr_streaming\n", done.err
+            r"step +xhr_streaming \+\d+\.\d+ s open .*: ok\n(.* step .*\n)*.* open +xhr_streaming\n", done.err
         )
     assert '"xhr_streaming"' in (Path(cache["XDG_CACHE_HOME"]) / "connman" / "transports.json").read_text()
 
