@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
@@ -101,6 +102,11 @@ SENTENCES = {
     "request-reset": "the connection is broken off at the request: a firewall, a proxy, or a server that is overloaded",
     "open-timeout": "the answer begins and then nothing comes: a proxy holds it back until it is whole, or the server hangs",
     "bad-answer": "what answers is no SockJS server: the path is wrong, or this network wants a login in a browser first",
+    "no-info": "the server says nothing of itself at /info, which is no fault as long as a way over HTTP opens",
+    "no-websocket": "the server says that it serves no websocket at this base: only its transports over HTTP",
+    "wants-cookies": "the server wants its cookies back, as behind a load balancer: each session of connman's keeps them",
+    "tree-timeout":
+        "ways open alone, but none in its turn within this time: raise --open-timeout (HTTP begins seconds behind ws)",
     "frames-swallowed":
         "it opens, but no ping is answered: a middleman swallows frames; if the server knows no pings, use --expect-message",
     "silent": "it opens and pings are answered, but the server says nothing by itself: it may wait for a login first",
@@ -155,7 +161,7 @@ def kind_of(finding: Finding) -> str:
     """
     error, stage = finding.error, stage_of(finding)
     if error is None:
-        return "open"
+        return _kind_of_info(finding.info or {})
     if isinstance(error, InvalidOption):
         return "option"
     if isinstance(error, CertificateError):
@@ -163,22 +169,38 @@ def kind_of(finding: Finding) -> str:
         return "certificate-ours" if code is None else _CERTIFICATES.get(code, "certificate")
     if isinstance(error, ProxyRefused):
         return _PROXY_STATUSES.get(error.status or 0, "proxy-refused")
+    if stage == "info" and (isinstance(error, BadUpgrade) or _says_nothing(error)):
+        return "no-info"
     if isinstance(error, UpgradeRefused):
         return _kind_of_status(error.status, is_upgrade=not isinstance(error, RequestRefused))
     if stage in ("ping", "message"):
-        return _kind_of_end(stage, error)
+        return _kind_of_end(finding, error)
     if finding.proxy is not None and stage in ("dns", "tcp"):
         return "proxy-down"
-    return _kind_of_stage(stage, error)
+    if finding.way.kind == "tree" and isinstance(error, ConnectTimeout):
+        return "tree-timeout"
+    return _kind_of_stage("request" if stage == "info" else stage, error)
 
 
 def stage_of(finding: Finding) -> str:
     """Return the phase in which it failed; "" for one that failed before any, or not at all.
 
+    The steps of a tree's leaves are not its own: they fail while it goes on.
+
     Threads: any; pure.
     """
-    failed = [step.phase for step in finding.steps if step.cause is not None]
+    failed = [step.phase for step in finding.steps if step.cause is not None and not step.leaf]
     return failed[-1] if failed and finding.error is not None else ""
+
+
+def _kind_of_info(info: Mapping[str, object]) -> str:
+    if info.get("websocket") is False:
+        return "no-websocket"
+    return "wants-cookies" if info.get("cookie_needed") is True else "open"
+
+
+def _says_nothing(error: BaseException) -> bool:
+    return isinstance(error, RequestRefused) and error.status in (404, 405, 410)
 
 
 def _kind_of_status(status: int, *, is_upgrade: bool) -> str:
@@ -190,9 +212,10 @@ def _kind_of_status(status: int, *, is_upgrade: bool) -> str:
     return kind if is_upgrade else _OVER_HTTP.get(kind, kind)
 
 
-def _kind_of_end(stage: str, error: BaseException) -> str:
+def _kind_of_end(finding: Finding, error: BaseException) -> str:
     if isinstance(error, WaitTimeout):
-        return "frames-swallowed" if stage == "ping" else "silent"
+        has_pong = all(step.cause is None for step in finding.steps if step.phase == "ping")
+        return "silent" if has_pong else "frames-swallowed"
     return "closed" if isinstance(error, ConnectionClosed) else "lost"
 
 

@@ -13,10 +13,11 @@ from typing import Any, NoReturn
 from connman.cli import words
 from connman.cli.doctor import Checkup
 from connman.cli.session import Settings
-from connman.cli.ways import ways_to
+from connman.cli.ways import TREE_TIMEOUT, default_tree, ways_to
 from connman.endpoint import Endpoint
 from connman.errors import ConnmanError
 from connman.options import make_options
+from connman.strategy import Strategy
 from connman.transport.tls import make_context
 from connman.version import __version__
 
@@ -33,6 +34,14 @@ URL is ws://, wss://, tcp://, tls:// or unix:///path. A text message is printed 
 as --binary says. Over tcp, tls and unix there are no messages: bytes pass as they are, both ways.
 """
 
+_CONNECT_STRATEGY = """strategy default:
+  Several ways to one server, in turn, as connman.strategy.pusher_default() has it: URL at once, its wss:// sibling 2 s
+  later (--wss, or the usual port if URL is ws:// at its usual port), SockJS over HTTP (--http) 2 s after the last of them,
+  streaming before polling. What opens first is the connection; it is tried first next time (a file in the cache folder
+  of the user). "open" says which it is, and -v what each way did, a line a step.
+
+"""
+
 _CONNECT_MORE = """\
 end of input:
   Ctrl-D at a terminal ends the session. A pipe or a file that ends is sent to its end; then the session ends as soon
@@ -43,6 +52,7 @@ end of input:
 json:
   standard output: {"type":"message","time":…,"format":"text"|"base64","data":…}
   standard error:  {"type":"state","time":…,"state":…,"attempt":…,"retry_in":…,"cause":…,"code":…,"reason":…,…}
+                   {"type":"step","time":…,"leaf":…,"start":…,"phase":…,"address":…,"seconds":…,"cause":…}
                    {"type":"note","time":…,"kind":"info"|"warning"|"error","text":…}
 
 exit codes:
@@ -55,16 +65,20 @@ exit codes:
 _DOCTOR = """\
 Dial URL once in every way there is, and say phase by phase (dns, tcp, proxy, tls, upgrade, ping, message) where to,
 how long it took, how it ended, and what to do about it. Nothing is sent but the request, a ping and a goodbye.
+If any opens, all are then dialled in turn, as connman.strategy.pusher_default() does: what a connection would choose.
 """
 
 _DOCTOR_MORE = """\
 ways:
   URL itself; for ws:// also wss:// (--wss, or the usual port if URL is at its usual port); with --http also SockJS over
-  HTTP, streaming and polling. What is meant for TLS is never dialled without.
+  HTTP, streaming and polling, whose server is asked what it says of itself at /info. What is meant for TLS is never
+  dialled without.
 
 json, on standard output:
-  {"type":"way","time":…,"way":"wss","address":…,"proxy":…,"is_open":…,"seconds":…,"transport":…,"message":…,"cause":…,
-   "kind":…,"advice":…,"steps":[{"phase":…,"address":…,"seconds":…,"cause":…},…]}
+  {"type":"way","time":…,"way":"wss","address":…,"proxy":…,"is_open":…,"transport":…,"message":…,"seconds":…,"cause":…,
+   "kind":…,"advice":…,"steps":[{"leaf":…,"start":…,"phase":…,"address":…,"seconds":…,"cause":…},…]}
+  {"type":"info",… as a way, but "is_answered":…,"says":{"websocket":true,"cookie_needed":false}}
+  {"type":"tree",… as a way; the steps tell their leaf}
   {"type":"verdict","time":…,"is_open":…,"ways":[…],"advice":…}
 
 exit codes:
@@ -128,14 +142,20 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"connman {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="{connect,doctor}")
     connect = _add_command(
-        commands, "connect", "connect to a URL: lines in, messages out", _CONNECT, _CONNECT_MORE
+        commands,
+        "connect",
+        "connect to a URL: lines in, messages out",
+        _CONNECT,
+        _CONNECT_STRATEGY + _CONNECT_MORE,
     )
     _add_session_options(connect)
+    _add_way_options(connect)
     _add_dial_options(connect)
     doctor = _add_command(
         commands, "doctor", "dial a URL in every way and say what is wrong", _DOCTOR, _DOCTOR_MORE
     )
     _add_doctor_options(doctor)
+    _add_way_options(doctor)
     _add_dial_options(doctor)
     return parser
 
@@ -157,7 +177,7 @@ def _add_command(commands: Any, name: str, summary: str, description: str, more:
         "--verbose",
         action="count",
         default=0,
-        help="connect: causes with every step; -vv: the library's log as well",
+        help="connect: what each step of an attempt came to; -vv: the library's log as well",
     )
     return parser
 
@@ -184,20 +204,24 @@ def _add_session_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="between keepalive pings (default 20); 0 for none",
     )
+    add("--strategy", type=words.strategy, metavar="default", help="go several ways; see below")
 
 
 def _add_doctor_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--expect-message",
+        action="store_true",
+        help="the server greets: a way counts only when a first message has come",
+    )
+
+
+def _add_way_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--wss", metavar="URL", help="where the same is served over TLS")
     add(
         "--http",
         metavar="URL",
-        help="the base of the same over SockJS, http:// or https://: tries xhr_streaming, xhr_polling",
-    )
-    add(
-        "--expect-message",
-        action="store_true",
-        help="the server greets: a way counts only when a first message has come",
+        help="the base of the same over SockJS, http:// or https://: xhr_streaming and xhr_polling",
     )
 
 
@@ -225,7 +249,7 @@ def _add_dial_options(parser: argparse.ArgumentParser) -> None:
         "--open-timeout",
         type=words.seconds,
         metavar="SECONDS",
-        help="for one attempt, DNS to upgrade (default 10)",
+        help=f"for one attempt, DNS to upgrade (default 10; {TREE_TIMEOUT:g} for a whole strategy)",
     )
     trust = parser.add_mutually_exclusive_group()
     trust.add_argument("--insecure", action="store_true", help="do not verify the server's certificate")
@@ -238,9 +262,13 @@ def _settings(found: argparse.Namespace) -> Settings:
     options = _options(found) | {"reconnect": not found.once}
     if found.ping_interval is not None:
         options["ping_interval"] = found.ping_interval or None
+    if found.strategy is not None:
+        options.setdefault("open_timeout", TREE_TIMEOUT)
     make_options(options)  # only to hear its complaints now
+    endpoint = Endpoint.parse(found.url)
     return Settings(
-        endpoint=Endpoint.parse(found.url),
+        endpoint=endpoint,
+        strategy=_strategy(found, endpoint),
         options=options,
         is_json=found.json,
         binary=found.binary,
@@ -251,17 +279,22 @@ def _settings(found: argparse.Namespace) -> Settings:
     )
 
 
+def _strategy(found: argparse.Namespace, endpoint: Endpoint) -> Strategy | None:
+    if found.strategy is None:
+        if found.wss is not None or found.http is not None:
+            raise UsageError("--wss and --http go with --strategy default")
+        return None
+    if not endpoint.is_websocket:
+        raise UsageError("--strategy default takes a ws:// or wss:// URL")
+    return default_tree(endpoint, wss=_wss(found, endpoint), http=_http(found, endpoint))
+
+
 def _checkup(found: argparse.Namespace) -> Checkup:
     options = _options(found)
     make_options(options)  # only to hear its complaints now
     endpoint = Endpoint.parse(found.url)
-    wss = None if found.wss is None else _parsed(found.wss, "wss", "--wss", endpoint)
-    if found.http is not None and not (
-        found.http.startswith(("http://", "https://")) and endpoint.is_websocket
-    ):
-        raise UsageError("--http takes an http:// or https:// URL, and goes with a ws:// or wss:// one")
     return Checkup(
-        ways=ways_to(endpoint, wss=wss, http=found.http),
+        ways=ways_to(endpoint, wss=_wss(found, endpoint), http=_http(found, endpoint)),
         options=options,
         expects_message=found.expect_message,
         is_json=found.json,
@@ -269,11 +302,20 @@ def _checkup(found: argparse.Namespace) -> Checkup:
     )
 
 
-def _parsed(url: str, scheme: str, option: str, beside: Endpoint) -> Endpoint:
-    endpoint = Endpoint.parse(url)
-    if endpoint.scheme != scheme or beside.scheme != "ws":
-        raise UsageError(f"{option} takes a {scheme}:// URL, and goes with a ws:// one")
+def _wss(found: argparse.Namespace, beside: Endpoint) -> Endpoint | None:
+    if found.wss is None:
+        return None
+    endpoint = Endpoint.parse(found.wss)
+    if endpoint.scheme != "wss" or beside.scheme != "ws":
+        raise UsageError("--wss takes a wss:// URL, and goes with a ws:// one")
     return endpoint
+
+
+def _http(found: argparse.Namespace, beside: Endpoint) -> str | None:
+    url: str | None = found.http
+    if url is not None and not (url.startswith(("http://", "https://")) and beside.is_websocket):
+        raise UsageError("--http takes an http:// or https:// URL, and goes with a ws:// or wss:// one")
+    return url
 
 
 def _options(found: argparse.Namespace) -> dict[str, Any]:

@@ -1,18 +1,19 @@
-"""One run of ``connman doctor``: every way dialled once, side by side, and told in order as soon as it is known."""
+"""One run of ``connman doctor``: every way dialled once, side by side, then the tree of all; each told when it is known."""
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from connman.cli.advice import Diagnosis, diagnose
 from connman.cli.interrupt import Interrupted
 from connman.cli.output import OutputFailed, Writer, has_colour
-from connman.cli.probe import Finding, Probe, Way
+from connman.cli.probe import Finding, InfoProbe, Probe, Way
 from connman.cli.report import JsonReport, Report, TextReport
-from connman.cli.ways import judge
+from connman.cli.ways import TREE_TIMEOUT, judge
 from connman.clock import Deadline, SystemClock
 from connman.connection.queue import BoundedQueue
 from connman.errors import NotConnected
@@ -26,7 +27,10 @@ _PATIENCE = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkup:
-    """What the command line asks to be looked at. ``options``: of `connman.options.Options`."""
+    """What the command line asks to be looked at. ``options``: of `connman.options.Options`.
+
+    A tree among the ``ways`` gets more time than a single way, unless ``open_timeout`` is given.
+    """
 
     ways: tuple[Way, ...]
     options: Mapping[str, Any] = field(repr=False)
@@ -80,21 +84,32 @@ class Doctor:
 
     def _examine(self) -> int:
         ways = self._checkup.ways
-        for number, way in enumerate(ways):
-            self._start(number, way)
-        found: dict[int, Finding] = {}
-        told: list[tuple[Finding, Diagnosis]] = []
-        for number in range(len(ways)):
-            while number not in found:
-                found.update([self._found.get(Deadline.after(self._clock, None), lambda: None)])
-            told.append((found[number], diagnose(found[number])))
-            self._print(self._report.way(*told[-1]))
+        told = list(self._told([way for way in ways if way.kind != "tree"]))
         verdict = judge(told)
+        # Where nothing opens by itself nothing opens in a tree; and it disturbs nobody's times when it comes afterwards.
+        if verdict.is_good:
+            list(self._told([way for way in ways if way.kind == "tree"]))
         self._print(self._report.verdict(verdict))
         return 0 if verdict.is_good else 1
 
+    def _told(self, ways: Sequence[Way]) -> Iterator[tuple[Finding, Diagnosis]]:
+        """Dial them side by side, and print and yield in order what was found."""
+        for number, way in enumerate(ways):
+            self._start(number, way)
+        found: dict[int, Finding] = {}
+        for number in range(len(ways)):
+            while number not in found:
+                found.update([self._found.get(Deadline.after(self._clock, None), lambda: None)])
+            diagnosis = diagnose(found[number])
+            self._print(self._report.way(found[number], diagnosis))
+            yield found[number], diagnosis
+
     def _start(self, number: int, way: Way) -> None:
-        probe = Probe(way, self._options, self._clock, expects_message=self._checkup.expects_message)
+        kind = InfoProbe if way.kind == "info" else Probe
+        options = self._options
+        if way.kind == "tree" and "open_timeout" not in self._checkup.options:
+            options = dataclasses.replace(options, open_timeout=TREE_TIMEOUT)
+        probe = kind(way, options, self._clock, expects_message=self._checkup.expects_message)
         self._probes.append(probe)
         thread = spawn(f"doctor-{way.name}", lambda: self._found.extend([(number, probe.run())]))
         self._threads.append(thread)

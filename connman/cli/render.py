@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from connman.errors import ConnectError, ConnectionClosed, printable
-from connman.records import Message, Reset, State
+from connman.records import Message, Reset, State, Step
 
 Binary = Literal["hex", "base64", "raw"]
 NoteKind = Literal["info", "warning", "error"]
@@ -58,7 +58,12 @@ def cause_of(error: BaseException, *, in_full: bool) -> str:
     if in_full or not isinstance(error, ConnectError):
         return str(error) or type(error).__name__
     last = error.attempts[-1].cause if error.attempts else None
-    return error.message or last or "connecting failed"
+    # Of a strategy the newest failure of each leaf: that no way opened in time says nothing of why.
+    failures = {
+        step.leaf: f"{step.phase}: {step.cause}" for step in error.attempts if step.leaf and step.cause
+    }
+    leaves = "; ".join(f"{leaf} {failure}" for leaf, failure in failures.items())
+    return (error.message or last or "connecting failed") + (f" ({leaves})" if leaves else "")
 
 
 def change_of(reset: Reset, *, in_full: bool) -> Change:
@@ -90,6 +95,12 @@ class Renderer(Protocol):
 
     def change(self, change: Change) -> bytes:
         """Return what goes to standard error for a change of state.
+
+        Threads: any; pure.
+        """
+
+    def step(self, step: Step) -> bytes:
+        """Return what goes to standard error for one step of an attempt.
 
         Threads: any; pure.
         """
@@ -127,6 +138,13 @@ class TextRenderer:
         """
         return self._line(change.state.value, change.text)
 
+    def step(self, step: Step) -> bytes:
+        """Return time, leaf, phase and how it ended; see `Renderer`.
+
+        Threads: any.
+        """
+        return self._line("step", str(step))
+
     def note(self, note: Note) -> bytes:
         """Return time, kind and text; see `Renderer`.
 
@@ -146,7 +164,7 @@ class JsonRenderer:
     """One JSON object a line, each with ``type`` and ``time`` (seconds since 1970). A `Renderer`.
 
     ``message``: ``format`` is "text" or "base64", ``data`` the message in it. ``state``: ``state`` and the fields of
-    `Change` that apply. ``note``: ``kind`` and ``text``.
+    `Change` that apply. ``step``: see `step_fields`. ``note``: ``kind`` and ``text``.
     """
 
     def message(self, message: Message) -> bytes:
@@ -166,6 +184,13 @@ class JsonRenderer:
         names = (name for name in Change.__slots__ if getattr(change, name) is not None)
         return json_line("state", {name: getattr(change, name) for name in names})
 
+    def step(self, step: Step) -> bytes:
+        """Return the object of a step; see `Renderer`.
+
+        Threads: any.
+        """
+        return json_line("step", step_fields(step))
+
     def note(self, note: Note) -> bytes:
         """Return the object of a note; see `Renderer`.
 
@@ -183,6 +208,21 @@ def json_line(kind: str, fields: dict[str, Any]) -> bytes:
     return (
         json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode(errors="backslashreplace") + b"\n"
     )
+
+
+def step_fields(step: Step) -> dict[str, Any]:
+    """Return what JSON tells of a step; None for what does not apply.
+
+    Threads: any; pure.
+    """
+    return {
+        "leaf": step.leaf or None,
+        "start": round(step.start, 6),
+        "phase": step.phase,
+        "address": step.address or None,
+        "seconds": round(step.seconds, 6),
+        "cause": step.cause,
+    }
 
 
 class LogFormatter(logging.Formatter):

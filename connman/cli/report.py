@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from connman.cli.advice import Diagnosis
 from connman.cli.probe import Finding
-from connman.cli.render import cause_of, json_line
+from connman.cli.render import cause_of, json_line, step_fields
 from connman.errors import printable
 from connman.records import Step
 
 _GREEN, _RED = 32, 31
+_TREE = "all of them in turn, as connman.strategy.pusher_default() has it"
+# What of /info is told. The rest is for browsers, and a random number.
+_INFO = ("websocket", "cookie_needed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +59,15 @@ class TextReport:
         Threads: any; pure.
         """
         via = f" through {finding.proxy}" if finding.proxy else ""
-        lines = [f"{finding.way.name}  {finding.way.address}{via}"]
+        lines = [f"{finding.way.name}  {finding.way.address or _TREE}{via}"]
         lines += _table(finding.steps)
-        if finding.error is None:
+        if finding.info is not None:
+            said = ", ".join(
+                f"{name} {'yes' if is_so else 'no'}" for name, is_so in _told(finding.info).items()
+            )
+            lines.append(f"  it {self._word('says', _GREEN)}: {said or 'nothing that matters'}")
+            lines += [f"  {diagnosis.kind}: {diagnosis.advice}"] if diagnosis.advice else []
+        elif finding.error is None:
             chosen = f" as {finding.transport}" if finding.transport != finding.way.name else ""
             message = f"; first message: {finding.message}" if finding.message else ""
             lines.append(f"  {self._word('open', _GREEN)}{chosen} after {finding.seconds:.3f} s{message}")
@@ -82,7 +91,7 @@ class TextReport:
 
 
 class JsonReport:
-    """One JSON object a line: ``way`` for each dial, ``verdict`` at the end. A `Report`."""
+    """One JSON object a line: ``way``, ``info`` or ``tree`` for each dial, ``verdict`` at the end. A `Report`."""
 
     def way(self, finding: Finding, diagnosis: Diagnosis) -> bytes:
         """Return the object of one dial; see `Report`.
@@ -91,18 +100,26 @@ class JsonReport:
         """
         fields: dict[str, Any] = {
             "way": finding.way.name,
-            "address": finding.way.address,
+            "address": finding.way.address or None,
             "proxy": finding.proxy,
-            "is_open": finding.error is None,
+        }
+        if finding.way.kind == "info":
+            fields |= {"is_answered": finding.error is None, "says": _told(finding.info or {})}
+        else:
+            names = {
+                "is_open": finding.error is None,
+                "transport": finding.transport,
+                "message": finding.message,
+            }
+            fields |= names
+        fields |= {
             "seconds": round(finding.seconds, 6),
-            "transport": finding.transport,
-            "message": finding.message,
             "cause": None if finding.error is None else cause_of(finding.error, in_full=False),
             "kind": diagnosis.kind,
             "advice": diagnosis.advice or None,
-            "steps": [_step_fields(step) for step in finding.steps],
+            "steps": [step_fields(step) for step in finding.steps],
         }
-        return json_line("way", fields)
+        return json_line(finding.way.kind, fields)
 
     def verdict(self, verdict: Verdict) -> bytes:
         """Return the last object; see `Report`.
@@ -113,23 +130,29 @@ class JsonReport:
         return json_line("verdict", fields)
 
 
+def _told(info: Mapping[str, object]) -> dict[str, bool]:
+    return {name: told for name in _INFO if isinstance(told := info.get(name), bool)}
+
+
 def _table(steps: Sequence[Step]) -> list[str]:
-    phases = max((len(step.phase) for step in steps), default=0)
-    addresses = max((len(_one_line(step.address)) for step in steps), default=0)
+    if any(step.leaf for step in steps):
+        leaves = [
+            f"{step.leaf or '':<{_widest(step.leaf for step in steps)}}  +{step.start:.3f} s  "
+            for step in steps
+        ]
+    else:
+        leaves = [""] * len(steps)
+    phases = _widest(step.phase for step in steps)
+    addresses = _widest(_one_line(step.address) for step in steps)
     return [
-        f"  {step.phase:<{phases}}  {_one_line(step.address):<{addresses}}  {step.seconds:>8.3f} s  "
+        f"  {leaf}{step.phase:<{phases}}  {_one_line(step.address):<{addresses}}  {step.seconds:>8.3f} s  "
         f"{_one_line(step.cause or 'ok')}"
-        for step in steps
+        for leaf, step in zip(leaves, steps, strict=True)
     ]
 
 
-def _step_fields(step: Step) -> dict[str, Any]:
-    return {
-        "phase": step.phase,
-        "address": step.address or None,
-        "seconds": round(step.seconds, 6),
-        "cause": step.cause,
-    }
+def _widest(texts: Iterable[str]) -> int:
+    return max(map(len, texts), default=0)
 
 
 def _one_line(text: str) -> str:

@@ -27,7 +27,8 @@ from connman.connection.connection import Connection
 from connman.connection.queue import BoundedQueue
 from connman.endpoint import Endpoint
 from connman.errors import ORDERLY_CODES, ConnectionClosed, WaitTimeout
-from connman.records import Message, Reset, State
+from connman.records import Message, Reset, State, Step
+from connman.strategy import Strategy
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _MOST_WAITING = 16 * 1024 * 1024  # bytes received and not printed yet; then the peer is held back
@@ -41,9 +42,13 @@ _LAST_WORDS = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the command line asks for. ``eof_wait`` None: chosen by what standard input is."""
+    """What the command line asks for. ``eof_wait`` None: chosen by what standard input is.
+
+    ``strategy``: several ways to what is at ``endpoint``, None for that one alone.
+    """
 
     endpoint: Endpoint
+    strategy: Strategy | None = None
     options: Mapping[str, Any] = field(repr=False)
     is_json: bool = False
     binary: Binary | None = None
@@ -83,7 +88,7 @@ def chosen_eof_wait(settings: Settings, kind: SourceKind) -> float:
     return math.inf if kind == "none" or settings.count is not None else _PIPE_PATIENCE
 
 
-_Item = Message | Change | Note | InputNews | Reset
+_Item = Message | Change | Note | Step | InputNews | Reset
 
 
 def _size(item: _Item) -> int:
@@ -110,6 +115,7 @@ class Session:
         self._is_input_ended = False
         self._source_kind = source_kind(_STDIN)
         self._eof_wait = chosen_eof_wait(settings, self._source_kind)
+        self._tells_log = settings.is_verbose and settings.strategy is None
         self._retry = 0
         self._conn = self._make_connection()
         self._input = self._make_input()
@@ -117,7 +123,7 @@ class Session:
     def _make_connection(self) -> Connection:
         settings = self._settings
         conn = Connection(
-            settings.endpoint,
+            settings.endpoint if settings.strategy is None else settings.strategy,
             on_open=self._on_open,
             on_data=self._on_data,
             on_reset=self._on_reset,
@@ -145,7 +151,13 @@ class Session:
     def _tell(self, item: _Item) -> None:
         self._inbox.put(item)
 
+    def _tell_steps(self, conn: Connection) -> None:
+        """Tell what each leaf of a strategy did: it has too many steps for the one line of an error."""
+        for step in conn.attempts if self._settings.is_verbose else ():
+            self._tell(step)
+
     def _on_open(self, conn: Connection) -> None:
+        self._tell_steps(conn)
         chosen = conn.subprotocol
         text = f"{conn.transport_name}" + (f", subprotocol {chosen}" if chosen else "")
         self._tell(Change(State.OPEN, text, transport=conn.transport_name, subprotocol=chosen))
@@ -154,13 +166,16 @@ class Session:
     def _on_data(self, _: Connection, message: Message) -> None:
         self._tell(message)
 
-    def _on_reset(self, _: Connection, reset: Reset) -> None:
+    def _on_reset(self, conn: Connection, reset: Reset) -> None:
         self._retry = reset.attempt
+        if not reset.opened:
+            self._tell_steps(conn)
         self._tell(reset)
 
     def _on_state(self, conn: Connection, state: State) -> None:
         if state is State.CONNECTING:
-            text = f"retry {self._retry}" if self._retry else conn.name
+            ways = "" if self._settings.strategy is None else ", strategy default"
+            text = f"retry {self._retry}" if self._retry else f"{conn.name}{ways}"
             self._tell(Change(state, text, attempt=self._retry))
         elif state is State.IDLE:
             self._tell(Change(state, "no attempt follows"))
@@ -241,10 +256,10 @@ class Session:
     def _handle_reset(self, reset: Reset) -> Outcome | None:
         self._state = State.WAITING
         if reset.retry_in is not None:
-            self._show(change_of(reset, in_full=self._settings.is_verbose))
+            self._show(change_of(reset, in_full=self._tells_log))
             return None
         error = reset.error
-        cause = cause_of(error, in_full=self._settings.is_verbose)
+        cause = cause_of(error, in_full=self._tells_log)
         is_orderly = isinstance(error, ConnectionClosed) and error.code in ORDERLY_CODES
         if reset.opened and is_orderly and not self._settings.options.get("reconnect", True):
             return Outcome(self._code_by_count(), f"the peer: {cause}", needs_input=True)
@@ -265,15 +280,19 @@ class Session:
         """Return the exit code of an end that would be clean had no number of messages been asked for."""
         return 0 if self._settings.count is None else 1
 
-    def _show(self, item: Change | Note) -> None:
+    def _show(self, item: Change | Note | Step) -> None:
         # What was received before it is shown before it, also where both go to one terminal.
         self._messages.flush()
-        line = self._renderer.change(item) if isinstance(item, Change) else self._renderer.note(item)
         try:
-            self._events.write(line)
+            self._events.write(self._line(item))
             self._events.flush()
         except OutputFailed:
             pass  # messages may still be wanted when nobody reads the events
+
+    def _line(self, item: Change | Note | Step) -> bytes:
+        if isinstance(item, Change):
+            return self._renderer.change(item)
+        return self._renderer.step(item) if isinstance(item, Step) else self._renderer.note(item)
 
     def _end(self, outcome: Outcome, closing: float | None) -> int:
         # First the inbox: a reader that waits for room in it could not end.

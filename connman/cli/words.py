@@ -62,6 +62,17 @@ def binary(word: str) -> str:
     return word
 
 
+def strategy(word: str) -> str:
+    """Return the name of a strategy.
+
+    Raises: argparse.ArgumentTypeError.
+    Threads: any.
+    """
+    if word != "default":
+        raise argparse.ArgumentTypeError("there is one strategy: default")
+    return word
+
+
 def count(word: str) -> int:
     """Return a whole number from 1.
 

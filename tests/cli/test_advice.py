@@ -13,10 +13,18 @@ import trustme
 
 from connman.cli import advice
 from connman.cli.advice import diagnose, kind_of
-from connman.cli.probe import Finding, Probe, Way
+from connman.cli.probe import Finding, InfoProbe, Probe, Way
 from connman.clock import SystemClock
 from connman.endpoint import Endpoint
-from connman.errors import CertificateError, ConnectError, InvalidOption, ProxyRefused, UpgradeRefused
+from connman.errors import (
+    CertificateError,
+    ConnectError,
+    ConnmanError,
+    InvalidOption,
+    ProxyRefused,
+    UpgradeRefused,
+    WaitTimeout,
+)
 from connman.options import Options
 from connman.records import Step
 from connman.transport.openers import EndpointDialer
@@ -42,7 +50,7 @@ def found(url: str, *, open_timeout: float = PATIENCE, proxy: str | None = None)
     return Probe(way, Options(proxy=proxy, open_timeout=open_timeout), SystemClock()).run()
 
 
-def failed(error: ConnectError, *steps: Step, url: str = "wss://host.test/") -> Finding:
+def failed(error: ConnmanError, *steps: Step, url: str = "wss://host.test/") -> Finding:
     endpoint = Endpoint.parse(url)
     return Finding(Way("wss", endpoint, EndpointDialer()), None, steps, 0.1, error=error)
 
@@ -119,6 +127,13 @@ def test_what_is_swallowed_or_broken_off(handler: Handler, scheme: str, kind: st
     assert diagnosis.kind == kind
 
 
+def test_what_answers_no_ping_and_says_nothing_is_swallowed_and_not_silent() -> None:
+    no_pong, no_message = Step("ping", "", 1.0, "no answer"), Step("message", "", 1.0, "no message")
+    error = WaitTimeout("no message")
+    assert kind_of(failed(error, no_pong, no_message)) == "frames-swallowed"
+    assert kind_of(failed(error, Step("ping", "", 0.1), no_message)) == "silent"
+
+
 def test_ports_that_refuse_and_ports_that_drop() -> None:
     with refusing_port() as port:
         diagnosis = diagnose(found(f"ws://127.0.0.1:{port}/"))
@@ -154,6 +169,35 @@ def test_answers_over_http(handler: Handler, kind: str) -> None:
     with raw_server(handler) as server:
         url = server.url(scheme="xhr-streaming+http")
         assert kind_of(found(url, open_timeout=SHORT)) == kind
+
+
+@pytest.mark.parametrize(
+    ("handler", "kind"),
+    [
+        (fixed_response(b"HTTP/1.1 200 OK\r\n\r\n{}"), "open"),
+        (fixed_response(b'HTTP/1.1 200 OK\r\n\r\n{"websocket":true,"cookie_needed":false}'), "open"),
+        (fixed_response(b'HTTP/1.1 200 OK\r\n\r\n{"websocket":false,"cookie_needed":true}'), "no-websocket"),
+        (fixed_response(b'HTTP/1.1 200 OK\r\n\r\n{"cookie_needed":true}'), "wants-cookies"),
+        (fixed_response(b"HTTP/1.1 200 OK\r\n\r\n<html>"), "no-info"),
+        (refusal(404), "no-info"),
+        (refusal(403), "forbidden"),
+        (refusal(502), "server"),
+        (reset_at_upgrade, "request-reset"),
+    ],
+)
+def test_answers_about_the_server_itself(handler: Handler, kind: str) -> None:
+    with raw_server(handler) as server:
+        way = Way("info", Endpoint.parse(server.url(scheme="xhr-streaming+http")), EndpointDialer(), "info")
+        finding = InfoProbe(way, Options(proxy=None, open_timeout=PATIENCE), SystemClock()).run()
+    assert kind_of(finding) == kind
+    assert kind == "open" or diagnose(finding).advice
+
+
+def test_an_answer_about_the_server_itself_that_never_comes() -> None:
+    with raw_server(silent) as server:
+        way = Way("info", Endpoint.parse(server.url(scheme="xhr-streaming+http")), EndpointDialer(), "info")
+        finding = InfoProbe(way, Options(proxy=None, open_timeout=SHORT), SystemClock()).run()
+    assert kind_of(finding) == "request-timeout"
 
 
 # Proxies

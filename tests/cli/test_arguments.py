@@ -9,6 +9,7 @@ import trustme
 from connman.cli.arguments import UsageError, parse
 from connman.cli.doctor import Checkup
 from connman.cli.session import Settings
+from connman.cli.ways import TREE_TIMEOUT
 from connman.version import __version__
 
 URL = "wss://feed.example.com/ticks"
@@ -72,10 +73,26 @@ def test_words_of_the_doctor() -> None:
     found = checkup(
         "ws://h:1/", "--wss", "wss://h:2/", "--http", "https://h:3/b", "--expect-message", "--json"
     )
-    names = ["ws", "wss", "xhr_streaming", "xhr_polling"]
+    names = ["ws", "wss", "xhr_streaming", "xhr_polling", "info", "default"]
     assert [way.name for way in found.ways] == names
     assert (found.expects_message, found.is_json, found.warnings) == (True, True, ())
     assert checkup(URL, "--insecure").warnings
+
+
+def test_words_of_the_strategy() -> None:
+    words = ("--strategy", "default", "--http", "https://u:s3cret@h:3/b?k=s3cret")
+    found = settings(*words)
+    assert found.strategy is not None
+    assert [leaf.name for leaf in found.strategy.leaves()] == ["wss", "xhr_streaming", "xhr_polling"]
+    assert found.options["open_timeout"] == TREE_TIMEOUT
+    assert option("open_timeout", *words, "--open-timeout", "2") == 2.0
+    assert "s3cret" not in repr(found) + found.strategy.describe()
+    assert settings().strategy is None
+
+    plain = parse(["connect", "ws://h:8000/a", "--strategy=default", "--wss=wss://h:8001/a"])[0]
+    assert isinstance(plain, Settings)
+    assert plain.strategy is not None
+    assert [leaf.name for leaf in plain.strategy.leaves()] == ["ws", "wss"]
 
 
 def test_proxies() -> None:
@@ -121,6 +138,13 @@ def test_an_authority_of_ones_own(tmp_path: Path) -> None:
         (["doctor", "--http", "s3cret", URL], "takes an http:// or https:// URL"),
         (["doctor", "--http", "http://h/", "tcp://h:1"], "goes with a ws:// or wss:// one"),
         (["doctor", "--http", "http://u:s3cret@", URL], "host is missing"),
+        (["connect", "--http", "http://s3cret/", URL], "go with --strategy default"),
+        (["connect", "--wss", "wss://s3cret/", "ws://h/"], "go with --strategy default"),
+        (["connect", "--strategy", "s3cret", URL], "argument --strategy: there is one strategy: default"),
+        (["connect", "--strategy", "default", "tcp://h:1"], "takes a ws:// or wss:// URL"),
+        (["connect", "--strategy=default", "--http", "ftp://u:s3cret@h", URL], "takes an http:// or https:// URL"),
+        (["connect", "--strategy=default", "--http", "http://u:s3cret@", URL], "host is missing"),
+        (["connect", "--strategy=default", "--wss", "wss://u:s3cret@h", URL], "goes with a ws:// one"),
         (["konnect", URL], "connman connect URL"),
         (["connect", URL, URL], "words behind URL"),
         (["connect", "http://s3cret/"], "unsupported scheme"),

@@ -1,14 +1,22 @@
 """Single dials of the doctor against servers that behave by script."""
 
+import json
+import queue
 import socket
 import threading
 
-from connman.cli.probe import Finding, Probe, Way
+import pytest
+
+from connman.cli.advice import diagnose
+from connman.cli.probe import Finding, InfoProbe, Probe, Way
 from connman.clock import SystemClock
 from connman.endpoint import Endpoint
 from connman.errors import ConnectError, ConnectionClosed, NotConnected, WaitTimeout
 from connman.options import Options
-from connman.transport.base import Dial, Transport
+from connman.strategy import BestConnected, Delayed, Sequential, Transport
+from connman.testing import FakeClock
+from connman.transport import base
+from connman.transport.base import Dial
 from connman.transport.openers import EndpointDialer
 from tests.cli.program import say_goodbye
 from tests.loopback import PATIENCE, Server, echo, in_thread, refusing_port
@@ -20,11 +28,13 @@ from tests.servers import (
     Frames,
     close_frame,
     raw_server,
+    read_until,
     read_upgrade,
     server_frame,
     silent,
     upgraded,
 )
+from tests.waiting import eventually
 
 
 def probe(
@@ -141,11 +151,78 @@ def test_a_refusal_is_a_finding() -> None:
 
 def test_a_target_that_breaks_is_a_finding() -> None:
     class Broken:
-        def dial(self, dial: Dial) -> Transport:
+        def dial(self, dial: Dial) -> base.Transport:
             raise KeyError("s3cret")
 
     finding = Probe(Way("broken", None, Broken()), Options(), SystemClock()).run()
     assert str(finding.error) == "broken: the dial raised KeyError"
+
+
+def test_a_ping_takes_as_long_as_it_took_though_its_answer_is_seen_later() -> None:
+    clock = FakeClock()
+    opened: queue.SimpleQueue[base.Transport] = queue.SimpleQueue()
+
+    class Dialer:
+        def dial(self, dial: Dial) -> base.Transport:
+            transport = EndpointDialer().dial(dial)
+            opened.put(transport)
+            return transport
+
+    def script(frames: Frames) -> None:
+        ping = next(iter(frames))
+        clock.advance(0.03)
+        frames.send(server_frame(PONG, ping.payload))
+        say_goodbye(frames)
+
+    with raw_server(upgraded(script)) as server:
+        way = Way("ws", Endpoint.parse(server.url()), Dialer())
+        future = in_thread(Probe(way, Options(proxy=None), clock).run)
+        transport = opened.get(timeout=PATIENCE)
+        eventually(lambda: transport.ping_rtt is not None)
+        clock.advance(1.0)  # the answer wakes nobody: only now is it looked for
+        finding = future.result(PATIENCE)
+    assert finding.steps[-1].phase == "ping"
+    assert finding.steps[-1].seconds == pytest.approx(0.03)
+
+
+def test_what_a_sockjs_server_says_of_itself_is_asked_for() -> None:
+    body = json.dumps({"websocket": False, "cookie_needed": True})
+    heads: list[bytes] = []
+
+    def answer(sock: socket.socket, number: int) -> None:
+        heads.append(read_until(sock, b"\r\n\r\n"))
+        fixed = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        sock.sendall(fixed.encode())
+
+    with raw_server(answer) as server:
+        endpoint = Endpoint.parse(server.url("/base", scheme="xhr-polling+http"))
+        way = Way("info", endpoint, EndpointDialer(), "info")
+        finding = InfoProbe(way, Options(proxy=None, open_timeout=PATIENCE), SystemClock()).run()
+    assert heads[0].startswith(b"GET /base/info HTTP/1.1\r\n")
+    assert finding.info == {"websocket": False, "cookie_needed": True}
+    assert (finding.error, finding.transport) == (None, None)
+    assert phases(finding) == [("tcp", True), ("info", True)]
+    assert diagnose(finding).kind == "no-websocket"
+
+
+def test_a_tree_that_expects_a_message_leaves_what_swallows_it() -> None:
+    with raw_server(upgraded(swallow)) as mute, raw_server(upgraded(greet)) as server:
+        tree = BestConnected(
+            Transport(mute.url(), name="mute"), Delayed(Transport(server.url(), name="b"), 0.05)
+        )
+        options = Options(proxy=None, open_timeout=PATIENCE)
+        way = Way("default", None, tree, "tree")
+        finding = Probe(way, options, SystemClock(), expects_message=True).run()
+    assert (finding.error, finding.transport, finding.message) == (None, "b", "text, 6 bytes")
+    assert {step.leaf for step in finding.steps} == {"mute", "b", ""}
+
+
+def test_a_tree_that_opens_nothing_in_its_time_is_told_apart() -> None:
+    with refusing_port() as port:
+        tree = Sequential(Transport(f"ws://127.0.0.1:{port}/"), loop=True, timeout=PATIENCE)
+        way = Way("default", None, tree, "tree")
+        finding = Probe(way, Options(proxy=None, open_timeout=0.1), SystemClock()).run()
+    assert diagnose(finding).kind == "tree-timeout"
 
 
 def test_an_abort_ends_it_while_it_dials_and_while_it_waits_for_an_answer() -> None:

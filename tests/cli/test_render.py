@@ -103,6 +103,33 @@ def test_a_cause_is_short_unless_asked_for_in_full() -> None:
     )
 
 
+def test_a_cause_tells_why_each_leaf_of_a_strategy_has_failed() -> None:
+    steps = (
+        Step("tcp", "", 0.1, "refused", "ws", 0.0),
+        Step("tcp", "", 0.1, None, "xhr_polling", 2.0),
+        Step("upgrade", "", 0.1, "given up", "ws", 15.0),
+        Step("request", "", 0.1, "HTTP 404", "xhr_polling", 2.0),
+    )
+    error = ConnectError("ws://x/", steps, "no connection within 20 s")
+    text = "no connection within 20 s (ws upgrade: given up; xhr_polling request: HTTP 404)"
+    assert cause_of(error, in_full=False) == text
+
+
+def test_a_step_is_a_line() -> None:
+    step = Step("upgrade", "", 0.25, "no\x1b[2J", "ws", 2.0)
+    line = rb"\d\d:\d\d:\d\d step       ws \+2\.000 s upgrade \(0\.250 s\): no\\x1b\[2J\n"
+    assert re.fullmatch(line, text_renderer().step(step))
+    assert parsed(JsonRenderer().step(step)) == {
+        "type": "step",
+        "leaf": "ws",
+        "start": 2.0,
+        "phase": "upgrade",
+        "address": None,
+        "seconds": 0.25,
+        "cause": "no\x1b[2J",
+    }
+
+
 def test_a_loss_tells_its_code() -> None:
     change = change_of(
         reset(ConnectionClosed(1012, "soon"), opened=True, code=1012, reason="soon"), in_full=False

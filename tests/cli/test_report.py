@@ -12,6 +12,7 @@ from connman.errors import ConnectError
 from connman.records import Step
 
 WAY = ways_to(Endpoint.parse("wss://u:s3cret@feed.test/ticks?k=s3cret"))[0]
+INFO, TREE = ways_to(Endpoint.parse("wss://feed.test/"), http="https://g/b?k=s3cret")[-2:]
 STEPS = (
     Step("dns", "feed.test", 0.0123456789),
     Step("tcp", "192.0.2.1:443", 10.0, "no\x1b[2J answer"),
@@ -79,7 +80,75 @@ def test_a_failure_as_json() -> None:
         "kind": "dropped",
         "advice": "packets vanish",
         "steps": [
-            {"phase": "dns", "address": "feed.test", "seconds": 0.012346, "cause": None},
-            {"phase": "tcp", "address": "192.0.2.1:443", "seconds": 10.0, "cause": "no\x1b[2J answer"},
+            {
+                "leaf": None,
+                "start": 0.0,
+                "phase": "dns",
+                "address": "feed.test",
+                "seconds": 0.012346,
+                "cause": None,
+            },
+            {
+                "leaf": None,
+                "start": 0.0,
+                "phase": "tcp",
+                "address": "192.0.2.1:443",
+                "seconds": 10.0,
+                "cause": "no\x1b[2J answer",
+            },
         ],
     }
+
+
+def test_a_tree_tells_whose_steps_they_are() -> None:
+    steps = (
+        Step("tcp", "192.0.2.1:80", 0.5, "refused", "ws", 0.0),
+        Step("request", "", 0.25, None, "xhr_streaming", 2.0),
+        Step("ping", "", 0.125, None, "", 2.25),
+    )
+    finding = Finding(TREE, None, steps, 2.25, transport="xhr_streaming")
+    assert TextReport(has_colour=False).way(finding, Diagnosis("open", "")).decode().splitlines() == [
+        "default  all of them in turn, as connman.strategy.pusher_default() has it",
+        "  ws             +0.000 s  tcp      192.0.2.1:80     0.500 s  refused",
+        "  xhr_streaming  +2.000 s  request                   0.250 s  ok",
+        "                 +2.250 s  ping                      0.125 s  ok",
+        "  open as xhr_streaming after 2.250 s",
+        "",
+    ]
+    told = parsed(JsonReport().way(finding, Diagnosis("open", "")))
+    assert (told["type"], told["way"], told["address"], told["transport"]) == (
+        "tree",
+        "default",
+        None,
+        "xhr_streaming",
+    )
+    assert [(step["leaf"], step["start"]) for step in told["steps"]] == [
+        ("ws", 0.0),
+        ("xhr_streaming", 2.0),
+        (None, 2.25),
+    ]
+
+
+def test_what_a_server_says_of_itself() -> None:
+    said = {"websocket": False, "cookie_needed": True, "origins": ["\x1b[2J"], "entropy": 1}
+    finding = Finding(INFO, None, (), 0.1, info=said)
+    text = TextReport(has_colour=False).way(finding, Diagnosis("no-websocket", "only HTTP")).decode()
+    assert text.splitlines() == [
+        "info  https://g/b/info",
+        "  it says: websocket no, cookie_needed yes",
+        "  no-websocket: only HTTP",
+        "",
+    ]
+    told = parsed(JsonReport().way(finding, Diagnosis("no-websocket", "only HTTP")))
+    assert told["type"] == "info"
+    assert told["is_answered"]
+    assert told["says"] == {"websocket": False, "cookie_needed": True}
+
+
+def test_a_server_that_says_nothing_we_know() -> None:
+    for said in ({}, {"websocket": "\x1b[2J", "cookie_needed": None}):
+        finding = Finding(INFO, None, (), 0.1, info=said)
+        assert b"it says: nothing that matters\n" in TextReport(has_colour=False).way(
+            finding, Diagnosis("open", "")
+        )
+        assert parsed(JsonReport().way(finding, Diagnosis("open", "")))["says"] == {}

@@ -3,10 +3,12 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from connman.cli.session import Settings, chosen_eof_wait
 from connman.endpoint import Endpoint
 from tests.cli.program import Finished, run, say_goodbye, started
 from tests.loopback import PATIENCE, Server, echo, refusing_port
+from tests.proxies import Blocks, WebSocketBlocker
 from tests.servers import (
     BINARY,
     PING,
@@ -28,6 +31,7 @@ from tests.servers import (
     upgraded,
     ws_server,
 )
+from tests.transport.sockjs_servers import SockjsProcess
 from tests.waiting import eventually
 
 
@@ -315,6 +319,76 @@ def test_an_attempt_has_its_time(shared: WebSocketProcess) -> None:
     done = run("connect", "--once", "--open-timeout", "0.2", shared.url("/hang"))
     assert done.code == 1
     assert "0.2 s" in done.err
+
+
+# Several ways
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> dict[str, str]:
+    """The environment of a user whose cache folder is empty."""
+    return {"XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+
+
+def test_a_strategy_tells_which_way_has_won(shared: WebSocketProcess, cache: dict[str, str]) -> None:
+    with refusing_port() as port:
+        words = ["--strategy", "default", "--wss", f"wss://127.0.0.1:{port}/", "--count", "1", shared.url()]
+        done = run("connect", *words, text="hi\n", env=cache)
+    assert (done.code, done.out) == (0, "hi\n")
+    assert re.search(r"connecting ws://\S+, strategy default\n.* open +ws\n", done.err)
+    assert " step " not in done.err
+
+
+def test_a_strategy_that_fails_tells_why_each_way_did(cache: dict[str, str]) -> None:
+    with refusing_port() as port:
+        words = ["connect", "--once", "--strategy=default", "--open-timeout", "0.2"]
+        words += ["--http", f"http://u:s3cret@127.0.0.1:{port}/?k=s3cret", f"ws://127.0.0.1:{port}/?k=s3cret"]
+        short, told = run(*words, env=cache), run(*words, "--json", "-v", env=cache)
+    assert (short.code, told.code) == (1, 1)
+    assert "failed: no connection within 0.2 s (ws tcp: Connection refused); no retry" in short.err
+    steps = [event for event in parsed(told.err) if event["type"] == "step"]
+    assert [(step["leaf"], step["phase"], step["cause"]) for step in steps] == [
+        ("ws", "tcp", "Connection refused")
+    ]
+    assert "s3cret" not in short.err + told.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blocks", ["refuse", "swallow"])
+def test_where_websockets_are_blocked_a_strategy_goes_over_http(
+    blocks: Blocks, cache: dict[str, str]
+) -> None:
+    with SockjsProcess("aiohttp") as server, WebSocketBlocker(blocks) as proxy:
+        base = f"127.0.0.1:{server.port}/echo"
+        words = ["connect", "-v", "--count", "1", "--proxy", f"http://127.0.0.1:{proxy.port}"]
+        words += ["--strategy", "default", "--http", f"http://{base}", f"ws://{base}/websocket"]
+        done = run(*words, text="through\n", env=cache)
+        assert (done.code, done.out) == (0, "through\n")
+        assert proxy.blocked == 1
+        refusal = "HTTP 403" if blocks == "refuse" else "given up"
+        assert re.search(rf"step +ws \+\d+\.\d+ s upgrade .*{refusal}\n", done.err)
+        assert re.search(
+            r"step +xhr_streaming \+\d+\.\d+ s open .*: ok\n(.* step .*\n)*.* open +xhr_streaming\n", done.err
+        )
+    assert '"xhr_streaming"' in (Path(cache["XDG_CACHE_HOME"]) / "connman" / "transports.json").read_text()
+
+
+NO_URLLIB3 = """
+import sys
+sys.modules["urllib3"] = None
+from connman.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("words", [["connect", "--strategy=default"], ["doctor"]])
+def test_what_is_missing_for_http_is_told(words: list[str]) -> None:
+    command = [sys.executable, "-c", NO_URLLIB3, *words, "--http", "https://h/b", "wss://h/"]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == b"connman: HTTP transports need: pip install connman[http]\n"
 
 
 # JSON

@@ -7,6 +7,7 @@ from connman.cli.probe import Finding, Way
 from connman.cli.ways import judge, ways_to
 from connman.endpoint import Endpoint
 from connman.errors import ConnectError
+from connman.strategy import Cached
 from connman.transport.openers import EndpointDialer
 
 
@@ -24,8 +25,10 @@ from connman.transport.openers import EndpointDialer
 )
 def test_ways(url: str, wss: str | None, addresses: list[str]) -> None:
     ways = ways_to(Endpoint.parse(url), wss=None if wss is None else Endpoint.parse(wss))
-    assert [way.address for way in ways] == addresses
-    assert [way.name for way in ways] == [address.partition(":")[0] for address in addresses]
+    singles = [way for way in ways if way.kind == "way"]
+    assert [way.address for way in singles] == addresses
+    assert [way.name for way in singles] == [address.partition(":")[0] for address in addresses]
+    assert [way.kind for way in ways[len(singles) :]] == ["tree"] * (len(singles) > 1)
 
 
 def test_ways_over_http() -> None:
@@ -34,6 +37,20 @@ def test_ways_over_http() -> None:
         ("wss", "wss://h/a"),
         ("xhr_streaming", "xhr-streaming+https://g/base?…"),
         ("xhr_polling", "xhr-polling+https://g/base?…"),
+        ("info", "https://g/base/info"),
+        ("default", ""),
+    ]
+
+
+def test_the_tree_is_made_of_the_same_ways_and_remembers_nothing_of_others() -> None:
+    tree = ways_to(Endpoint.parse("ws://h/a?k=1"), http="https://g/base")[-1].dialer
+    assert isinstance(tree, Cached)
+    assert "without a store" not in tree.describe()
+    assert [leaf.label for leaf in tree.leaves()] == [
+        "ws ws://h/a?… (priority 3)",
+        "wss wss://h/a?… (priority 3)",
+        "xhr_streaming xhr-streaming+https://g/base (priority 1)",
+        "xhr_polling xhr-polling+https://g/base (priority 1)",
     ]
 
 
@@ -41,6 +58,8 @@ def test_ways_over_http() -> None:
     ("kinds", "advice"),
     [
         ("ws:forbidden wss:dropped xhr_streaming:open xhr_polling:open", "no websocket gets through"),
+        ("ws:frames-swallowed xhr_streaming:open xhr_polling:open", "a handshake= that hears the server"),
+        ("xhr_streaming:open xhr_polling:open", ""),
         ("ws:forbidden wss:open xhr_streaming:open", "use wss://"),
         ("ws:open xhr_streaming:no-sockjs xhr_polling:no-sockjs", "only websockets open"),
         ("ws:open xhr_streaming:open-timeout xhr_polling:open", "only xhr_polling works"),
@@ -58,6 +77,12 @@ def finding(name: str, kind: str) -> tuple[Finding, Diagnosis]:
     way = Way(name, Endpoint("tcp", "h", 1), EndpointDialer())
     error = None if kind == "open" else ConnectError("")
     return Finding(way, None, (), 0.1, error=error), Diagnosis(kind, f"about {kind}")
+
+
+def test_a_question_that_is_answered_is_no_way_through() -> None:
+    way = Way("info", Endpoint.parse("xhr-polling+http://h/b"), EndpointDialer(), "info")
+    answered = Finding(way, None, (), 0.1, info={"websocket": True}), Diagnosis("open", "")
+    assert not judge([finding("ws", "dropped"), answered]).is_good
 
 
 def test_one_way_through_is_enough() -> None:

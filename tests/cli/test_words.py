@@ -16,6 +16,7 @@ def test_words_become_values() -> None:
     assert words.ping_interval("0") == 0.0
     assert words.seconds("2.5") == 2.5
     assert words.binary("raw") == "raw"
+    assert words.strategy("default") == "default"
     assert words.proxy("none") == ""
     assert words.proxy("http://u:p@proxy:3128") == "http://u:p@proxy:3128"
     assert words.headers("A:b: c ") == [("A", "b: c")]
@@ -24,6 +25,7 @@ def test_words_become_values() -> None:
 @pytest.mark.parametrize(
     ("read", "word"),
     [
+        (words.strategy, "defaul"),
         (words.count, "٣"),
         (words.count, "1e3"),
         (words.wait, "nan"),

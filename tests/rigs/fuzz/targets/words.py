@@ -12,6 +12,7 @@ from urllib.parse import quote
 from connman.cli.arguments import UsageError, parse
 from connman.cli.lines import LineSplitter
 from connman.cli.render import Change, JsonRenderer, Note, TextRenderer
+from connman.cli.session import Settings
 from connman.connection.connection import Connection
 from connman.endpoint import Endpoint
 from connman.errors import InvalidOption, InvalidTarget
@@ -265,6 +266,8 @@ _WORDS = (
     "-HX: S3CR3T", "@no-such-file", "@", "-s", "chat", "a b", "--proxy", "http://u:S3CR3T@p:1", "socks5h://p", "none", "--open-timeout",
     "2", "--ping-interval", "--ca", "no-such-file", "--", "-", "--S3CR3T", "-S3CR3T", "S3CR3T", "--binary=S3CR3T", "--count=S3CR3T",
     "--once=S3CR3T", "--json=S3CR3T", "--ping-interval=S3CR3T", "", " ", "\ud800", "é", "9" * 200, "--open-timeout=0", "a\nb",
+    "doctor", "--strategy", "default", "--strategy=S3CR3T", "--wss", "--http", "https://u:S3CR3T@h/b?k=S3CR3T", "http://h", "ws://h",
+    "--http=S3CR3T", "--http=http://S3CR3T", "--wss=wss://u:S3CR3T@h", "--expect-message",
     "--ca=a\udc00", "--ca=", "--proxy=S3CR3T", "--eof-wait=S3CR3T", "--verbose", "--verb", "\u0663",
 )  # fmt: skip
 
@@ -287,16 +290,19 @@ def check_command(case: bytes) -> None:
         expect(any(word.startswith(("-h", "--h", "--v", "-v")) for word in words), "an exit", words)
         return
     expect(verbosity >= 0 and printed.getvalue() == "", "something was printed", printed.getvalue())
-    expect(
-        _SECRET not in repr(settings) or _SECRET in settings.endpoint.path, "settings with a secret", settings
+    endpoints = (
+        [settings.endpoint] if isinstance(settings, Settings) else [way.endpoint for way in settings.ways]
     )
+    # A path is shown, and so is a host.
+    is_shown = any(_SECRET in each.path + each.host.upper() for each in endpoints if each)
+    expect(_SECRET not in repr(settings) or is_shown, "settings with a secret", settings)
     make_options(settings.options)
 
 
 def make_command(random: Random) -> bytes:
     words = random.choices(_WORDS, k=random.randrange(7))
     if random.random() < 0.8:
-        words = ["connect", *words]
+        words = [random.choice(("connect", "doctor")), *words]
         if random.random() < 0.8:
             words.insert(random.randrange(1, len(words) + 1), random.choice(_WORDS[1:5]))
     return b"".join(piece(_bytes(word)) for word in words)
