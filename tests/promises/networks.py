@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.waiting import eventually
 BEHIND_WS, BEHIND_STREAMING, BEYOND_CACHED = 2.0, 4.0, 1.0
 OVER_HTTP = BEHIND_WS + SLACK
 COUNT = 100
+SOON = 3.0  # seconds in which what was ended is gone; only a failing test waits for so long
 
 
 class Network:
@@ -82,15 +84,16 @@ def default_tree(ws_port: int, http_port: int, **options: Any) -> Strategy:
 
 @contextlib.contextmanager
 def opened(target: Strategy, within: float, **options: Any) -> Iterator[connman.Connection]:
-    began = time.monotonic()
-    with connman.Connection(target, **options) as conn:
-        seconds = time.monotonic() - began
-        for step in conn.attempts:
-            print(step)
-        print(f"{conn.transport_name} after {seconds:.3f} s")
-        assert seconds < within
-        echo(conn)
-        yield conn
+    """Open a connection, which must not take longer than that. The other ways are ended then, and after it all is."""
+    with nothing_left():
+        began = time.monotonic()
+        with connman.Connection(target, **options) as conn:
+            seconds = time.monotonic() - began
+            print(*conn.attempts, f"{conn.transport_name} after {seconds:.3f} s", sep="\n")
+            assert seconds < within
+            eventually(lambda: not dials(), SOON, "the other ways to be ended")
+            echo(conn)
+            yield conn
 
 
 def echo(conn: connman.Connection) -> None:
@@ -108,8 +111,26 @@ def tried(conn: connman.Connection) -> list[str]:
 
 
 @contextlib.contextmanager
-def no_descriptor_left() -> Iterator[None]:
-    """Fail when a file is left open; the fixture for every test looks for sockets and selectors only."""
-    before = len(os.listdir("/proc/self/fd"))
+def nothing_left() -> Iterator[None]:
+    """Fail when a thread, or a descriptor of any kind, is left: at once, and not when the other ends are gone as well."""
+    known, count = threads(), descriptors()
     yield
-    eventually(lambda: len(os.listdir("/proc/self/fd")) == before, message="every descriptor to be closed")
+    eventually(
+        lambda: not threads() - known and descriptors() == count,
+        SOON,
+        lambda: f"{threads() - known} to end, and {descriptors()} descriptors to be {count}",
+    )
+
+
+def threads() -> set[threading.Thread]:
+    """Return the threads of connman's."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("connman-")}
+
+
+def dials() -> list[str]:
+    """Name the threads on which leaves dial."""
+    return [thread.name for thread in threads() if thread.name.startswith("connman-dial-")]
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))

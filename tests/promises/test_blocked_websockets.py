@@ -22,7 +22,7 @@ from tests.promises.networks import (
     default_tree,
     echo,
     network,
-    no_descriptor_left,
+    nothing_left,
     opened,
     tried,
 )
@@ -43,7 +43,7 @@ def fixture_server() -> Iterator[SockjsProcess]:
 
 @pytest.fixture(autouse=True)
 def nothing_open() -> Iterator[None]:
-    with no_descriptor_left():
+    with nothing_left():
         yield
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from connman.testing import FaultProxy
 from tests.hostile.netns.namespace import Firewall
-from tests.promises.networks import OVER_HTTP, SLACK, default_tree, no_descriptor_left, opened, tried
+from tests.promises.networks import OVER_HTTP, SLACK, default_tree, opened, tried
 from tests.transport.sockjs_servers import SockjsProcess
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
@@ -16,7 +16,6 @@ def test_a_websocket_s_port_that_drops_packets(firewall: Firewall, way: str) -> 
     with (
         SockjsProcess("aiohttp") as server,
         FaultProxy("127.0.0.1", server.port) as other_port,
-        no_descriptor_left(),
     ):
         tree = default_tree(other_port.port, server.port, store={})
         firewall.drop(other_port.port, way=way)
