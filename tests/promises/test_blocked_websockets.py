@@ -58,6 +58,7 @@ def log_in(channel: connman.Channel) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("blocks", ["refuse", "swallow"])
 def test_a_proxy_that_lets_no_websocket_through(blocks: Blocks, name: str, tmp_path: Path) -> None:
+    """Planted: HTTP 3 s behind the websocket; a websocket that is swallowed and not ended when HTTP has won."""
     with (
         SockjsProcess(name) as server,
         network(server, blocks, tmp_path) as net,
@@ -71,6 +72,7 @@ def test_a_proxy_that_lets_no_websocket_through(blocks: Blocks, name: str, tmp_p
 
 
 def test_a_network_that_passes_the_upgrade_and_swallows_frames(server: SockjsProcess, tmp_path: Path) -> None:
+    """Planted: without the login in the leaf the websocket wins, and the connection fails."""
     with (
         network(server, "swallow frames", tmp_path) as net,
         net.connected(OVER_HTTP, handshake=log_in) as conn,
@@ -81,7 +83,7 @@ def test_a_network_that_passes_the_upgrade_and_swallows_frames(server: SockjsPro
 
 
 def test_a_port_that_answers_no_syn(server: SockjsProcess) -> None:
-    """A full backlog drops packets as a firewall does; tests/hostile/netns has the firewall."""
+    """A full backlog drops packets as a firewall does, which is in tests/hostile/netns. Planted: as with the proxy."""
     with (
         hanging_port() as port,
         opened(default_tree(port, server.port, store={}), OVER_HTTP, proxy=None) as conn,
@@ -91,6 +93,7 @@ def test_a_port_that_answers_no_syn(server: SockjsProcess) -> None:
 
 
 def test_a_network_that_holds_streams_back(server: SockjsProcess, tmp_path: Path) -> None:
+    """Planted: polling a second later; a tree without it."""
     with network(server, "refuse", tmp_path) as net:
         net.proxy.holds_streams = True
         with net.connected(BEHIND_WS + BEHIND_STREAMING + SLACK) as conn:
@@ -104,6 +107,7 @@ def test_a_network_that_holds_streams_back(server: SockjsProcess, tmp_path: Path
 def test_what_worked_is_tried_first_and_the_websocket_again_when_that_is_old(
     server: SockjsProcess, tmp_path: Path
 ) -> None:
+    """Planted: HTTP passed over three times only; a file that is never old; one that is not read."""
     with network(server, "refuse", tmp_path) as net:
         for _ in range(5):  # four times HTTP is passed over though it is in the file
             with net.connected(OVER_HTTP) as conn:
@@ -124,6 +128,7 @@ def test_what_worked_is_tried_first_and_the_websocket_again_when_that_is_old(
 def test_what_worked_and_does_not_any_more_is_forgotten_and_all_begins_anew(
     server: SockjsProcess, blocks: Blocks, tmp_path: Path
 ) -> None:
+    """Planted: a cached way that is waited out when it has failed; one that gets twice its time and 2 s."""
     with network(server, None, tmp_path) as net:
         with net.connected(SLACK) as conn:
             assert conn.transport_name == "ws"
@@ -142,6 +147,7 @@ def test_what_worked_and_does_not_any_more_is_forgotten_and_all_begins_anew(
 
 
 def test_what_failed_is_forgotten_before_anything_else_works(server: SockjsProcess, tmp_path: Path) -> None:
+    """Planted: forgetting nothing."""
     with network(server, None, tmp_path) as net:
         with net.connected(SLACK) as conn:
             assert conn.transport_name == "ws"
@@ -154,13 +160,14 @@ def test_what_failed_is_forgotten_before_anything_else_works(server: SockjsProce
 
 
 def test_one_connection_finds_its_way_each_time_it_comes_back(server: SockjsProcess) -> None:
+    """Planted: a cached way that may take as long as it likes."""
     ways: list[str | None] = []
     with FaultProxy("127.0.0.1", server.port) as proxy:
         tree = default_tree(proxy.port, proxy.port, store={})
         conn = connman.Connection(tree, proxy=None, on_open=lambda conn: ways.append(conn.transport_name))
         with conn:
             echo(conn)
-            for count, fate in enumerate(("refuse", "swallow", "pass"), 2):
+            for count, fate in enumerate(("swallow", "refuse", "pass"), 2):
                 proxy.websockets = fate
                 proxy.cut()
                 eventually(lambda count=count: len(ways) == count)

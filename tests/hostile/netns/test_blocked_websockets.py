@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
 @pytest.mark.parametrize("way", ["both", "down"])
 def test_a_websocket_s_port_that_drops_packets(firewall: Firewall, way: str) -> None:
-    """websocket-client has no second way. Planted: with the leaves one after the other it is open after 15 s."""
+    """Planted: with HTTP behind the websocket, 5 s later, it is not open in time."""
     with (
         SockjsProcess("aiohttp") as server,
         FaultProxy("127.0.0.1", server.port) as other_port,
