@@ -36,6 +36,11 @@ class Network:
         """Make the tree anew, as a program that is started anew does: it knows what is in the file and no more."""
         return default_tree(*self._ports, store=self._file)
 
+    @property
+    def words(self) -> list[str]:
+        """What a program of its own wants to know: programs/reaching.py."""
+        return [str(self._ports[0]), str(self._file), self._address]
+
     @contextlib.contextmanager
     def connected(self, within: float = PATIENCE, **options: Any) -> Iterator[connman.Connection]:
         """Open a connection, which must not take longer than that, and have messages come back over it."""

@@ -26,6 +26,7 @@ from tests.promises.networks import (
     opened,
     tried,
 )
+from tests.promises.peers import run_program
 from tests.proxies import Blocks
 from tests.transport.sockjs_servers import NAMES, SockjsProcess
 from tests.waiting import eventually
@@ -144,6 +145,19 @@ def test_what_worked_and_does_not_any_more_is_forgotten_and_all_begins_anew(
         net.proxy.blocks = None
         with net.connected(SLACK) as conn:
             assert conn.transport_name == "ws"
+
+
+def test_another_process_begins_with_what_worked_here(server: SockjsProcess, tmp_path: Path) -> None:
+    """Planted: a store of this process alone."""
+    with network(server, None, tmp_path) as net, net.connected(SLACK):
+        alone = ["ws cache", "ws tcp", "ws proxy", "ws upgrade"]
+        done = run_program("reaching.py", *net.words)
+        assert (done.stderr, done.stdout.split(", ")) == ("", alone)
+        net.proxy.blocks = "refuse"
+        done = run_program("reaching.py", *net.words)
+        assert (done.stderr, done.stdout.split(", ")[:5]) == ("", [*alone, "ws tcp"])
+        # It has forgotten for this one as well.
+        assert net.record.get("transport") != "ws"
 
 
 def test_what_failed_is_forgotten_before_anything_else_works(server: SockjsProcess, tmp_path: Path) -> None:
