@@ -44,12 +44,14 @@ class WebSocketBlocker(ConnectProxy):
 
     `blocks`: what becomes of an upgrade from now on: it is answered with 403; it is never answered; it passes and no
     frame behind it does. None: everything passes, as plain HTTP always does. `blocked`: upgrades it has stopped.
+    `holds_streams`: the answer to a request for SockJS's streaming is passed on when it has ended, which may never be.
     """
 
     def __init__(self, blocks: Blocks | None, *, leads_to: int | None = None) -> None:
         super().__init__(leads_to=leads_to)
         self.blocks = blocks
         self.blocked = 0
+        self.holds_streams = False
 
     def _carry(self, client: socket.socket, upstream: socket.socket) -> None:
         head = take(client, 1)
@@ -70,6 +72,8 @@ class WebSocketBlocker(ConnectProxy):
                     answer += take(upstream, 1)
                 client.sendall(answer)
                 read_to_the_end(client)
+            elif self.holds_streams and b"/xhr_streaming" in head.partition(b"\r\n")[0]:
+                hold_back(client, upstream)
             else:
                 pump(client, upstream)
 
@@ -140,6 +144,26 @@ def take(sock: socket.socket, count: int) -> bytes:
 
 def take_text(sock: socket.socket) -> str:
     return b"".join(iter(lambda: take(sock, 1), b"\0")).decode()
+
+
+def hold_back(client: socket.socket, upstream: socket.socket) -> None:
+    """Carry what the client sends, and what it gets for that when there is no more to come."""
+    held = b""
+    with selectors.DefaultSelector() as selector, contextlib.suppress(OSError):
+        selector.register(client, selectors.EVENT_READ)
+        selector.register(upstream, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                is_answer = key.fileobj is upstream
+                chunk = (upstream if is_answer else client).recv(65536)
+                if not chunk:
+                    client.sendall(held)
+                    shut(client, upstream)
+                    return
+                if is_answer:
+                    held += chunk
+                else:
+                    upstream.sendall(chunk)
 
 
 def pump(one: socket.socket, other: socket.socket) -> None:

@@ -82,6 +82,13 @@ def test_a_code_instead_of_a_greeting(how: Any, code: int, when: str) -> None:
         assert "unavailable" not in rig.told.states
 
 
+def test_a_loss_instead_of_a_greeting() -> None:
+    with Rig(PusherServer(lambda guest: guest.line.drop(), None)) as rig:
+        rig.pusher.connect()
+        check_return(rig, LATER)
+        rig.told.wait("connected")
+
+
 def test_an_error_without_a_code_is_a_refusal() -> None:
     with Rig(PusherServer(error(None, "s3cret"))) as rig:
         rig.pusher.connect()
