@@ -16,6 +16,11 @@ from connman.clock import forget_timers_after_fork
 from tests.lockorder import LockOrder
 from tests.waiting import eventually
 
+# Containers often forbid bytecode: then each worker rewrites the asserts of every file again, and each program that a
+# test starts compiles connman again, which is a quarter of the whole run. Before any other module of the tests.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # No elapsed-time assertion: speed belongs to scripts/bench.
 hypothesis.settings.register_profile("connman", deadline=None)
 hypothesis.settings.load_profile("connman")
