@@ -8,11 +8,11 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-import hypothesis
 import pytest
 
 import connman
 from connman.clock import forget_timers_after_fork
+from tests import examples  # noqa: F401  # loads the profile of the quick run
 from tests.lockorder import LockOrder
 from tests.waiting import eventually
 
@@ -20,10 +20,6 @@ from tests.waiting import eventually
 # test starts compiles connman again, which is a quarter of the whole run. Before any other module of the tests.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-
-# No elapsed-time assertion: speed belongs to scripts/bench.
-hypothesis.settings.register_profile("connman", deadline=None)
-hypothesis.settings.load_profile("connman")
 
 # Before any lock is made. CONNMAN_LOCK_ORDER=0 leaves the locks as they are.
 HOME = str(Path(connman.__file__).parent) + os.sep
