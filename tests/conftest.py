@@ -1,5 +1,6 @@
 """What holds for every test: nothing is left behind, and what was random can be repeated."""
 
+import gc
 import os
 import random
 import sys
@@ -8,17 +9,18 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-import hypothesis
 import pytest
 
 import connman
 from connman.clock import forget_timers_after_fork
+from tests import examples  # noqa: F401  # loads the profile of the quick run
 from tests.lockorder import LockOrder
 from tests.waiting import eventually
 
-# No elapsed-time assertion: speed belongs to scripts/bench.
-hypothesis.settings.register_profile("connman", deadline=None)
-hypothesis.settings.load_profile("connman")
+# Containers often forbid bytecode: then each worker rewrites the asserts of every file again, and each program that a
+# test starts compiles connman again, which is a quarter of the whole run. Before any other module of the tests.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Before any lock is made. CONNMAN_LOCK_ORDER=0 leaves the locks as they are.
 HOME = str(Path(connman.__file__).parent) + os.sep
@@ -26,7 +28,7 @@ LOCK_ORDER = LockOrder(lambda filename: filename.startswith(HOME))
 if os.environ.get("CONNMAN_LOCK_ORDER") != "0":
     LOCK_ORDER.install()
 
-DESCRIPTORS = Path("/proc/self/fd")
+DESCRIPTORS = "/proc/self/fd"
 PATIENCE = 5.0  # seconds for threads to finish behind a close that returns at once
 
 
@@ -66,13 +68,14 @@ def nothing_left_behind() -> Iterator[None]:
 def open_descriptors() -> set[tuple[int, str]]:
     """List the open sockets and selectors as number and kind; nothing where there is no /proc."""
     found = set()
-    for link in DESCRIPTORS.iterdir() if DESCRIPTORS.exists() else ():
+    # No Path: this runs twice in each of thousands of tests.
+    for number in os.listdir(DESCRIPTORS) if os.path.exists(DESCRIPTORS) else ():
         try:
-            kind = os.readlink(link)
-        except FileNotFoundError:  # closed meanwhile, as the one iterdir() itself uses
+            kind = os.readlink(f"{DESCRIPTORS}/{number}")
+        except FileNotFoundError:  # closed meanwhile, as the one listdir() itself uses
             continue
         if kind.startswith(("socket:", "anon_inode:[eventpoll]")):
-            found.add((int(link.name), kind))
+            found.add((int(number), kind))
     return found
 
 
@@ -88,3 +91,9 @@ def seed() -> int:
     value = int(os.environ.get("CONNMAN_SEED") or random.randrange(2**32))
     print(f"CONNMAN_SEED={value}")
     return value
+
+
+def pytest_collection_finish() -> None:
+    """Take thousands of collected tests out of what each garbage collection of a test walks over."""
+    gc.collect()
+    gc.freeze()

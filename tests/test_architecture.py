@@ -259,7 +259,10 @@ def test_import_makes_no_thread_lock_or_socket() -> None:
 
 def test_import_is_quick() -> None:
     # The one time in this suite that is asserted: the packaging promise gives the number.
-    times = [float(python(TIMED_IMPORT)) for _ in range(5)]
+    # The best of several, and no further ones behind a good one.
+    times: list[float] = []
+    while len(times) < 5 and min(times, default=1.0) >= 0.2:
+        times.append(float(python(TIMED_IMPORT)))
     print("import connman, in seconds:", times)
     assert min(times) < 0.2
 
@@ -321,8 +324,11 @@ def test_nothing_sleeps() -> None:
         (
             f"{path.relative_to(ROOT)}:{node.lineno}"
             for path in itertools.chain((ROOT / "connman").rglob("*.py"), (ROOT / "tests").rglob("*.py"))
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            if (isinstance(node, ast.Attribute) and ast.unparse(node) == "time.sleep")
+            if "sleep" in (text := path.read_text(encoding="utf-8"))  # few do: parsing takes long
+            for node in ast.walk(ast.parse(text))
+            if (
+                isinstance(node, ast.Attribute) and node.attr == "sleep" and ast.unparse(node) == "time.sleep"
+            )
             or (
                 isinstance(node, ast.ImportFrom)
                 and node.module == "time"

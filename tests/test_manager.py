@@ -340,11 +340,12 @@ def test_a_with_block_ends_everything() -> None:
     assert pool.is_closed
 
 
+@pytest.mark.parametrize("rounds", [4, pytest.param(15, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("into", ["manager", "pool"])
-def test_stress_adding_while_everything_ends(manager: Manager, into: str, seed: int) -> None:
+def test_stress_adding_while_everything_ends(manager: Manager, into: str, rounds: int, seed: int) -> None:
     """What was added before an end began has ended, threads and all, when it returns."""
     rng = random.Random(seed)
-    for round_ in range(15):
+    for round_ in range(rounds):
         pool = manager.create_pool(f"pool {round_}")
         before: list[Connection] = []
         everything: list[Connection] = []

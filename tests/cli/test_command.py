@@ -58,7 +58,13 @@ def test_help_names_every_exit_code() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [(), ("connect",), ("connect", "nonsense"), ("connect", "ws://h/", "-s", "a b")]
+    "words",
+    [
+        (),
+        pytest.param(("connect",), marks=pytest.mark.slow),
+        ("connect", "nonsense"),
+        pytest.param(("connect", "ws://h/", "-s", "a b"), marks=pytest.mark.slow),
+    ],
 )
 def test_a_mistake_is_one_line_and_code_2(words: tuple[str, ...]) -> None:
     done = run(*words)
@@ -176,7 +182,7 @@ def test_ctrl_c_says_goodbye_and_leaves_no_traceback() -> None:
     assert [frame.opcode for frame in got] == [CLOSE]
 
 
-@pytest.mark.parametrize("path", ["/hang", "/http?status=503"])
+@pytest.mark.parametrize("path", ["/hang", pytest.param("/http?status=503", marks=pytest.mark.slow)])
 def test_ctrl_c_while_it_dials_or_waits(shared: WebSocketProcess, path: str) -> None:
     with started("connect", shared.url(path)) as program:
         program.wait_err("connecting" if path == "/hang" else "retry 3")
@@ -237,7 +243,7 @@ def unread(program: Program) -> int:
 # Streams
 
 
-@pytest.mark.parametrize("path", ["/feed?interval=0.01", "/feed"])
+@pytest.mark.parametrize("path", [pytest.param("/feed?interval=0.01", marks=pytest.mark.slow), "/feed"])
 def test_a_broken_pipe_ends_it_quietly(shared: WebSocketProcess, path: str) -> None:
     with Program("connect", shared.url(path)) as program:
         assert program.process.stdout is not None

@@ -38,7 +38,11 @@ def test_a_way_through_is_exit_code_0(shared: WebSocketProcess) -> None:
 
 @pytest.mark.parametrize(
     ("blocks", "kind"),
-    [("refuse", "forbidden"), ("swallow", "upgrade-timeout"), ("swallow frames", "frames-swallowed")],
+    [
+        pytest.param("refuse", "forbidden", marks=pytest.mark.slow),
+        pytest.param("swallow", "upgrade-timeout", marks=pytest.mark.slow),
+        ("swallow frames", "frames-swallowed"),
+    ],
 )
 def test_a_proxy_that_dislikes_websockets(shared: WebSocketProcess, blocks: Blocks, kind: str) -> None:
     with WebSocketBlocker(blocks) as proxy:

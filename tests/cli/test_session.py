@@ -108,7 +108,11 @@ def test_bytes_pass_unchanged_over_tcp() -> None:
 
 @pytest.mark.parametrize(
     ("words", "shown"),
-    [([], "00ff0a\n"), (["--binary", "base64"], "AP8K\n"), (["--binary", "hex"], "00ff0a\n")],
+    [
+        ([], "00ff0a\n"),
+        (["--binary", "base64"], "AP8K\n"),
+        pytest.param(["--binary", "hex"], "00ff0a\n", marks=pytest.mark.slow),
+    ],
 )
 def test_binary_messages(words: list[str], shown: str) -> None:
     with raw_server(
@@ -240,10 +244,10 @@ def test_input_that_ends_waits_for_a_server_that_comes_later(mortal: WebSocketPr
     ("path", "code"),
     [
         ("/close?code=1000", 0),
-        ("/close?code=1001", 0),
+        pytest.param("/close?code=1001", 0, marks=pytest.mark.slow),
         ("/close?code=1011", 1),
-        ("/http?status=503", 1),
-        ("/burst-then-close?count=3", 0),
+        pytest.param("/http?status=503", 1, marks=pytest.mark.slow),
+        pytest.param("/burst-then-close?count=3", 0, marks=pytest.mark.slow),
     ],
 )
 def test_once_ends_with_the_connection(shared: WebSocketProcess, path: str, code: int) -> None:

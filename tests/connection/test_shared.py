@@ -611,7 +611,7 @@ def burst_and_go(sock: socket.socket) -> None:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("acts", [300, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("acts", [100, pytest.param(3000, marks=pytest.mark.slow)])
 def test_open_close_drop_and_hurry_from_several_threads(acts: int, seed: int) -> None:
     members: list[Member] = []
     with contextlib.ExitStack() as stack:

@@ -39,7 +39,7 @@ def named_in(name: str) -> list[str]:
 
 PHASES = named_in("PHASES")
 # On a shared reader the rest says the same as on a thread each.
-QUICK_SHARED = {"opened", "fed", "dialling", "backing_off", "retrying_all_the_time", "pool_opening"}
+QUICK_SHARED = {"opened", "retrying_all_the_time", "pool_opening"}
 # Each takes as long as it may, or says the same as another.
 SLOW = {
     "in_a_busy_callback",

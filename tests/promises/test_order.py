@@ -324,7 +324,7 @@ def talk(dice: random.Random) -> Callable[[socket.socket], None]:
 
 
 @pytest.mark.parametrize(
-    "opens", [60, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(240)])]
+    "opens", [30, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(240)])]
 )
 def test_the_order_holds_under_every_race(opens: int, seed: int) -> None:
     """Eight connections to servers that come and go, users that send and cut; then all of them are ended."""

@@ -124,7 +124,7 @@ def test_many_conversations(secure: Secure, seed: int, reader: str, version: str
 
 
 @pytest.mark.parametrize(
-    "size", [64 * MIB, pytest.param(128 * MIB, marks=pytest.mark.slow)], ids=lambda n: f"{n >> 20} MiB"
+    "size", [24 * MIB, pytest.param(128 * MIB, marks=pytest.mark.slow)], ids=lambda n: f"{n >> 20} MiB"
 )
 @KINDS
 def test_much_both_ways_at_once(secure: Secure, reader: str, version: str, size: int) -> None:

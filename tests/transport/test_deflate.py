@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
@@ -19,6 +19,7 @@ from connman.errors import ConnectionClosed, ConnectionLost, MessageTooBig, Prot
 from connman.records import Message
 from connman.transport.deflate import DeflateCodec
 from connman.transport.extensions import Deflate
+from tests.examples import examples
 from tests.transport.streams import (
     BINARY,
     CLOSE,
@@ -124,7 +125,7 @@ def packed_streams(draw: st.DrawFn) -> tuple[Deflate, bytes, list[Message]]:
 
 
 @given(packed_streams(), PLACES)
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_any_split_of_a_valid_stream_gives_its_messages(
     stream: tuple[Deflate, bytes, list[Message]], places: list[int]
 ) -> None:
@@ -135,7 +136,7 @@ def test_any_split_of_a_valid_stream_gives_its_messages(
 
 
 @given(packed_streams().filter(lambda stream: len(stream[1]) < 3000))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_byte_by_byte_is_a_split_too(stream: tuple[Deflate, bytes, list[Message]]) -> None:
     agreed, data, messages = stream
     got = outcome([bytes((byte,)) for byte in data], make=maker(agreed))
@@ -154,7 +155,7 @@ def damaged_packed_streams(draw: st.DrawFn) -> tuple[Deflate, bytes]:
 
 
 @given(damaged_packed_streams(), PLACES, st.sampled_from([1, 10, 200, 70_000, MIB]))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_any_split_of_a_damaged_stream_gives_the_same_error(
     stream: tuple[Deflate, bytes], places: list[int], limit: int
 ) -> None:
@@ -179,7 +180,6 @@ def their_extension(agreed: Deflate) -> PerMessageDeflate:
 
 
 @given(AGREED, st.lists(MESSAGES, max_size=6), st.booleans())
-@settings(max_examples=100, deadline=None)
 def test_reads_what_websockets_writes(agreed: Deflate, messages: list[Message], is_cut: bool) -> None:
     extension = their_extension(agreed)
     data = b""
@@ -203,13 +203,12 @@ def their_reading(extension: PerMessageDeflate, data: bytes) -> list[Message]:
 
 
 @given(AGREED, st.lists(MESSAGES, max_size=6))
-@settings(max_examples=100, deadline=None)
 def test_websockets_reads_what_we_write(agreed: Deflate, messages: list[Message]) -> None:
     assert their_reading(their_extension(agreed), sent(make(agreed=agreed), *messages)) == messages
 
 
 @given(AGREED, st.lists(MESSAGES, max_size=6))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_zlib_reads_what_we_write(agreed: Deflate, messages: list[Message]) -> None:
     inflater = zlib.decompressobj(-agreed.client_max_window_bits)
     for (first, payload), message in zip(unmask(sent(make(agreed=agreed), *messages)), messages, strict=True):

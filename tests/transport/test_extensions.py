@@ -1,7 +1,7 @@
 """What a server may answer to our offer of permessage-deflate, and what it may not (RFC 7692 7.1)."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from websockets.exceptions import InvalidHandshake
 from websockets.extensions.permessage_deflate import (
@@ -96,7 +96,6 @@ PARAMETERS = st.tuples(
 
 
 @given(st.lists(PARAMETERS, max_size=4))
-@settings(deadline=None)
 def test_agrees_with_what_websockets_takes(parameters: list[tuple[str, str | None]]) -> None:
     """But for client_max_window_bits=8: it refuses that, where we send uncompressed."""
     ours: Deflate | None = None

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from connman.errors import ConnectionClosed, ConnectionLost, MessageTooBig, ProtocolError
 from connman.records import Message
 from connman.transport.frames import FrameCodec
+from tests.examples import examples
 from tests.transport.streams import (
     BINARIES,
     BINARY,
@@ -48,7 +49,7 @@ def test_any_split_of_a_valid_stream_gives_its_messages(
 
 
 @given(st.lists(st.one_of(message_streams().filter(lambda s: len(s[0]) < 2000)), max_size=3))
-@settings(max_examples=30)
+@examples(30)
 def test_byte_by_byte_is_a_split_too(parts: list[tuple[bytes, list[Message]]]) -> None:
     data = b"".join(part for part, _ in parts)
     assert outcome(bytes((byte,)) for byte in data) == outcome([data])
@@ -67,7 +68,7 @@ def test_every_split_in_two_gives_the_same() -> None:
 
 
 @given(damaged_streams(), PLACES, st.sampled_from([10, 200, MIB]))
-@settings(max_examples=300)
+@examples(300)
 def test_any_split_of_a_damaged_stream_gives_the_same_error(
     data: bytes, places: list[int], limit: int
 ) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from websocket import (
     ABNF,
@@ -25,6 +25,7 @@ from connman.records import Message
 from connman.transport.deflate import DeflateCodec
 from connman.transport.extensions import Deflate
 from connman.transport.frames import FrameCodec
+from tests.examples import examples
 from tests.transport.streams import (
     BINARY,
     CLOSE,
@@ -286,7 +287,7 @@ SHORT = any_streams().filter(lambda data: len(data) < 200_000)
 @given(SHORT, PLACES, PLACES, st.sampled_from([10, 300, MIB, MIB, MIB]))
 @example(frame(TEXT, b"\xc3"), [], [], MIB)
 @example(frame(1, b"\xe2") + frame(PING, b"p") + frame(0x80, b"\x82\xac"), [3], [], MIB)
-@settings(max_examples=600, deadline=None)
+@examples(600)
 def test_any_split_of_any_stream_gives_what_their_parser_gives(
     data: bytes, places: list[int], their_places: list[int], limit: int
 ) -> None:
@@ -313,7 +314,7 @@ def test_every_length_in_every_form(first: int, size: int) -> None:
 
 @pytest.mark.slow
 @given(SHORT, PLACES)
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_what_is_not_compressed_is_read_the_same_where_compression_was_agreed_on(
     data: bytes, places: list[int]
 ) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from connman.clock import Deadline, SystemClock
@@ -17,6 +17,7 @@ from connman.transport.deflate import _BATCH
 from connman.transport.pipe import Pipe
 from connman.transport.receiving import Receiving
 from connman.transport.sockets import READABLE, poll_ready
+from tests.examples import examples
 from tests.transport.pipes import LIMIT, PATIENCE, Raw, open_pair, open_raw
 from tests.waiting import eventually
 
@@ -164,7 +165,7 @@ def test_a_pipe_without_a_descriptor_tells_of_what_comes() -> None:
 
 
 @pytest.mark.parametrize("kind", ["memory", "socket"])
-@settings(max_examples=30)
+@examples(30)
 @given(sizes=st.lists(st.integers(0, 3000), max_size=12))
 def test_both_ways_of_reading_bring_the_same(kind: str, sizes: list[int]) -> None:
     messages: list[Message] = ["x" * size for size in sizes]
