@@ -191,6 +191,7 @@ class _Attempt:
         self._run = run
         self._report = report
         self._dial = dial
+        self._is_logging_in = False
         self._pid = os.getpid()
 
     def begin(self) -> None:
@@ -222,6 +223,9 @@ class _Attempt:
                 logger.exception("the dial of a leaf failed", extra={"conn": dial.name})
         finally:
             threads.discard(me)
+            # Behind what has been told: between the two the tree would look as if nothing were to come any more.
+            if self._is_logging_in and self._is_here():
+                self._run.post(partial(self._run.count_login, -1))
 
     def _tell(self, result: Result) -> None:
         if self._is_here():
@@ -255,14 +259,10 @@ class _Attempt:
             return Opened(transport, leaf.name, leaf.priority, (), error) if is_answer(error) else error
 
     def _logged_in(self, transport: base.Transport) -> list[Message]:
-        if self._dial.handshake is None:
-            return log_in(self._dial, transport)
-        self._run.post(partial(self._run.count_login, 1))
-        try:
-            return log_in(self._dial, transport)
-        finally:
-            if self._is_here():
-                self._run.post(partial(self._run.count_login, -1))
+        if self._dial.handshake is not None:
+            self._is_logging_in = True
+            self._run.post(partial(self._run.count_login, 1))
+        return log_in(self._dial, transport)
 
 
 def _kind(endpoint: Endpoint) -> str:

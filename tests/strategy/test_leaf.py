@@ -19,8 +19,9 @@ from connman.errors import (
     NotConnected,
 )
 from connman.options import Options
-from connman.strategy import BestConnected, Delayed, Sequential, Strategy, Transport
+from connman.strategy import BestConnected, Delayed, Opened, Sequential, Strategy, Transport
 from connman.strategy.base import discard
+from connman.strategy.run import Run
 from connman.testing import Peer, ScriptedDialer
 from connman.transport.base import Dial
 from connman.transport.login import Channel
@@ -269,3 +270,23 @@ def test_a_target_that_raises_is_a_failed_way(caplog: pytest.LogCaptureFixture) 
 
     with pytest.raises(ConnectError, match="the dial raised ValueError"):
         Transport(Broken()).dial(tree_dial())
+
+
+def test_a_login_is_over_only_when_its_result_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen failing while it was over first: behind the time for opening the tree then ended without its result."""
+    events: list[object] = []
+    count_login = Run.count_login
+
+    def count(run: Run, change: int) -> None:
+        events.append(change)
+        count_login(run, change)
+
+    monkeypatch.setattr(Run, "count_login", count)
+    dial = tree_dial(lambda _: None)
+    runner = Transport(ScriptedDialer([ScriptedDialer.OPEN]), name="a").connect(events.append, dial=dial)
+    eventually(lambda: len(events) == 3)
+    assert events[0] == 1
+    assert isinstance(events[1], Opened)
+    assert events[2] == -1
+    events[1].transport.abort(NotConnected("over"))
+    runner.abort()
