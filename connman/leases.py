@@ -34,21 +34,25 @@ class Leases:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.RLock()
-        # Guarded by _lock: everything below. _order: least recently lent first.
+        # Guarded by _lock: everything below. _order: least recently lent first. _replaced: those for which another comes.
         self._order: deque[Connection] = deque()
+        self._replaced: set[Connection] = set()
         self._leased: dict[Connection, _Waiter] = {}
         self._waiters: deque[_Waiter] = deque()
         self._newest_error: Exception | None = None
         self._is_closed = False
         self.count = 0
 
-    def add(self, conn: Connection) -> None:
-        """Take ``conn`` in, to be lent from when it is open.
+    def add(self, conn: Connection, *, is_replaced: bool = False) -> None:
+        """Take ``conn`` in, to be lent from when it is open. ``is_replaced``: when it has ended another one follows.
 
         Threads: any.
         """
         with self._lock:
             self._order.append(conn)
+            if is_replaced:
+                self._replaced.add(conn)
+            self._hand_over_locked()
 
     def remove(self, conn: Connection) -> None:
         """Forget ``conn``: it is not lent again. Idempotent.
@@ -57,6 +61,7 @@ class Leases:
         """
         with self._lock:
             self._leased.pop(conn, None)
+            self._replaced.discard(conn)
             while conn in self._order:
                 self._order.remove(conn)
 
@@ -144,10 +149,14 @@ class Leases:
 
     def _maybe_give_up_locked(self) -> None:
         """Tell those who wait when nothing can come: every connection has stopped trying, and nobody starts them."""
-        if self._order and all(conn.state in (State.IDLE, State.CLOSED) for conn in self._order):
+        if self._order and all(self._is_at_rest_locked(conn) for conn in self._order):
             for waiter in self._waiters:
                 waiter.is_in_vain = True
                 waiter.condition.notify_all()
+
+    def _is_at_rest_locked(self, conn: Connection) -> bool:
+        # One that is replaced is taken out when the other is there and has been started, if anybody starts it.
+        return conn.state is State.IDLE or (conn.state is State.CLOSED and conn not in self._replaced)
 
     def counts(self) -> tuple[int, int, int]:
         """Return how many are lent, how many callers wait, and how often one was lent so far.

@@ -93,6 +93,7 @@ class Pool:
         fork.check_process()
         conn = self._make(target, options)
         self._add(conn)
+        self._leases.add(conn)
         return conn.connect()
 
     def _make(self, target: object, options: ConnectionArguments) -> Connection:
@@ -108,13 +109,15 @@ class Pool:
             if self._is_closed:
                 raise PoolClosed(CLOSED)
             self._connections.append(conn)
-        self._leases.add(conn)
 
-    def _add_own(self) -> Connection:
+    def _add_own(self, *, is_wanted: bool = False) -> None:
         conn = self._make(self._url, {})
         self._own.add(conn)
         self._add(conn)
-        return conn
+        if is_wanted:
+            conn.connect()
+        # Started before: one that is idle would say to those who wait for a lease that nothing comes.
+        self._leases.add(conn, is_replaced=True)
 
     def _member_changed(self, conn: Connection, state: State) -> None:
         if state is State.CLOSED:
@@ -125,13 +128,13 @@ class Pool:
     def _remove(self, conn: Connection) -> None:
         with self._lock, contextlib.suppress(ValueError):
             self._connections.remove(conn)
-        self._leases.remove(conn)
-        if conn in self._own and not self._is_closed:
-            self._own.discard(conn)
-            with contextlib.suppress(PoolClosed):
-                fresh = self._add_own()
-                if self._is_started and not is_own():
-                    fresh.connect()
+        try:
+            if conn in self._own and not self._is_closed:
+                self._own.discard(conn)
+                with contextlib.suppress(PoolClosed):
+                    self._add_own(is_wanted=self._is_started and not is_own())
+        finally:
+            self._leases.remove(conn)
 
     def get_connections(self) -> list[Connection]:
         """Return the connections in the order they were added; those that were disconnected are gone.
