@@ -67,13 +67,16 @@ class Source:
         self.path = path
         self.text = path.read_text(encoding="utf-8")
         self.lines = self.text.splitlines()
-        self.tree = ast.parse(self.text)
         self.inner = path.relative_to(ROOT / "connman").as_posix()  # such as transport/dial.py
         parts = path.relative_to(ROOT).with_suffix("").parts
         self.module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
     def __repr__(self) -> str:
         return str(self.path.relative_to(ROOT))
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
 
     @cached_property
     def comments(self) -> dict[int, str]:

@@ -1,5 +1,6 @@
 """Streams of frames through the two codecs of WebSocket: any split gives the same, and what a plain reader gives."""
 
+import functools
 import pickle
 import zlib
 from collections.abc import Callable, Iterable
@@ -284,6 +285,7 @@ def make_frames(random: Random) -> bytes:
 _FLUSHES = (zlib.Z_SYNC_FLUSH, zlib.Z_SYNC_FLUSH, zlib.Z_FULL_FLUSH, zlib.Z_FINISH)
 
 
+@functools.cache
 def _packed_messages() -> list[tuple[int, bytes]]:
     """Return compressed messages of many kinds, none of which refers to another; the same in every process."""
     random, found = Random(7692), []
@@ -302,11 +304,8 @@ def _packed_messages() -> list[tuple[int, bytes]]:
     return found
 
 
-_PACKED = _packed_messages()
-
-
 def make_deflate(random: Random) -> bytes:
-    return random.randbytes(_HEAD) + _stream(random, _PACKED)
+    return random.randbytes(_HEAD) + _stream(random, _packed_messages())
 
 
 _TOKENS = (
