@@ -59,7 +59,12 @@ def test_the_tree_is_made_of_the_same_ways_and_remembers_nothing_of_others() -> 
     [
         ("ws:forbidden wss:dropped xhr_streaming:open xhr_polling:open", "no websocket gets through"),
         ("ws:frames-swallowed xhr_streaming:open xhr_polling:open", "a handshake= that hears the server"),
+        ("ws:not-found wss:unauthorized xhr_streaming:open xhr_polling:open", ""),
+        ("ws:not-found wss:dropped xhr_streaming:open xhr_polling:open", "no websocket gets through"),
         ("xhr_streaming:open xhr_polling:open", ""),
+        # A target of its own, without its sibling.
+        ("xhr_polling:open", ""),
+        ("xhr_streaming:open", ""),
         ("ws:forbidden wss:open xhr_streaming:open", "use wss://"),
         ("ws:open xhr_streaming:no-sockjs xhr_polling:no-sockjs", "only websockets open"),
         ("ws:open xhr_streaming:open-timeout xhr_polling:open", "only xhr_polling works"),
