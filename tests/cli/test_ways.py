@@ -1,5 +1,7 @@
 """Which ways are derived from what the user names, and what they mean together."""
 
+import itertools
+
 import pytest
 
 from connman.cli.advice import Diagnosis
@@ -76,6 +78,15 @@ def test_what_opens_beside_what_does_not(kinds: str, advice: str) -> None:
     assert verdict.is_good
     assert advice in verdict.advice
     assert bool(advice) == bool(verdict.advice)
+
+
+def test_whatever_is_found_there_is_a_verdict_and_it_is_good_when_any_way_opens() -> None:
+    names = ("ws", "wss", "xhr_streaming", "xhr_polling")
+    for kinds in itertools.product((None, "open", "dropped", "frames-swallowed", "not-found"), repeat=4):
+        told = [finding(name, kind) for name, kind in zip(names, kinds, strict=True) if kind is not None]
+        verdict = judge(told)
+        assert verdict.ways == tuple(name for name, kind in zip(names, kinds, strict=True) if kind == "open")
+        assert ("no websocket" in verdict.advice) <= (not {"ws", "wss"} & set(verdict.ways))
 
 
 def finding(name: str, kind: str) -> tuple[Finding, Diagnosis]:
