@@ -39,7 +39,7 @@ def test_ways_over_http() -> None:
         ("wss", "wss://h/a"),
         ("xhr_streaming", "xhr-streaming+https://g/base?…"),
         ("xhr_polling", "xhr-polling+https://g/base?…"),
-        ("info", "https://g/base/info"),
+        ("info", "https://g/base/info?…"),
         ("default", ""),
     ]
 
