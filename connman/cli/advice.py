@@ -92,6 +92,7 @@ SENTENCES = {
     "server": "the server, or a proxy before it, fails itself: look into its log; its websockets may not be wired up",
     "not-a-websocket": "a web page came instead of a websocket: the path is wrong, or a proxy strips the Upgrade",
     "upgrade-refused": "the server refuses the upgrade: check the path, the headers and the subprotocols",
+    "subprotocol": "the server takes none of the subprotocols that were offered: offer another one (-s)",
     "upgrade-timeout": "the request is swallowed: something on the way blocks websockets; try wss://, or HTTP (--http)",
     "upgrade-reset": "the connection is broken off at the upgrade: something on the way blocks websockets; try wss:// or --http",
     "not-http": "port {port} of {host} does not speak HTTP: it wants TLS (wss://), or is another service",
@@ -244,6 +245,8 @@ def _kind_of_stage(stage: str, error: BaseException) -> str:
 def _kind_of_answer(message: str) -> str:
     if "closed the connection" in message:
         return "upgrade-reset"
+    if "none of the subprotocols" in message:
+        return "subprotocol"
     return "not-http" if "does not speak HTTP" in message else "bad-upgrade"
 
 

@@ -30,15 +30,17 @@ _CONNECT = """\
 Keep a connection to URL: every line of standard input is sent as one message, messages go to standard output, and
 what becomes of the connection goes to standard error. It comes back when it is lost, until Ctrl-C.
 
-URL is ws://, wss://, tcp://, tls:// or unix:///path. A text message is printed with a newline behind it, a binary one
-as --binary says. Over tcp, tls and unix there are no messages: bytes pass as they are, both ways.
+URL is ws://, wss://, tcp://, tls:// or unix:///path, or for SockJS over HTTP xhr-streaming+https:// and the like. A text
+message is printed with a newline behind it, a binary one as --binary says. Over tcp, tls and unix there are no messages:
+bytes pass as they are, both ways.
 """
 
 _CONNECT_STRATEGY = """strategy default:
-  Several ways to one server, in turn, as connman.strategy.pusher_default() has it: URL at once, its wss:// sibling 2 s
-  later (--wss, or the usual port if URL is ws:// at its usual port), SockJS over HTTP (--http) 2 s after the last of them,
-  streaming before polling. What opens first is the connection; it is tried first next time (a file in the cache folder
-  of the user). "open" says which it is, and -v what each way did, a line a step.
+  Several ways to one server, in turn, as connman.strategy.pusher_default() has it: URL at once, the same over wss:// 2 s
+  later (--wss, or the usual port if URL is ws:// at its usual port), SockJS over HTTP (--http) 2 s after URL, 5 s where
+  there is a wss:// as well, and polling 4 s behind streaming. What opens first is the connection. With --http it is kept
+  in the user's cache folder which way that was, and tried first for half an hour; HTTP only when it has been passed over four times.
+  "open" says which it is, and -v what each way did, a line a step.
 
 """
 

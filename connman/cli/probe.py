@@ -40,7 +40,8 @@ class Way:
         if self.endpoint is None or self.kind != "info":
             return "" if self.endpoint is None else str(self.endpoint)
         scheme = self.endpoint.scheme.partition("+")[2]
-        return f"{scheme}://{self.endpoint.authority}{self.endpoint.path.rstrip('/')}/info"
+        hidden = "?…" if self.endpoint.query else ""
+        return f"{scheme}://{self.endpoint.authority}{self.endpoint.path.rstrip('/')}/info{hidden}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from connman.cli.advice import Diagnosis
 from connman.cli.probe import Finding, Way
@@ -16,6 +16,8 @@ from connman.transport.openers import EndpointDialer, prepare
 _HTTP_PORT, _HTTPS_PORT = 80, 443
 # Seconds for a whole tree, whose polling over HTTP begins up to 9 s behind the first websocket.
 TREE_TIMEOUT = 15.0
+# Failures of a websocket that its server itself has told, and no network.
+_TOLD = {"not-found", "unauthorized", "redirect", "subprotocol", "closed", "silent", "option"}
 
 
 def ways_to(endpoint: Endpoint, *, wss: Endpoint | None = None, http: str | None = None) -> tuple[Way, ...]:
@@ -89,19 +91,21 @@ def _advice_beside(kinds: Mapping[str, str]) -> str:
     has_websocket = any(is_open[name] for name in websockets)
     has_http = any(is_open[name] for name in over_http)
     if websockets and has_http and not has_websocket:
-        return _advice_for_http(kinds[name] == "frames-swallowed" for name in websockets)
+        return _advice_for_http({kinds[name] for name in websockets})
     if is_open.get("wss") and not is_open.get("ws", True):
         return "what looks into clear text stops websockets: use wss://"
     if over_http and not has_http:
         return "only websockets open: what is at the base of --http is no SockJS server, or its path is another one"
-    if is_open.get("xhr_polling") and not is_open["xhr_streaming"]:
+    if is_open.get("xhr_polling") and not is_open.get("xhr_streaming", True):
         return "answers are held back on the way until they are whole: of the HTTP transports only xhr_polling works"
     return ""
 
 
-def _advice_for_http(swallows: Iterable[bool]) -> str:
+def _advice_for_http(kinds: Set[str]) -> str:
+    if kinds <= _TOLD:
+        return ""
     use = "no websocket gets through: use connman.strategy.pusher_default() with http="
-    if any(swallows):
+    if "frames-swallowed" in kinds:
         return (
             f"{use}, and a handshake= that hears the server: nothing else finds out that frames are swallowed"
         )

@@ -36,8 +36,10 @@ from tests.servers import (
     fixed_response,
     raw_server,
     read_until,
+    read_upgrade,
     reset,
     silent,
+    upgrade_answer,
     upgraded,
 )
 
@@ -125,6 +127,18 @@ def test_what_is_swallowed_or_broken_off(handler: Handler, scheme: str, kind: st
     with raw_server(handler) as server:
         diagnosis = diagnose(found(server.url(scheme=scheme), open_timeout=SHORT))
     assert diagnosis.kind == kind
+
+
+def test_subprotocols_that_the_server_does_not_take() -> None:
+    def accept(sock: socket.socket, _n: int) -> None:
+        sock.sendall(upgrade_answer(read_upgrade(sock)))
+        sock.recv(1)
+
+    with raw_server(accept) as server:
+        endpoint = Endpoint.parse(server.url())
+        options = Options(proxy=None, open_timeout=PATIENCE, subprotocols=("chat",))
+        finding = Probe(Way("ws", endpoint, EndpointDialer()), options, SystemClock()).run()
+    assert kind_of(finding) == "subprotocol"
 
 
 def test_what_answers_no_ping_and_says_nothing_is_swallowed_and_not_silent() -> None:

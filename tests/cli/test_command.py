@@ -182,9 +182,16 @@ def test_ctrl_c_says_goodbye_and_leaves_no_traceback() -> None:
     assert [frame.opcode for frame in got] == [CLOSE]
 
 
-@pytest.mark.parametrize("path", ["/hang", pytest.param("/http?status=503", marks=pytest.mark.slow)])
-def test_ctrl_c_while_it_dials_or_waits(shared: WebSocketProcess, path: str) -> None:
-    with started("connect", shared.url(path)) as program:
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        ([], "/hang"),
+        pytest.param([], "/http?status=503", marks=pytest.mark.slow),
+        (["--strategy=default"], "/hang"),
+    ],
+)
+def test_ctrl_c_while_it_dials_or_waits(shared: WebSocketProcess, words: list[str], path: str) -> None:
+    with started("connect", *words, shared.url(path)) as program:
         program.wait_err("connecting" if path == "/hang" else "retry 3")
         program.signal(signal.SIGINT)
         assert program.ended() == 130

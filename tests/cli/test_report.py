@@ -134,7 +134,7 @@ def test_what_a_server_says_of_itself() -> None:
     finding = Finding(INFO, None, (), 0.1, info=said)
     text = TextReport(has_colour=False).way(finding, Diagnosis("no-websocket", "only HTTP")).decode()
     assert text.splitlines() == [
-        "info  https://g/b/info",
+        "info  https://g/b/info?…",
         "  it says: websocket no, cookie_needed yes",
         "  no-websocket: only HTTP",
         "",

@@ -1,5 +1,7 @@
 """Which ways are derived from what the user names, and what they mean together."""
 
+import itertools
+
 import pytest
 
 from connman.cli.advice import Diagnosis
@@ -37,7 +39,7 @@ def test_ways_over_http() -> None:
         ("wss", "wss://h/a"),
         ("xhr_streaming", "xhr-streaming+https://g/base?…"),
         ("xhr_polling", "xhr-polling+https://g/base?…"),
-        ("info", "https://g/base/info"),
+        ("info", "https://g/base/info?…"),
         ("default", ""),
     ]
 
@@ -59,7 +61,12 @@ def test_the_tree_is_made_of_the_same_ways_and_remembers_nothing_of_others() -> 
     [
         ("ws:forbidden wss:dropped xhr_streaming:open xhr_polling:open", "no websocket gets through"),
         ("ws:frames-swallowed xhr_streaming:open xhr_polling:open", "a handshake= that hears the server"),
+        ("ws:not-found wss:unauthorized xhr_streaming:open xhr_polling:open", ""),
+        ("ws:not-found wss:dropped xhr_streaming:open xhr_polling:open", "no websocket gets through"),
         ("xhr_streaming:open xhr_polling:open", ""),
+        # A target of its own, without its sibling.
+        ("xhr_polling:open", ""),
+        ("xhr_streaming:open", ""),
         ("ws:forbidden wss:open xhr_streaming:open", "use wss://"),
         ("ws:open xhr_streaming:no-sockjs xhr_polling:no-sockjs", "only websockets open"),
         ("ws:open xhr_streaming:open-timeout xhr_polling:open", "only xhr_polling works"),
@@ -71,6 +78,15 @@ def test_what_opens_beside_what_does_not(kinds: str, advice: str) -> None:
     assert verdict.is_good
     assert advice in verdict.advice
     assert bool(advice) == bool(verdict.advice)
+
+
+def test_whatever_is_found_there_is_a_verdict_and_it_is_good_when_any_way_opens() -> None:
+    names = ("ws", "wss", "xhr_streaming", "xhr_polling")
+    for kinds in itertools.product((None, "open", "dropped", "frames-swallowed", "not-found"), repeat=4):
+        told = [finding(name, kind) for name, kind in zip(names, kinds, strict=True) if kind is not None]
+        verdict = judge(told)
+        assert verdict.ways == tuple(name for name, kind in zip(names, kinds, strict=True) if kind == "open")
+        assert ("no websocket" in verdict.advice) <= (not {"ws", "wss"} & set(verdict.ways))
 
 
 def finding(name: str, kind: str) -> tuple[Finding, Diagnosis]:
