@@ -18,7 +18,7 @@ from tests.transport.sockjs_peers import SockjsServer, echoing
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = "wss://feed.example.com"
-ELSEWHERE_BY_HTTP = "xhr-streaming+https://feed.example.com/echo"
+ELSEWHERE_BY_HTTP = "https://feed.example.com/echo"
 PATIENCE = 30.0  # seconds that only a failing test reaches
 
 _FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -72,10 +72,12 @@ class Site:
         self.env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         self.env |= {"PYTHONPATH": str(ROOT), "SSL_CERT_FILE": str(authority), "HOME": str(folder)}
         self.env |= {"PYTHONDONTWRITEBYTECODE": "1"}
+        self.env |= {"XDG_CACHE_HOME": str(folder / "cache")}
 
     def local(self, text: str) -> str:
         """Return a text with our server's address instead of the documents'."""
-        local = text.replace(ELSEWHERE_BY_HTTP, self.by_http.target).replace(ELSEWHERE, self.server.url(""))
+        by_http = self.by_http.target.removeprefix("xhr-streaming+")
+        local = text.replace(ELSEWHERE_BY_HTTP, by_http).replace(ELSEWHERE, self.server.url(""))
         assert "example.com" not in local
         return local
 
