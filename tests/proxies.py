@@ -29,6 +29,8 @@ class ConnectProxy(Server):
         host, _, port = head.split()[1].decode().rpartition(":")
         place = (host.strip("[]"), int(port)) if self._leads_to is None else ("127.0.0.1", self._leads_to)
         with socket.create_connection(place) as upstream:
+            for sock in (client, upstream):  # so that nothing is held back by it that is not meant to be
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             client.sendall(b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n")
             self._carry(client, upstream)
 

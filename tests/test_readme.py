@@ -22,6 +22,8 @@ from connman.connection.backoff import FIRST_DELAY, LONGEST_DELAY
 from connman.connection.fork import EXIT_TIMEOUT
 from connman.connection.queue import MAX_ITEMS
 from connman.options import Options
+from connman.records import Step
+from docs import make_strategy_svg
 from tests.recipes.blocks import DOCUMENTS, ROOT, Block, Site, blocks, site
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,6 +39,8 @@ TREE_PARTS = {
     "Sequential",
     "Transport",
     "TransportManager",
+    "pusher_default",
+    "pusher_tree",
 }
 
 # What each program prints, found by a line that only it has.
@@ -47,7 +51,8 @@ PRINTED = {
     "enumerate(conn)": "".join(f"{number}\n" for number in range(1, 11)),
     "ScriptedDialer": "",
     "def fresh_token():": "",
-    "tree.describe()": blocks("text")[0].text,
+    "tree = FirstConnected(": blocks("text")[0].text,
+    "tree = pusher_default(": blocks("text")[1].text,
     "class Table:": "direct alive\n",
     "xhr-streaming+https": "hello\n",
     "class RoundRobin(Strategy):": "a\nb\na\n",
@@ -83,7 +88,7 @@ def test_no_block_is_forgotten() -> None:
         blocks()
     )
     assert {block.kind for block in blocks()} == {"python", "sh", "ini", "text"}
-    assert len(blocks("text")) == 1  # what the tree of docs/strategies.md prints
+    assert len(blocks("text")) == 2  # what the trees of docs/strategies.md print
     assert {block.file for block in blocks("python") if block.file} | {"uwsgi.ini"} == RECIPES
     assert len(blocks("ini")) == 1
 
@@ -269,3 +274,52 @@ def test_a_picture_leaves_repeated_lines_out_and_invents_none() -> None:
     assert lines == [
         line for line in output.splitlines() if line and not line.startswith(("options", "  0.20"))
     ]
+
+
+def test_the_picture_of_the_default_tree_shows_what_is_promised() -> None:
+    picture = ElementTree.parse(ROOT / "docs" / "strategies.svg")
+    lines = shown_in(ElementTree.tostring(picture.getroot(), encoding="unicode"))
+    titles = [title for title, _, _ in make_strategy_svg.NETWORKS]
+    assert [line for line in lines if line in titles] == titles
+    opened = [float(found[1]) for line in lines if (found := re.fullmatch(r"open after ([\d.]+) s", line))]
+    assert [seconds < 2.5 for seconds in opened] == [True, True, True, False, False]
+    assert len([line for line in lines if re.fullmatch(r"open after \d+ ms", line)]) == len(titles) - 5
+
+
+def test_a_picture_of_a_tree_shows_each_step_and_invents_none() -> None:
+    steps = (
+        Step("cache", "", 0.0, None, "ws", 0.0),
+        Step("tcp", "h:1", 0.5, None, "ws", 0.0),
+        Step("upgrade", "h:1", 2.0, "given up", "ws", 0.0),
+        Step("tcp", "h:1", 0.5, "<refused>", "ws", 2.0),
+        Step("request", "", 1.0, None, "http", 3.0),
+    )
+    picture = make_strategy_svg.Picture().draw([make_strategy_svg.Act("A network", 4.0, "http", steps)])
+    assert shown_in(picture)[:6] == ["A network", "ws", "no answer", "<refused>", "http", "open after 4.00 s"]
+    rows = ElementTree.fromstring(picture).findall("{http://www.w3.org/2000/svg}rect[@class]")
+    second = (make_strategy_svg.place(8) - make_strategy_svg.place(0)) / 8
+    told = [
+        (row.get("class"), *(round(float(row.get(name, "")) / second, 1) for name in ("x", "width")))
+        for row in rows[:5]
+    ]
+    left = make_strategy_svg.place(0) / second
+    expected = [
+        ("connect", 0.0, 0.5),
+        ("ask", 0.5, 1.5),
+        ("connect", 2.0, 0.5),
+        ("ask", 3.0, 1.0),
+        ("won", 4.0, 4.0),
+    ]
+    assert told == [(kind, round(left + start, 1), width) for kind, start, width in expected]
+
+
+@pytest.mark.slow
+def test_a_run_gives_the_picture_of_the_default_tree_again() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "docs.make_strategy_svg"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    file = (ROOT / "docs" / "strategies.svg").read_text(encoding="utf-8")
+    told, expected = (
+        [re.sub("after .*", "", line) for line in shown_in(text)] for text in (run.stdout, file)
+    )
+    assert told == expected
