@@ -134,9 +134,9 @@ class PusherServer:
             {"socket_id": guest.socket_id, "activity_timeout": self.activity_timeout},
         )
 
-    def wait_guest(self, number: int = 1) -> Guest:
+    def wait_guest(self, number: int = 1, timeout: float = 10.0) -> Guest:
         """Wait for the client of that number, from 1, and return it."""
-        eventually(lambda: len(self.guests) >= number, message=f"client {number}")
+        eventually(lambda: len(self.guests) >= number, timeout, message=f"client {number}")
         return self.guests[number - 1]
 
     # What it does.
@@ -204,7 +204,11 @@ class PusherServer:
         """Serve real websockets on a free port, over TLS when there is a context."""
 
         def plain(sock: socket.socket, _n: int) -> None:
-            self.serve(WireLine(Frames(sock, ws_accept(sock))))
+            try:
+                accepted = ws_accept(sock)
+            except KeyError:  # half a request, of a client that was given up meanwhile
+                return
+            self.serve(WireLine(Frames(sock, accepted)))
 
         def secure(sock: socket.socket, n: int) -> None:
             assert context is not None
