@@ -105,6 +105,8 @@ class PusherServer:
         self._first = itertools.chain(says, itertools.repeat(says[-1]))
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
+        # Held while somebody joins: who is told so is on the channel, and who is on it was told.
+        self._joining = threading.RLock()
         self.guests: list[Guest] = []
         self.is_deaf = False
 
@@ -132,18 +134,19 @@ class PusherServer:
             {"socket_id": guest.socket_id, "activity_timeout": self.activity_timeout},
         )
 
-    def wait_guest(self, number: int = 1) -> Guest:
+    def wait_guest(self, number: int = 1, timeout: float = 10.0) -> Guest:
         """Wait for the client of that number, from 1, and return it."""
-        eventually(lambda: len(self.guests) >= number, message=f"client {number}")
+        eventually(lambda: len(self.guests) >= number, timeout, message=f"client {number}")
         return self.guests[number - 1]
 
     # What it does.
 
     def trigger(self, channel: str, event: str, data: Any, *, but: Guest | None = None) -> None:
         """Send an event to all on that channel."""
-        for guest in list(self.guests):
-            if channel in guest.channels and guest is not but:
-                guest.send(event, data, channel)
+        with self._joining:
+            for guest in list(self.guests):
+                if channel in guest.channels and guest is not but:
+                    guest.send(event, data, channel)
 
     def _take(self, guest: Guest, frame: dict[str, Any]) -> None:
         event, data, channel = frame["event"], frame.get("data"), frame.get("channel")
@@ -153,15 +156,17 @@ class PusherServer:
         if event == "pusher:ping":
             guest.send("pusher:pong", {})
         elif event == "pusher:subscribe":
-            self._join(guest, data)
+            with self._joining:
+                self._join(guest, data)
         elif event == "pusher:unsubscribe":
             self._leave(guest, data["channel"])
         elif event.startswith("client-") and channel in guest.channels:
             user = guest.channels[channel].get("user_id")
-            extra = {"user_id": user} if user else {}
-            for other in list(self.guests):
-                if other is not guest and channel in other.channels:
-                    other.say(json.dumps({"event": event, "channel": channel, "data": data} | extra))
+            frame = {"event": event, "channel": channel, "data": data} | ({"user_id": user} if user else {})
+            with self._joining:
+                for other in list(self.guests):
+                    if other is not guest and channel in other.channels:
+                        other.say(json.dumps(frame))
 
     def _join(self, guest: Guest, data: dict[str, Any]) -> None:
         channel = data["channel"]
@@ -176,10 +181,10 @@ class PusherServer:
             for other in list(self.guests):
                 if channel in other.channels:
                     other.send("pusher_internal:member_added", user, channel)
-        guest.channels[channel] = user
         users = {one["user_id"]: one.get("user_info") for one in [*known, user] if one}
         answer = {"presence": {"ids": list(users), "hash": users, "count": len(users)}} if user else {}
         guest.send("pusher_internal:subscription_succeeded", answer, channel)
+        guest.channels[channel] = user
 
     def _leave(self, guest: Guest, channel: str) -> None:
         user = guest.channels.pop(channel, None)
@@ -199,7 +204,11 @@ class PusherServer:
         """Serve real websockets on a free port, over TLS when there is a context."""
 
         def plain(sock: socket.socket, _n: int) -> None:
-            self.serve(WireLine(Frames(sock, ws_accept(sock))))
+            try:
+                accepted = ws_accept(sock)
+            except KeyError:  # half a request, of a client that was given up meanwhile
+                return
+            self.serve(WireLine(Frames(sock, accepted)))
 
         def secure(sock: socket.socket, n: int) -> None:
             assert context is not None

@@ -33,18 +33,18 @@ class Members:
         """This client's own user, None while it is not subscribed."""
         return None if self.my_id is None else self._by_id.get(self.my_id)
 
-    def get(self, user_id: str) -> Member | None:
-        """Return the user of that id, None when there is none.
+    def get(self, user_id: str | int) -> Member | None:
+        """Return the user of that id, which may be a number as the application has it; None when there is none.
 
         Threads: any.
         """
-        return self._by_id.get(user_id)
+        return self._by_id.get(str(user_id))
 
     def __len__(self) -> int:
         return len(self._by_id)
 
     def __contains__(self, user_id: object) -> bool:
-        return user_id in self._by_id
+        return str(user_id) in self._by_id
 
     def __iter__(self) -> Iterator[Member]:
         return iter(list(self._by_id.values()))
@@ -60,8 +60,8 @@ class Members:
         )
         known = users if isinstance(users, dict) else {}
         # Of users of whom nothing is known, soketi has the id alone.
-        listed = [one for one in ids if isinstance(one, str | int)] if isinstance(ids, list) else []
-        self._by_id = {str(one): Member(str(one), known.get(str(one))) for one in (*listed, *known)}
+        listed = map(_text, ids if isinstance(ids, list) else ())
+        self._by_id = {one: Member(one, known.get(one)) for one in (*listed, *known) if one}
         if data is None:
             self.my_id = None
 
@@ -86,6 +86,10 @@ class Members:
 
 
 def _id(data: Any) -> str | None:
-    user_id = data.get("user_id") if isinstance(data, dict) else None
+    return _text(data.get("user_id")) if isinstance(data, dict) else None
+
+
+def _text(user_id: Any) -> str | None:
     # Applications number their users; the key of the server's own list is a text all the same.
-    return str(user_id) if isinstance(user_id, str | int) else None
+    is_one = isinstance(user_id, str | int) and not isinstance(user_id, bool)
+    return str(user_id) or None if is_one else None

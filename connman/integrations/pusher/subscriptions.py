@@ -52,11 +52,12 @@ class Session:
 class _Told:
     """What the server was asked for under one name, for which channel.
 
-    ``was_sent``: False when it was not asked, since nobody signed, or has refused. ``is_again``: another channel of that name was left before, of which the server may still speak.
+    ``was_sent``: False when it was not asked, since nobody signed. ``is_refused``: by the one or the other. ``is_again``: another channel of that name was left before, of which the server may still speak.
     """
 
     channel: PusherChannel
     was_sent: bool
+    is_refused: bool
     is_again: bool
 
 
@@ -97,7 +98,7 @@ class Subscriptions:
         """
         with self._lock:
             known, told = self._wanted.get(name), self._told.get(name)
-            is_refused = told is not None and told.channel is known and not told.was_sent
+            is_refused = told is not None and told.channel is known and told.is_refused
             if is_refused:
                 del self._told[name]
         if known is not None:
@@ -179,9 +180,8 @@ class Subscriptions:
             if self._wanted.get(name) is not told.channel or (told.is_again and event.name not in _ANSWERS):
                 return None
             told.is_again = False
-            if event.name == "pusher:subscription_error":
-                # As if never asked: there is nothing to leave, and whoever subscribes to it anew asks again.
-                told.was_sent = False
+            if event.name in _ANSWERS:
+                told.is_refused = event.name == "pusher:subscription_error"
             return told.channel, told.channel.take(event)
 
     def wait_idle(self, within: float) -> bool:
@@ -243,8 +243,9 @@ class Subscriptions:
             # Signing takes its time: meanwhile it may have been left, or the session, to which it belongs, have ended.
             if self._session is not session or self._wanted.get(channel.name) is not channel:
                 return
-            self._told[channel.name] = _Told(channel, failure is None, channel.name in self._left)
-            if failure is None:
+            is_signed, is_again = failure is None, channel.name in self._left
+            self._told[channel.name] = _Told(channel, is_signed, not is_signed, is_again)
+            if is_signed:
                 channel.joining(data.get("channel_data"))
         if failure is not None:
             self._tell_failure(channel, failure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,10 +135,18 @@ def error_of(event: Event) -> PusherError:
     Threads: any; pure.
     """
     data = event.data if isinstance(event.data, dict) else {}
-    code, message = data.get("code"), data.get("message")
-    is_code = isinstance(code, int) and not isinstance(code, bool)
-    error = PusherError(code if is_code else None, message if isinstance(message, str) else "")
+    code, message = _code(data.get("code")), data.get("message")
+    error = PusherError(code, message if isinstance(message, str) else "")
     return PusherRefused(error.code, error.message) if action_of(error) is Action.REFUSED else error
+
+
+def _code(said: Any) -> int | None:
+    # A text or 4001.0 is a number to Pusher's own clients, whose language makes no difference.
+    if isinstance(said, str) and re.fullmatch("[0-9]{1,5}", said):
+        return int(said)
+    if isinstance(said, float) and said.is_integer():
+        return int(said)
+    return said if isinstance(said, int) and not isinstance(said, bool) else None
 
 
 def read_greeting(frame: Message) -> Greeting:

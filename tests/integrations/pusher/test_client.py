@@ -1,19 +1,24 @@
 """The client as its user sees it: connecting, ending, states, threads, and what must never happen."""
 
+import contextlib
 import os
+import random
+import sys
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 import connman
-from connman.errors import ConnectError, InvalidOption, NotConnected, WaitTimeout, WouldDeadlock
+from connman.errors import ConnectError, ConnmanError, InvalidOption, NotConnected, WaitTimeout, WouldDeadlock
 from connman.integrations.pusher import Pusher, SecretAuth
 from connman.testing import ScriptedDialer
 from tests.integrations.pusher.rig import Rig
 from tests.loopback import PATIENCE, in_thread
 from tests.pusher_server import KEY, SECRET, Guest, PusherServer, error
 from tests.waiting import eventually
+
+TOO_FAST = '{"event":"pusher:error","data":{"code":4301,"message":"too fast"}}'
 
 
 def test_a_conversation_over_a_real_websocket() -> None:
@@ -158,7 +163,8 @@ def test_connect_and_disconnect_in_one_go_and_again() -> None:
             rig.pusher.disconnect()
         rig.pusher.connect().wait_connected(PATIENCE)
         eventually(lambda: channel.is_subscribed)
-        assert sum(not guest.is_gone for guest in rig.server.guests) == 1
+        # The server's side of those that were given up ends in its own time.
+        eventually(lambda: sum(not guest.is_gone for guest in rig.server.guests) == 1)
 
 
 def test_connecting_again_while_another_thread_is_still_disconnecting() -> None:
@@ -389,3 +395,108 @@ def test_a_child_has_a_client_as_if_just_made() -> None:
             os._exit(0 if is_right else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         assert rig.pusher.state == "connected"
+
+
+@pytest.mark.slow
+def test_stress_everything_from_everywhere(seed: int) -> None:
+    """Threads, listeners and whoever signs all do what they like, over real sockets; afterwards it works as ever."""
+    names = ["a", "b", "private-c", "private-d", "presence-e"]
+    chance, signer, overlaps = random.Random(seed), SecretAuth(KEY, SECRET, user={"user_id": 7}), []
+    inside = threading.Lock()
+
+    def meddle(*_: Any) -> None:
+        name = chance.choice(names)
+        deed = chance.choices(
+            [pusher.disconnect, pusher.connect, lambda: pusher.subscribe(name), lambda: pusher.unsubscribe(name), lambda: 1 / 0, str],
+            [1, 2, 4, 4, 2, 300],
+        )  # fmt: skip
+        deed[0]()
+
+    def sign(socket_id: str, channel: str) -> Any:
+        meddle()
+        return signer(socket_id, channel) if chance.random() < 0.95 else chance.choice([None, "", {}, 1])
+
+    def listen(_: Any) -> None:
+        if not inside.acquire(blocking=False):
+            overlaps.append(threading.current_thread().name)
+            return
+        try:
+            meddle()
+        finally:
+            inside.release()
+
+    def toss(own: random.Random) -> None:
+        for _ in range(3000):
+            name = own.choice(names)
+            with contextlib.suppress(ConnmanError):
+                own.choice(
+                    [
+                        lambda: pusher.subscribe(name).bind("client-x", listen),  # noqa: B023  # called at once
+                        lambda: pusher.unsubscribe(name),  # noqa: B023  # called at once
+                        lambda: pusher.bind("e", listen).unbind("e", listen),
+                        lambda: [
+                            channel.trigger("client-x", 1)
+                            for channel in pusher.channels
+                            if channel.is_private
+                        ],
+                        lambda: (
+                            own.random() < 0.05 and pusher.disconnect(timeout=own.choice([0, 0.05, None]))
+                        ),
+                        # The network, and whoever signs, have their turn.
+                        lambda: threading.Event().wait(0.002),
+                        lambda: pusher.connect().wait_connected(0.5),
+                        lambda: pusher.connect().wait_connected(0.5),
+                        lambda: (
+                            server.guests[-1].line.drop() if server.guests and own.random() < 0.1 else None
+                        ),
+                        lambda: (
+                            server.guests[-1].say(own.choice(["{", "[]", TOO_FAST]))
+                            if server.guests
+                            else None
+                        ),
+                        lambda: (pusher.reconnect_now(), pusher.check_now(), repr(pusher)),
+                    ]
+                )()
+
+    class Strict(PusherServer):
+        """One that takes each word for itself: nothing twice, nothing without need, no signature of another session."""
+
+        wrong: ClassVar[list[Any]] = []
+
+        def _join(self, guest: Guest, data: dict[str, Any]) -> None:
+            if data["channel"] in guest.channels or (
+                "auth" in data and data["auth"] != self._signed(guest, data)
+            ):
+                self.wrong.append(data)
+            super()._join(guest, data)
+
+        def _leave(self, guest: Guest, channel: str) -> None:
+            if channel not in guest.channels:
+                self.wrong.append(channel)
+            super()._leave(guest, channel)
+
+    server, before = Strict(), sys.getswitchinterval()
+    with server.listening() as raw:
+        pusher = Pusher(
+            KEY, host="127.0.0.1", port=raw.port, tls=False, proxy=None, secret_auth=sign,
+            wait=lambda _: 0.01, close_timeout=0.2, stable_after=0, manager=connman.Manager(),
+        )  # fmt: skip
+        pusher.connection.bind_all(listen)
+        pusher.bind_all(listen)
+        sys.setswitchinterval(1e-6)
+        try:
+            for future in [in_thread(toss, random.Random(chance.random())) for _ in range(4)]:
+                future.result(PATIENCE * 5)
+        finally:
+            sys.setswitchinterval(before)
+        pusher.connection.unbind_all()
+        pusher.unbind_all()
+        pusher.disconnect()
+        for channel in pusher.channels:
+            channel.unsubscribe()
+        assert not overlaps
+        assert not server.wrong
+        after = pusher.subscribe("after")
+        with pusher:
+            eventually(lambda: after.is_subscribed)
+            assert sum("after" in guest.channels and not guest.is_gone for guest in server.guests) == 1

@@ -1,11 +1,13 @@
 """The programs of README.md and docs/pusher.md run, and what is said there of numbers is so."""
 
+import contextlib
 import inspect
 import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -16,19 +18,25 @@ from tests.recipes.blocks import ROOT, recipe
 from tests.servers import raw_server, read_until
 from tests.waiting import eventually
 
+START = 40.0  # seconds that a whole interpreter may take to start on a busy machine
 TEXT = (ROOT / "docs" / "pusher.md").read_text(encoding="utf-8")
 
 
-def run(program: str) -> "subprocess.Popen[str]":
+@contextlib.contextmanager
+def run(program: str) -> "Iterator[subprocess.Popen[str]]":
     env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     command = [sys.executable, "-W", "error", "-c", program]
-    return subprocess.Popen(
+    with subprocess.Popen(
         command,
         env=env | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # nothing, if it has ended
 
 
 def here(file: str, port: int, **replaced: str) -> str:
@@ -44,7 +52,7 @@ def test_the_recipe_survives_a_reconnect() -> None:
     server = PusherServer()
     with server.listening() as raw, run(here("orders.py", raw.port)) as program:
         for number in (1, 2):
-            guest = server.wait_guest(number)
+            guest = server.wait_guest(number, START)
             eventually(lambda guest=guest: "private-orders" in guest.channels)
             server.trigger("private-orders", "placed", {"id": number})
             if number == 1:
@@ -68,7 +76,7 @@ def test_the_room() -> None:
     with server.listening() as raw, raw_server(endpoint) as auth:
         replaced = {"https://app.example.com": auth.url("", "http")}
         with run(here("room.py", raw.port, **replaced)) as program:
-            guest = server.wait_guest()
+            guest = server.wait_guest(1, START)
             eventually(lambda: "presence-room" in guest.channels)
             guest.send("pusher_internal:member_added", {"user_id": "8"}, "presence-room")
             assert guest.wait_event("client-welcome") == {"to": "8"}

@@ -24,7 +24,9 @@ def test_those_of_the_subscription_and_those_who_come_and_go() -> None:
     assert (len(members), members.me, members.my_id) == (0, None, None)
 
 
-@pytest.mark.parametrize("data", [None, 1, "text", [], {}, {"user_id": None}, {"user_id": []}])
+@pytest.mark.parametrize(
+    "data", [None, 1, "text", [], {}, {"user_id": None}, {"user_id": []}, {"user_id": ""}, {"user_id": True}]
+)
 def test_what_makes_no_sense_changes_nobody(data: Any) -> None:
     members = Members()
     members.reset(TWO)
@@ -42,7 +44,7 @@ def test_what_makes_no_sense_changes_nobody(data: Any) -> None:
         {},
         {"presence": None},
         {"presence": {"hash": [], "ids": {}}},
-        {"presence": {"ids": [[]]}},
+        {"presence": {"ids": [[], "", True, None, 1.5], "hash": {"": 1}}},
     ],
 )
 def test_a_subscription_that_makes_no_sense_has_nobody(data: Any) -> None:
@@ -66,6 +68,8 @@ def test_whoever_is_unknown_does_not_leave() -> None:
 def test_numbers_for_ids() -> None:
     members = Members()
     assert members.add({"user_id": 7}) == Member("7")
+    assert 7 in members
+    assert members.get(7) == members.get("7")
 
 
 def test_iterating_while_they_change() -> None:

@@ -338,12 +338,21 @@ def test_subscribing_again_asks_again_after_a_refusal(who: str) -> None:
 
 def test_a_channel_that_is_refused_later_is_not_subscribed() -> None:
     with Rig() as rig:
-        channel = rig.pusher.subscribe("private-a")
+        told: list[Any] = []
+        channel = rig.pusher.subscribe("private-a").bind("e", told.append)
         guest = rig.open()
         eventually(lambda: channel.is_subscribed)
         guest.send("pusher:subscription_error", {"type": "AuthError", "status": 401}, "private-a")
         eventually(lambda: not channel.is_subscribed)
+        # The server knows best whom it sends events; and it may have changed its mind.
+        guest.send("e", 1, "private-a")
+        eventually(lambda: told == [1])
+        guest.send(SUCCEEDED, {}, "private-a")
+        eventually(lambda: channel.is_subscribed)
+        rig.pusher.subscribe("private-a")
         channel.unsubscribe()
+        guest.wait_event("pusher:unsubscribe")
+        assert len(guest.events("pusher:subscribe")) == 1
 
 
 def test_names_without_end_are_forgotten() -> None:

@@ -144,6 +144,23 @@ def test_errors_without_a_code() -> None:
     assert action_of(HandshakeFailed("e")) is Action.NONE
 
 
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("4201", 4201),
+        (4201.0, 4201),
+        ("x", None),
+        ("", None),
+        (4201.5, None),
+        (float("inf"), None),
+        ("9" * 6, None),
+        ("\u0664", None),
+    ],
+)
+def test_codes_as_pushers_own_clients_read_them(said: object, code: int | None) -> None:
+    assert error_of(Event("pusher:error", {"code": said})).code == code
+
+
 def test_an_error_event() -> None:
     found = error_of(Event("pusher:error", {"code": 4001, "message": "key s3cret"}))
     assert isinstance(found, PusherRefused)
