@@ -37,12 +37,16 @@ class SockjsStream:
     to send and a little longer. What is sent counts as taken once it lies in the outbox: it goes out with the next
     request, in order, all that waits in one.
 
+    ``leftover``: what of ``answer`` was read already.
+
     Threads: as for ``stream.Stream``.
     """
 
     reads_when = READABLE
 
-    def __init__(self, session: Session, what: str, wire: HttpWire, answer: HttpAnswer) -> None:
+    def __init__(
+        self, session: Session, what: str, wire: HttpWire, answer: HttpAnswer, leftover: bytes = b""
+    ) -> None:
         self._session = session
         self._what = what
         self._is_polling = what == "xhr"
@@ -58,6 +62,8 @@ class SockjsStream:
         self._has_content = True  # the opening frame
         self._asked_at = session.clock.now()
         self._in_vain = 0
+        if leftover:  # of the chunk with the opening frame, which nobody reads here
+            self._look_at(leftover)
 
     def start(self) -> None:
         """Begin to read the first answer.

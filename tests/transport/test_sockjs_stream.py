@@ -148,6 +148,45 @@ def test_behind_a_close_frame_nothing_is_asked_for(kind: str) -> None:
         assert len(asks(server)) == count
 
 
+@contextlib.contextmanager
+def opened_with(opening: bytes, kind: str) -> Iterator[tuple[Transport, SockjsPeer, SockjsServer]]:
+    """Open with more behind the opening frame, in its chunk; in the end nothing was asked for again."""
+    with SockjsServer(f"xhr-{kind}+http") as server:
+        server.opening = opening
+        transport = EndpointDialer().dial(make_dial(server.target))
+        try:
+            yield transport, server.accept(), server
+            for thread in threading.enumerate():
+                if thread.name.startswith("connman-receive-"):
+                    thread.join(PATIENCE)
+            assert len(asks(server)) == 1
+        finally:
+            transport.dispose()
+
+
+@KINDS
+def test_behind_a_close_frame_in_the_chunk_of_the_opening_nothing_is_asked_for(kind: str) -> None:
+    with opened_with(b'o\nc[3000,"Go away!"]\n', kind) as (transport, peer, _):
+        if kind == "streaming":
+            peer.asking().sock.sendall(b"0\r\n\r\n")
+        assert isinstance(end_of(transport), ConnectionClosed)
+
+
+@pytest.mark.parametrize("place", [1, 4, 18])
+def test_a_close_frame_may_begin_in_the_chunk_of_the_opening(place: int) -> None:
+    close = b'c[3000,"Go away!"]\n'
+    with opened_with(b"o\n" + close[:place], "streaming") as (transport, peer, _):
+        peer.frames(close[place:], is_last=True)
+        assert isinstance(end_of(transport), ConnectionClosed)
+
+
+def test_an_answer_that_ends_within_a_frame_behind_the_opening_is_a_loss() -> None:
+    with opened_with(b'o\na["x', "polling") as (transport, _, _server):
+        error = end_of(transport)
+        assert isinstance(error, ConnectionLost)
+        assert "within a frame" in str(error)
+
+
 @KINDS
 def test_a_second_receiver_is_told_by_the_server(kind: str) -> None:
     with opened(kind) as (transport, peer, _):
