@@ -328,6 +328,22 @@ def test_a_request_that_is_answered_before_all_of_it_was_taken_ends_it() -> None
         assert "before it took all" in str(error)
 
 
+@pytest.mark.parametrize(("status", "is_taken"), [("200 OK", True), ("500 Oops", False)])
+def test_an_answer_whose_body_does_not_end_holds_nothing_up(status: str, is_taken: bool) -> None:
+    with opened("streaming") as (transport, peer, _):
+        transport.send(["x"], PATIENCE)
+        request = peer.sent.get(timeout=PATIENCE)
+        assert request is not None
+        request.body()
+        request.sock.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\n".encode())
+        if is_taken:
+            transport.send(["y"], PATIENCE)
+            assert peer.recv() == b"y"
+        else:
+            assert isinstance(end_of(transport), SessionLost)
+        request.is_answered.set()
+
+
 def test_binary_messages_are_refused_and_nothing_happens() -> None:
     with opened("streaming") as (transport, peer, _):
         with pytest.raises(TypeError, match="SockJS carries text only"):
