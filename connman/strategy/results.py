@@ -41,6 +41,8 @@ class Runner(Protocol):
     def abort(self) -> None:
         """End it; what opens late is closed, and nothing is called back any more. Idempotent.
 
+        A callback that another thread has begun just now is not waited for.
+
         Threads: see `Runner`; never blocks.
         """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 import threading
 from collections import deque
@@ -23,6 +24,14 @@ logger = logging.getLogger("connman.strategy")
 
 # Of a tree that tries for hours only the newest steps are kept.
 _MOST_STEPS = 256
+
+
+class _Verdict(enum.Enum):
+    """What managers have been told of a run."""
+
+    NONE = "none"
+    OPENED = "opened"
+    FAILED = "failed"
 
 
 class _RunTimer:
@@ -67,7 +76,7 @@ class Run:
         self.managers = set(watchers)
         self.logins = 0
         self.on_login_over: Callable[[], None] = lambda: None
-        self._has_opened = self._has_failed = False
+        self._verdict = _Verdict.NONE
         self._threads: list[threading.Thread] = []
         # Entered itself by the main thread too: see `threads.Condition`.
         self._lock = threading.RLock()
@@ -199,8 +208,8 @@ class Run:
 
         Threads: within an event.
         """
-        if not self._has_opened:
-            self._has_opened = True
+        if self._verdict is not _Verdict.OPENED:
+            self._verdict = _Verdict.OPENED
             for manager in self.managers:
                 manager.opened()
 
@@ -237,8 +246,8 @@ class Run:
         self.post(self._failed)
 
     def _failed(self) -> None:
-        if not self._has_opened and not self._has_failed:
-            self._has_failed = True
+        if self._verdict is _Verdict.NONE:
+            self._verdict = _Verdict.FAILED
             for manager in self.managers:
                 manager.nothing_opened()
 

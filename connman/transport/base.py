@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from connman.clock import Clock, Deadline
 from connman.endpoint import Endpoint
-from connman.errors import CertificateError, ConnectError, ConnectTimeout, ConnmanError
+from connman.errors import CertificateError, ConnectError, ConnectTimeout, ConnmanError, printable
 from connman.options import Options
 from connman.records import Data, Message, Step
 from connman.transport.progress import Progress
@@ -323,7 +323,7 @@ def is_about_our_certificate(error: OSError) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """Return one line about an error from below, without addresses of this process or secrets.
+    """Return one line about an error from below, without addresses of this process or secrets, and of a bounded length.
 
     Threads: any; pure.
     """
@@ -331,4 +331,5 @@ def describe(error: BaseException) -> str:
         return error.message
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error) or type(error).__name__
+    # A handshake of the user's may raise what the peer has said.
+    return printable(str(error)) or type(error).__name__

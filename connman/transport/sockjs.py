@@ -56,7 +56,7 @@ def open_sockjs(dial: Dial) -> Pipe:
             check_coding(answer)
         with dial.step("open"), _told(dial):
             leftover = _read_opening(session, answer)
-        stream = SockjsStream(session, what, wire, answer)
+        stream = SockjsStream(session, what, wire, answer, leftover)
         codec = SockjsCodec(dial.options.max_message_size, answers=what != "xhr")
         pipe = SockjsPipe(name, stream, codec, dial.clock, leftover)
         dial.remove_abortable(wire.guard.shutdown)

@@ -52,13 +52,16 @@ class Session:
 
     def _make_headers(self) -> dict[str, str]:
         request = make_request(self.endpoint, self._given, ())
-        headers = {"Host": request.host, "Content-Type": "application/json; charset=utf-8"}
+        given: dict[str, tuple[str, str]] = {}
         for line in request.headers:
             name, _, value = line.partition(": ")
-            # Names differ in case only: a user's counts, in whatever case.
-            headers = {known: headers[known] for known in headers if known.lower() != name.lower()}
-            headers[name] = value
-        return headers
+            # What is given more than once is one list (RFC 9110 5.3), of cookies one line (RFC 6265 5.4).
+            first, values = given.get(name.lower(), (name, ""))
+            glue = ("; " if name.lower() == "cookie" else ", ") if values else ""
+            given[name.lower()] = first, values + glue + value
+        ours = {"Host": request.host, "Content-Type": "application/json; charset=utf-8"}
+        # Names differ in case only: a user's counts, in whatever case.
+        return {name: ours[name] for name in ours if name.lower() not in given} | dict(given.values())
 
     def move(self, host: str) -> None:
         """Send all that follows to ``host`` instead, as the server has asked: same scheme, port and path.

@@ -28,6 +28,7 @@ _GRACE = 0.25
 # How long `close` waits for the threads, which were woken.
 _LEAVE = 0.5
 _IDLE = 2.0
+_BODY_PATIENCE = 1.0
 
 
 class SockjsStream:
@@ -37,12 +38,16 @@ class SockjsStream:
     to send and a little longer. What is sent counts as taken once it lies in the outbox: it goes out with the next
     request, in order, all that waits in one.
 
+    ``leftover``: what of ``answer`` was read already.
+
     Threads: as for ``stream.Stream``.
     """
 
     reads_when = READABLE
 
-    def __init__(self, session: Session, what: str, wire: HttpWire, answer: HttpAnswer) -> None:
+    def __init__(
+        self, session: Session, what: str, wire: HttpWire, answer: HttpAnswer, leftover: bytes = b""
+    ) -> None:
         self._session = session
         self._what = what
         self._is_polling = what == "xhr"
@@ -58,6 +63,8 @@ class SockjsStream:
         self._has_content = True  # the opening frame
         self._asked_at = session.clock.now()
         self._in_vain = 0
+        if leftover:  # of the chunk with the opening frame, which nobody reads here
+            self._look_at(leftover)
 
     def start(self) -> None:
         """Begin to read the first answer.
@@ -165,13 +172,14 @@ class SockjsStream:
             answer = session.post(wire, "xhr_send", batch.body, batch.size, answer_within=within)
         except TimeoutError as error:
             raise ConnectionLost(f"a request was not taken or answered within {within:g} s") from error
-        answer.read_all(Deadline.after(session.clock, within))
         if not 200 <= answer.status < 300:
             self._inbox.wait_over(_GRACE)
             raise session.refusal(answer.status)
         if answer.is_early:
             # Of a message larger than the box the rest still lies there, and would be taken for messages.
             raise ConnectionLost("the server has answered before it took all of a request")
+        # Of no interest, but the connection can be used again behind it only. It must not hold up what waits to be sent.
+        answer.read_all(Deadline.after(session.clock, min(within, _BODY_PATIENCE)))
         if batch.ping is not None:
             self._inbox.put_pong(batch.ping)
 

@@ -11,6 +11,7 @@ from tests.hostile.acts import MOST, Bad
 from tests.hostile.library import BEHAVIOURS, websocket_client_does
 from tests.hostile.memory import forget_peak, peak
 from tests.hostile.peer import BadServer, Secure, close_codes
+from tests.hostile.sessions import SESSIONS
 from tests.promises.peers import connection, within
 from tests.waiting import eventually
 
@@ -32,7 +33,11 @@ def case(bad: Bad, *, is_shared: bool) -> object:
 
 @pytest.mark.parametrize(
     ("bad", "is_shared"),
-    [case(bad, is_shared=is_shared) for bad in BEHAVIOURS.values() for is_shared in (False, True)],
+    [
+        case(bad, is_shared=is_shared)
+        for bad in (*BEHAVIOURS.values(), *SESSIONS)
+        for is_shared in (False, True)
+    ],
 )
 def test_a_bad_server_ends_in_a_documented_error_in_time(bad: Bad, is_shared: bool, secure: Secure) -> None:
     """Seen failing on websocket-client 1.9.2: 25 of 223 rows block it for ever, 43 it accepts, see websocket_client.json.

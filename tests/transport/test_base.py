@@ -204,6 +204,8 @@ def test_what_is_no_error_of_the_network_passes_unlogged(dial: Dial) -> None:
         (OSError(5, "Input/output error"), "Input/output error"),
         (ValueError("x"), "x"),
         (ValueError(), "ValueError"),
+        (ValueError("no\nlogin \x1b[2J"), r"no\nlogin \x1b[2J"),
+        (ValueError("x" * 10_000), "x" * 200 + "…"),
         (ConnectionClosed(1001), "closed with code 1001"),
     ],
 )

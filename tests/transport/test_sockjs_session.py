@@ -56,6 +56,14 @@ def test_the_headers_of_a_request() -> None:
         assert request.headers["content-type"] == "application/json; charset=utf-8"
 
 
+def test_a_header_that_is_given_twice_is_sent_as_a_list() -> None:
+    headers = [("X-Own", "1"), ("cookie", "a=1"), ("x-own", ""), ("X-OWN", "2"), ("Cookie", "b=2")]
+    with SockjsServer() as server:
+        (request,) = asked(server, opened(server.target, headers=headers))
+        assert request.headers["x-own"] == "1, , 2"
+        assert request.headers["cookie"] == "a=1; b=2"
+
+
 @pytest.mark.parametrize("headers", [{"a b": "x"}, {"a": "x\r\ny"}])
 def test_what_must_not_enter_a_request_is_refused_before_any_io(headers: dict[str, str]) -> None:
     dial = make_dial("xhr-polling+http://127.0.0.1:1/base")

@@ -148,6 +148,45 @@ def test_behind_a_close_frame_nothing_is_asked_for(kind: str) -> None:
         assert len(asks(server)) == count
 
 
+@contextlib.contextmanager
+def opened_with(opening: bytes, kind: str) -> Iterator[tuple[Transport, SockjsPeer, SockjsServer]]:
+    """Open with more behind the opening frame, in its chunk; in the end nothing was asked for again."""
+    with SockjsServer(f"xhr-{kind}+http") as server:
+        server.opening = opening
+        transport = EndpointDialer().dial(make_dial(server.target))
+        try:
+            yield transport, server.accept(), server
+            for thread in threading.enumerate():
+                if thread.name.startswith("connman-receive-"):
+                    thread.join(PATIENCE)
+            assert len(asks(server)) == 1
+        finally:
+            transport.dispose()
+
+
+@KINDS
+def test_behind_a_close_frame_in_the_chunk_of_the_opening_nothing_is_asked_for(kind: str) -> None:
+    with opened_with(b'o\nc[3000,"Go away!"]\n', kind) as (transport, peer, _):
+        if kind == "streaming":
+            peer.asking().sock.sendall(b"0\r\n\r\n")
+        assert isinstance(end_of(transport), ConnectionClosed)
+
+
+@pytest.mark.parametrize("place", [1, 4, 18])
+def test_a_close_frame_may_begin_in_the_chunk_of_the_opening(place: int) -> None:
+    close = b'c[3000,"Go away!"]\n'
+    with opened_with(b"o\n" + close[:place], "streaming") as (transport, peer, _):
+        peer.frames(close[place:], is_last=True)
+        assert isinstance(end_of(transport), ConnectionClosed)
+
+
+def test_an_answer_that_ends_within_a_frame_behind_the_opening_is_a_loss() -> None:
+    with opened_with(b'o\na["x', "polling") as (transport, _, _server):
+        error = end_of(transport)
+        assert isinstance(error, ConnectionLost)
+        assert "within a frame" in str(error)
+
+
 @KINDS
 def test_a_second_receiver_is_told_by_the_server(kind: str) -> None:
     with opened(kind) as (transport, peer, _):
@@ -287,6 +326,22 @@ def test_a_request_that_is_answered_before_all_of_it_was_taken_ends_it() -> None
         error = end_of(transport)
         assert isinstance(error, ConnectionLost)
         assert "before it took all" in str(error)
+
+
+@pytest.mark.parametrize(("status", "is_taken"), [("200 OK", True), ("500 Oops", False)])
+def test_an_answer_whose_body_does_not_end_holds_nothing_up(status: str, is_taken: bool) -> None:
+    with opened("streaming") as (transport, peer, _):
+        transport.send(["x"], PATIENCE)
+        request = peer.sent.get(timeout=PATIENCE)
+        assert request is not None
+        request.body()
+        request.sock.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\n".encode())
+        if is_taken:
+            transport.send(["y"], PATIENCE)
+            assert peer.recv() == b"y"
+        else:
+            assert isinstance(end_of(transport), SessionLost)
+        request.is_answered.set()
 
 
 def test_binary_messages_are_refused_and_nothing_happens() -> None:

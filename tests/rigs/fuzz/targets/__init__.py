@@ -1,7 +1,7 @@
 """Everything that is fuzzed."""
 
 from tests.rigs.fuzz.target import Target
-from tests.rigs.fuzz.targets import answers, frames, logins, streams, words
+from tests.rigs.fuzz.targets import answers, frames, logins, sockjs, streams, words
 
 TARGETS: dict[str, Target] = {
     target.name: target
@@ -12,6 +12,8 @@ TARGETS: dict[str, Target] = {
         answers.UPGRADE,
         answers.PROXY,
         logins.LOGIN,
+        sockjs.FRAMES,
+        sockjs.ANSWER,
         words.TARGETS,
         words.OPTIONS,
         words.COMMAND,
