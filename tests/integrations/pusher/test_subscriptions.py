@@ -48,6 +48,7 @@ def test_leaving_and_coming_back() -> None:
         assert rig.pusher.channel("a") is None
         assert guest.events("pusher:unsubscribe") == [{"channel": "a"}]
         guest.send("e", 1, "a")  # one that was under way
+        eventually(lambda: "e" in [event.name for event in rig.told.of("message")])
         second = rig.pusher.subscribe("a")
         assert second is not first
         second.bind("e", lambda data: told.append(("second", data)))
