@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from types import EllipsisType
-from typing import Self, Unpack
+from typing import NoReturn, Self, Unpack
 
 from connman.clock import Clock, Deadline, SystemClock
 from connman.connection import fork
@@ -104,8 +104,14 @@ class Pusher:
             name, clock, route, mailbox, self.connection, self._everything, self._subscriptions,
             activity_timeout, pong_timeout, checked.send_timeout, checked.retry_if,
         )  # fmt: skip
+        # The newest link that was begun; the present one is the status's.
+        self._latest: Link | None = None
         # Checked now, before any I/O, with the target that it will have: nothing of it is kept.
         Link(self._parts).make(options)
+
+    def __reduce__(self) -> NoReturn:
+        # Without it copy.copy() makes a twin that shares the connection of this one, and ends it.
+        raise TypeError("a Pusher client cannot be copied or pickled")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._parts.name} {self.state.value}>"
@@ -122,6 +128,7 @@ class Pusher:
         fresh = Link(self._parts)
         link = status.begin(fresh)
         if link is fresh:
+            self._latest = fresh
             self._start(fresh)
         elif isinstance(link, Link):
             link.hurry()
@@ -194,10 +201,12 @@ class Pusher:
         within = self._close_timeout if timeout is None else max(0.0, timeout)
         until = time.monotonic() + within + 1.0
         mailbox = self._parts.mailbox
-        link = self.connection.status.finish(PusherState.DISCONNECTED)
+        present, latest = self.connection.status.finish(PusherState.DISCONNECTED), self._latest
         mailbox.wake()
-        if isinstance(link, Link):
-            link.stop(within)
+        for link in (present, latest):
+            # The latest as well, unless another thread has connected again: a Ctrl-C may have cut an earlier call short.
+            if isinstance(link, Link) and not link.is_current():
+                link.stop(within)
         self._subscriptions.end()
         mailbox.drain()
         if not is_own():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -30,25 +31,25 @@ class Worker:
     def _fresh(self) -> None:
         self._lock = threading.RLock()
         self._changed = Signal(self._lock)
-        # Guarded by _lock: _names (in order, the values mean nothing), _has_thread.
+        # Guarded by _lock: _names (in order, the values mean nothing), _thread.
         self._names: dict[str, None] = {}
-        self._has_thread = False
+        self._thread: threading.Thread | None = None
 
     def ask(self, names: Iterable[str]) -> None:
         """Have ``names`` looked after soon. Never blocks."""
         with self._lock:
             self._names.update(dict.fromkeys(names))
-            if self._has_thread or not self._names:
-                return
-            self._has_thread = True
-        try:
-            spawn(f"pusher-{self._name}", self._loop)
-        except BaseException as error:  # user code (a signal handler), or there is no thread to be had
-            with self._lock:
-                self._has_thread = False
-            # At the interpreter's end nothing is joined any more.
-            if not isinstance(error, RuntimeError):
-                raise
+            # At the interpreter's end there is no thread to be had, and nothing is joined any more.
+            if self._names and not self._is_busy_locked():
+                with contextlib.suppress(RuntimeError):
+                    # Under the lock, and noted before it starts: a Ctrl-C leaves no thread that is believed in and not there.
+                    spawn(f"pusher-{self._name}", self._loop, self._note_locked)
+
+    def _note_locked(self, thread: threading.Thread) -> None:
+        self._thread = thread
+
+    def _is_busy_locked(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def wait_idle(self, within: float) -> bool:
         """Wait up to ``within`` real seconds until no name is left and none is looked after.
@@ -56,7 +57,7 @@ class Worker:
         Threads: any but connman's own.
         """
         with self._lock:
-            return self._changed.condition.wait_for(lambda: not self._has_thread, within)
+            return self._changed.condition.wait_for(lambda: not self._is_busy_locked(), within)
 
     def _loop(self) -> None:
         try:
@@ -86,7 +87,7 @@ class Worker:
 
     def _leave(self) -> None:
         with self._lock:
-            self._has_thread = False
+            self._thread = None
             self._changed.notify_all()
 
     def after_fork(self) -> None:

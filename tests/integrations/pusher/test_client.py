@@ -1,6 +1,8 @@
 """The client as its user sees it: connecting, ending, states, threads, and what must never happen."""
 
 import contextlib
+import copy
+import itertools
 import os
 import random
 import sys
@@ -15,6 +17,7 @@ from connman.integrations.pusher import Pusher, SecretAuth
 from connman.testing import ScriptedDialer
 from tests.integrations.pusher.rig import Rig
 from tests.loopback import PATIENCE, in_thread
+from tests.promises.test_interrupts import CtrlC, Interrupter, within
 from tests.pusher_server import KEY, SECRET, Guest, PusherServer, error
 from tests.waiting import eventually
 
@@ -74,6 +77,11 @@ def test_an_unknown_option() -> None:
 
 
 # Connecting and ending
+
+
+def test_there_is_no_twin() -> None:
+    with pytest.raises(TypeError, match="cannot be copied"):
+        copy.copy(Pusher(KEY, cluster="eu"))
 
 
 def test_many_connects_are_one_connection() -> None:
@@ -189,6 +197,42 @@ def test_connecting_again_while_another_thread_is_still_disconnecting() -> None:
             ending.result(PATIENCE)
             assert channel.is_subscribed
             assert pusher.state == "connected"
+
+
+class OwnPoints(Interrupter):
+    """Only the client's own code is interrupted; that of connections has tests like this of its own."""
+
+    def _reach(self, frame: Any, what: str) -> None:
+        if "integrations/pusher" in frame.f_code.co_filename:
+            super()._reach(frame, what)
+
+
+@pytest.mark.slow
+@pytest.mark.plain_locks
+@pytest.mark.parametrize("cut", ["disconnect", "connect", "subscribe", "unsubscribe"])
+def test_after_a_ctrl_c_anywhere_it_can_be_ended_and_used_again(cut: str) -> None:
+    """A disconnect() that was cut left the connection open for ever, and a subscribe() left all later ones unsent."""
+    for point in itertools.count(1):
+        with Rig(close_timeout=0.02) as rig:
+            pusher, guests = rig.pusher, rig.server.guests
+            pusher.subscribe("b")
+            if cut != "connect":
+                rig.open()
+            interrupter = OwnPoints(point)
+            with contextlib.suppress(CtrlC), interrupter:
+                getattr(pusher, cut)(*{"subscribe": ["a"], "unsubscribe": ["b"]}.get(cut, []))
+            where = str(interrupter.where)
+            within(pusher.disconnect, f"disconnect() after {where}")
+            eventually(lambda guests=guests: all(guest.is_gone for guest in guests), message=where)
+            assert pusher.state == "disconnected", where
+            within(
+                lambda pusher=pusher: pusher.connect().wait_connected(PATIENCE), f"connect() after {where}"
+            )
+            channel = pusher.subscribe("c")
+            eventually(lambda channel=channel: channel.is_subscribed, message=where)
+        if interrupter.where is None:
+            break
+    assert point > 5
 
 
 def test_connect_after_it_failed() -> None:
