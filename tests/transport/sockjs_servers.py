@@ -16,7 +16,8 @@ import pytest
 from tests.npm import npm_packages
 
 PROGRAMS = Path(__file__).with_name("programs")
-PATIENCE = 20.0
+PATIENCE = 20.0  # seconds
+START = 40.0  # seconds for a process to start on a busy machine
 NAMES = ["node", "aiohttp"]
 
 
@@ -63,7 +64,7 @@ class SockjsProcess:
             self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0
         )
         assert self._process.stdout is not None
-        assert select.select([self._process.stdout], [], [], PATIENCE)[0], "the server did not start"
+        assert select.select([self._process.stdout], [], [], START)[0], "the server did not start"
         assert self._process.stdout.readline() == b"ready\n"
 
     def kill(self) -> None:
