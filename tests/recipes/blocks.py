@@ -64,7 +64,7 @@ class Site:
     """
 
     def __init__(
-        self, folder: Path, server: WebSocketProcess, by_http: SockjsServer, authority: Path
+        self, folder: Path, server: WebSocketProcess, authority: Path, by_http: SockjsServer | None = None
     ) -> None:
         self.folder = folder
         self.server = server
@@ -75,9 +75,9 @@ class Site:
 
     def local(self, text: str) -> str:
         """Return a text with our server's address instead of the documents'."""
-        local = text.replace(ELSEWHERE_BY_HTTP, self.by_http.target.partition("+")[2]).replace(
-            ELSEWHERE, self.server.url("")
-        )
+        local = text.replace(ELSEWHERE, self.server.url(""))
+        if self.by_http is not None:
+            local = local.replace(ELSEWHERE_BY_HTTP, self.by_http.target.partition("+")[2])
         assert "example.com" not in local
         return local
 
@@ -110,4 +110,4 @@ def site(folder: Path) -> Iterator[Site]:
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate)
     with ws_server(certificate, certificate) as server, echoing("xhr-streaming+https", tls) as by_http:
-        yield Site(folder, server, by_http, authority_file)
+        yield Site(folder, server, authority_file, by_http)
