@@ -240,7 +240,8 @@ def test_connect_after_it_failed() -> None:
         rig.pusher.connect()
         rig.told.wait("disconnected")
         rig.pusher.connect().wait_connected(PATIENCE)
-        assert rig.told.states == ["connecting", "disconnected", "connecting", "connected"]
+        # Who waits is woken first, the listeners are told then.
+        eventually(lambda: rig.told.states == ["connecting", "disconnected", "connecting", "connected"])
 
 
 def test_what_no_attempt_can_help_is_failed() -> None:
