@@ -83,14 +83,16 @@ class Pusher:
         if secret_auth is not None and not callable(secret_auth):
             raise InvalidOption("secret_auth is a callable or None")
         checked = _checked(options)
+        clock = clock or SystemClock()
         if strategy is None:
             where = addresses(
                 key, host=host, cluster=cluster, port=port, tls=tls, tls_port=tls_port, http=http, path=path
             )
-            route = make_route(where, {} if cache is None else cache, activity_timeout=activity_timeout)
+            store = {} if cache is None else cache
+            route = make_route(where, store, activity_timeout=activity_timeout, clock=clock)
         else:
             route = Route(strategy)
-        clock, name = clock or SystemClock(), printable(name)
+        name = printable(name)
         mailbox = Mailbox(name, clock)
         self.connection = PusherConnection(mailbox, clock, unavailable_timeout)
         self._everything = Listeners()

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from types import EllipsisType
 from urllib.parse import quote, urlsplit
 
+from connman.clock import Clock
 from connman.errors import InvalidOption
 from connman.integrations.pusher.wire import PROTOCOL, is_text
 from connman.strategy import Cached, Strategy, TransportManager, pusher_default
@@ -124,20 +125,25 @@ class Route:
         return self.target.dial(dial)
 
 
-def make_route(where: Addresses, cache: Store | str | os.PathLike[str], *, activity_timeout: float) -> Route:
+def make_route(
+    where: Addresses, cache: Store | str | os.PathLike[str], *, activity_timeout: float, clock: Clock
+) -> Route:
     """Return the route to these addresses: where there are several ways, by the tree of Pusher's own clients.
 
     Raises: InvalidOption.
     Threads: any.
     """
-    # As pusher-js has it: streaming that dies young twice is left out, here for a while.
-    manager = TransportManager(2, max_ping_delay=activity_timeout)
+    # As pusher-js has it: streaming that dies young twice is left out, here for a while; websockets never are, but when
+    # one was cut the server is asked for a sign of life sooner.
+    http_manager = TransportManager(2, max_ping_delay=activity_timeout, clock=clock)
+    manager = TransportManager(max_ping_delay=activity_timeout, clock=clock)
 
     def tree(ws: str, wss: str | None, http: str | None) -> Strategy:
         # A single way needs no tree, which would wait for others: what fails is tried again after the pause.
         if wss is None and http is None:
-            return Leaf(ws)
-        return Cached(pusher_default(ws, wss=wss, http=http, http_manager=manager), cache)
+            return Leaf(ws, manager=manager)
+        main = pusher_default(ws, wss=wss, http=http, manager=manager, http_manager=http_manager)
+        return Cached(main, cache)
 
     secure = tree(where.wss, None, where.https)
     if where.ws is None:
