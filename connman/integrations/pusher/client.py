@@ -23,6 +23,7 @@ from connman.integrations.pusher.subscriptions import Subscriptions
 from connman.integrations.pusher.wire import Event
 from connman.manager import Manager, default_manager
 from connman.options import OptionArguments, Options, check_seconds, make_options
+from connman.records import Step
 from connman.strategy.store import Store
 from connman.threads import is_own
 from connman.transport.base import Dialer
@@ -250,6 +251,12 @@ class Pusher:
         """What carries it now ("wss", "xhr_streaming", …), None when not open."""
         link = self._link()
         return None if link is None else link.transport_name
+
+    @property
+    def attempts(self) -> tuple[Step, ...]:
+        """What each way did in the newest dial, as `Connection.attempts`: why HTTP was chosen."""
+        link = self._link()
+        return () if link is None else link.attempts
 
     # Channels.
 
