@@ -4,14 +4,26 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 import connman
 from connman import Pool
-from connman.errors import ConnectError, NotConnected
-from connman.strategy import BestConnected, Delayed, FirstConnected, If, Sequential, Strategy, Transport
+from connman.errors import ConnectError, InvalidOption, NotConnected
+from connman.strategy import (
+    BestConnected,
+    Cached,
+    Delayed,
+    FirstConnected,
+    If,
+    Sequential,
+    Strategy,
+    Transport,
+    pusher_tree,
+)
 from connman.testing import Peer, ScriptedDialer
 from connman.transport.login import Channel
 from tests.loopback import PATIENCE, Server, in_thread, refusing_port, silent
@@ -64,6 +76,31 @@ def test_it_is_supported_when_any_child_is(rig: Rig) -> None:
 
 
 # By hand.
+
+
+@pytest.mark.parametrize("child", ["ws://one.example/", None, ("one.example", 1), BestConnected])
+@pytest.mark.parametrize(
+    "make",
+    [
+        BestConnected,
+        Sequential,
+        FirstConnected,
+        Cached,
+        pusher_tree,
+        lambda child: Delayed(child, 1.0),
+        lambda child: If(bool, Sequential(), child),
+    ],
+)
+def test_a_child_is_a_strategy(make: Callable[[Any], object], child: Any) -> None:
+    with pytest.raises(
+        InvalidOption, match=f"{type(child).__name__} is no strategy: a target goes into a Transport"
+    ):
+        make(child)
+
+
+def test_a_test_is_a_function() -> None:
+    with pytest.raises(InvalidOption, match="test is a function"):
+        If(True, Sequential(), Sequential())  # type: ignore[arg-type]
 
 
 def test_nothing_is_called_back_within_connect(rig: Rig) -> None:
