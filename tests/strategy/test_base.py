@@ -112,6 +112,22 @@ def test_nothing_is_called_back_within_connect(rig: Rig) -> None:
         rig.results.clear()
 
 
+def test_only_the_dial_of_a_leaf_has_a_thread(rig: Rig) -> None:
+    dialer = ScriptedDialer([HANG, HANG])
+    late = Delayed(FirstConnected(Sequential(Transport(dialer, name="one"), timeout=15.0)), 1.0)
+    also = Delayed(If(bool, Sequential(), Transport(dialer, name="two")), 1.0)
+    before = set(threading.enumerate())
+    runner = Cached(BestConnected(late, also), {}, key="k").connect(rig.results.append, dial=rig.dial())
+    rig.advance(999)
+    assert set(threading.enumerate()) == before
+    rig.advance(1)
+    dialer.wait_until_dialled(2)
+    names = sorted(thread.name for thread in set(threading.enumerate()) - before)
+    assert [name.rpartition("dial-")[2] for name in names] == ["one", "two"]
+    runner.abort()
+    eventually(lambda: set(threading.enumerate()) == before)
+
+
 def test_without_a_dial_it_takes_the_defaults() -> None:
     results: list[object] = []
     dialer = ScriptedDialer([OPEN])
