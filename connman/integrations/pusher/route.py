@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from connman.strategy import Transport as Leaf
 from connman.strategy.store import Store
 from connman.transport.base import Dial, Dialer, Transport
 from connman.version import __version__
+
+logger = logging.getLogger("connman.pusher")
 
 _CLUSTER = re.compile(r"[A-Za-z0-9-]+")
 _NO_HOST = frozenset("/?#@\\")
@@ -76,11 +79,10 @@ def addresses(
     # Nobody's host but the one that was named: a fallback to other machines, or ports, would be a surprise.
     is_beside = plain is not None and (cluster is not None or tls_port is not None)
     if http is ...:
-        base = (
-            None
-            if cluster is None or find_spec("urllib3") is None
-            else f"://sockjs-{cluster}.pusher.com/pusher"
-        )
+        has_http = find_spec("urllib3") is not None
+        if cluster is not None and not has_http:
+            logger.info("no HTTP where websockets are blocked: that takes connman[http]")
+        base = f"://sockjs-{cluster}.pusher.com/pusher" if cluster is not None and has_http else None
         return Addresses(
             plain, secure, is_beside, base and f"http{base}{rest}", base and f"https{base}{rest}"
         )

@@ -59,9 +59,18 @@ def test_what_is_no_part_of_an_address(wrong: dict[str, Any]) -> None:
         found(**wrong)
 
 
-def test_without_urllib3_a_cluster_has_no_http(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_urllib3_a_cluster_has_no_http(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("connman.integrations.pusher.route.find_spec", lambda _: None)
-    assert (found(cluster="eu").https, found(cluster="eu").http) == (None, None)
+    with caplog.at_level("INFO", "connman"):
+        own = found(cluster="eu")
+        assert (own.https, own.http) == (None, None)
+        assert "that takes connman[http]" in caplog.text
+        caplog.clear()
+        # It was not asked for, so nothing is missing.
+        assert found(host="h").https is found(cluster="eu", http=None).https is None
+        assert caplog.text == ""
 
 
 def test_of_a_host_of_ones_own_no_other_host_or_port_is_ever_asked() -> None:
