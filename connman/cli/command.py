@@ -66,6 +66,8 @@ def _show_log(renderer: Renderer, level: int) -> None:
     logger = logging.getLogger("connman")
     logger.addHandler(handler)
     logger.setLevel(level)
+    # Of a way that cannot be remembered nothing but the log tells.
+    logging.getLogger("connman.strategy").setLevel(min(level, logging.WARNING))
     # Where the root logger has a handler as well, each line would come twice.
     logger.propagate = False
 

@@ -6,14 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from connman.clock import Deadline, SystemClock
-from connman.errors import ConnectError, ConnectTimeout, ConnmanError
+from connman.errors import ConnectError, ConnectTimeout, ConnmanError, InvalidOption
 from connman.options import Options
 from connman.strategy.results import Opened, Report, Result, Runner, Watcher, discard
 from connman.strategy.run import Run
 from connman.threads import Condition
 from connman.transport.base import Dial, Transport
 
-__all__ = ["Opened", "Report", "Result", "Run", "Runner", "Strategy", "Watcher", "discard"]
+__all__ = ["Opened", "Report", "Result", "Run", "Runner", "Strategy", "Watcher", "checked", "discard"]
 
 
 class Strategy(ABC):
@@ -146,6 +146,18 @@ class Strategy(ABC):
 
     def __repr__(self) -> str:
         return f"<{self.label}>"
+
+
+def checked(*children: Strategy) -> tuple[Strategy, ...]:
+    """Return the children of a strategy.
+
+    Raises: InvalidOption for one that is none: it would be found out by the first dial only, each time anew.
+    Threads: any; pure.
+    """
+    for child in children:
+        if not isinstance(child, Strategy):
+            raise InvalidOption(f"{type(child).__name__} is no strategy: a target goes into a Transport")
+    return children
 
 
 class _First:

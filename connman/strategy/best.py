@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from connman.errors import ConnectError, ConnmanError
-from connman.strategy.base import Opened, Report, Result, Run, Runner, Strategy
+from connman.strategy.base import Opened, Report, Result, Run, Runner, Strategy, checked
 from connman.strategy.results import combined
 
 
@@ -14,11 +14,12 @@ class BestConnected(Strategy):
 
     So it may call back more than once, with what is as good or better. It fails when every child has failed.
 
+    Raises: InvalidOption for what is no strategy.
     Threads: every method from any thread, but for `start`.
     """
 
     def __init__(self, *children: Strategy) -> None:
-        self.children = children
+        self.children = checked(*children)
 
     def start(self, run: Run, report: Report, min_priority: int) -> Runner:
         """Start all children; see `Strategy.start`.

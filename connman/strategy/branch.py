@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from connman.strategy.base import Report, Run, Runner, Strategy
+from connman.errors import InvalidOption
+from connman.strategy.base import Report, Run, Runner, Strategy, checked
 
 
 class If(Strategy):
     """Be ``then`` while ``test()`` is true, else ``otherwise``; it is asked each time and must not block.
 
+    Raises: InvalidOption for what is no strategy, and a test that is no function.
     Threads: every method from any thread, but for `start`; ``test`` is called on any thread.
     """
 
     def __init__(self, test: Callable[[], object], then: Strategy, otherwise: Strategy) -> None:
+        if not callable(test):
+            raise InvalidOption("test is a function, which is asked each time")
         self._test = test
-        self.children = (then, otherwise)
+        self.children = checked(then, otherwise)
 
     @property
     def label(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from connman.options import check_seconds
 from connman.records import Step
-from connman.strategy.base import Opened, Report, Result, Run, Runner, Strategy
+from connman.strategy.base import Opened, Report, Result, Run, Runner, Strategy, checked
 from connman.strategy.leaf import HTTP_PRIORITY, PRIORITY
 from connman.strategy.sequential import Sequential
 from connman.strategy.store import Slot, Store, store_for
@@ -50,7 +50,7 @@ class Cached(Strategy):
         key: str | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.children = (child,)
+        self.children = checked(child)
         check_seconds("ttl", ttl, zero=True)
         self.ttl = ttl
         self.now = now

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from connman.clock import Timer
 from connman.options import check_seconds
-from connman.strategy.base import Report, Run, Runner, Strategy
+from connman.strategy.base import Report, Run, Runner, Strategy, checked
 
 
 class Delayed(Strategy):
     """Start ``child`` after ``delay`` seconds, so that what stands beside it may be first.
 
-    Raises: InvalidOption for a delay below 0 or not a number.
+    Raises: InvalidOption for a delay below 0 or not a number, and what is no strategy.
     Threads: every method from any thread, but for `start`.
     """
 
     def __init__(self, child: Strategy, delay: float) -> None:
-        self.children = (child,)
+        self.children = checked(child)
         check_seconds("delay", delay, zero=True)
         self.delay = delay
 

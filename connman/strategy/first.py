@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from connman.strategy.base import Opened, Report, Result, Run, Runner, Strategy
+from connman.strategy.base import Opened, Report, Result, Run, Runner, Strategy, checked
 
 
 class FirstConnected(Strategy):
     """Hand on the first transport that ``child`` opens, and end everything else of it before.
 
+    Raises: InvalidOption for what is no strategy.
     Threads: every method from any thread, but for `start`.
     """
 
     def __init__(self, child: Strategy) -> None:
-        self.children = (child,)
+        self.children = checked(child)
 
     def start(self, run: Run, report: Report, min_priority: int) -> Runner:
         """Start the child; see `Strategy.start`.

@@ -7,7 +7,7 @@ import math
 from connman.clock import Timer
 from connman.errors import ConnectError, ConnectTimeout, ConnmanError
 from connman.options import check_seconds
-from connman.strategy.base import Opened, Report, Result, Run, Runner, Strategy
+from connman.strategy.base import Opened, Report, Result, Run, Runner, Strategy, checked
 from connman.strategy.results import combined
 
 # A loop whose children fail at once, and that does not wait for their time to be over, must not spin.
@@ -22,7 +22,7 @@ class Sequential(Strategy):
     With ``loop`` the first follows the last, and it never fails; a round begins 0.1 s after the one before at the
     earliest. It fails after the last child otherwise. A success ends the trying, but not the child.
 
-    Raises: InvalidOption for a time below 0 or not a number; 0 and None are no time.
+    Raises: InvalidOption for a time below 0 or not a number (0 and None are no time), and what is no strategy.
     Threads: every method from any thread, but for `start`.
     """
 
@@ -34,7 +34,7 @@ class Sequential(Strategy):
         timeout_limit: float | None = None,
         fail_fast: bool = False,
     ) -> None:
-        self.children = children
+        self.children = checked(*children)
         self.loop = loop
         for name, seconds in (("timeout", timeout), ("timeout_limit", timeout_limit)):
             if seconds is not None:

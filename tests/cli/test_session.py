@@ -343,6 +343,22 @@ def test_a_strategy_tells_which_way_has_won(shared: WebSocketProcess, cache: dic
     assert " step " not in done.err
 
 
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_a_way_that_cannot_be_remembered_is_told_once(words: list[str], shared: WebSocketProcess) -> None:
+    words = [
+        "connect",
+        *words,
+        "--strategy=default",
+        "--http=http://127.0.0.1:1/",
+        "--eof-wait=0",
+        shared.url(),
+    ]
+    done = run(*words, env={"XDG_CACHE_HOME": "/dev/null"})
+    assert done.code == 0
+    assert done.err.count("no cache of transports") == 1
+    assert re.search("warning.*/dev/null/connman/transports.json", done.err)
+
+
 def test_a_strategy_that_fails_tells_why_each_way_did(cache: dict[str, str]) -> None:
     with refusing_port() as port:
         words = ["connect", "--once", "--strategy=default", "--open-timeout", "0.2"]

@@ -117,7 +117,26 @@ class LeafRunner:
         elif outcome is not None and outcome.after is None:
             self.settle(outcome)
         elif outcome is not None and outcome.after is not None:
-            self._timer = self._run.call_later(outcome.after / 1000, lambda: self.settle(outcome))
+            self._timer = self._run.call_later(outcome.after / 1000, lambda: self._ring(outcome))
+
+    def _ring(self, outcome: Outcome) -> None:
+        self._timer = None
+        self.settle(outcome)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has neither reported anything nor been told to end."""
+        return not self._is_over and not self.aborts
+
+    @property
+    def is_ticking(self) -> bool:
+        """Whether its timer is to ring."""
+        return self._timer is not None
+
+    def _stop(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
     def settle(self, outcome: Outcome) -> None:
         """Report what a test wants reported, now."""
@@ -134,14 +153,13 @@ class LeafRunner:
     def abort(self) -> None:
         self.aborts += 1
         self._rig.note(f"{self._leaf.name} aborted")
-        if self._timer is not None and self._leaf.obeys:
-            self._timer.cancel()
+        if self._leaf.obeys:
+            self._stop()
 
     def force_min_priority(self, priority: int) -> None:
         self._rig.note(f"{self._leaf.name} forced to {priority}")
         if self._leaf.obeys and not self._is_over and self._leaf.priority < priority:
-            if self._timer is not None:
-                self._timer.cancel()
+            self._stop()
             self.report(ConnectError(self._leaf.name, (), "closed"))
 
 

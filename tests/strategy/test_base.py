@@ -4,14 +4,26 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 import connman
 from connman import Pool
-from connman.errors import ConnectError, NotConnected
-from connman.strategy import BestConnected, Delayed, FirstConnected, If, Sequential, Strategy, Transport
+from connman.errors import ConnectError, InvalidOption, NotConnected
+from connman.strategy import (
+    BestConnected,
+    Cached,
+    Delayed,
+    FirstConnected,
+    If,
+    Sequential,
+    Strategy,
+    Transport,
+    pusher_tree,
+)
 from connman.testing import Peer, ScriptedDialer
 from connman.transport.login import Channel
 from tests.loopback import PATIENCE, Server, in_thread, refusing_port, silent
@@ -66,6 +78,31 @@ def test_it_is_supported_when_any_child_is(rig: Rig) -> None:
 # By hand.
 
 
+@pytest.mark.parametrize("child", ["ws://one.example/", None, ("one.example", 1), BestConnected])
+@pytest.mark.parametrize(
+    "make",
+    [
+        BestConnected,
+        Sequential,
+        FirstConnected,
+        Cached,
+        pusher_tree,
+        lambda child: Delayed(child, 1.0),
+        lambda child: If(bool, Sequential(), child),
+    ],
+)
+def test_a_child_is_a_strategy(make: Callable[[Any], object], child: Any) -> None:
+    with pytest.raises(
+        InvalidOption, match=f"{type(child).__name__} is no strategy: a target goes into a Transport"
+    ):
+        make(child)
+
+
+def test_a_test_is_a_function() -> None:
+    with pytest.raises(InvalidOption, match="test is a function"):
+        If(True, Sequential(), Sequential())  # type: ignore[arg-type]
+
+
 def test_nothing_is_called_back_within_connect(rig: Rig) -> None:
     for leaf in (rig.leaf("a", Ok()), rig.leaf("b", No())):
         rig.connect(leaf)
@@ -73,6 +110,22 @@ def test_nothing_is_called_back_within_connect(rig: Rig) -> None:
         rig.advance(0)
         assert len(rig.results) == 1
         rig.results.clear()
+
+
+def test_only_the_dial_of_a_leaf_has_a_thread(rig: Rig) -> None:
+    dialer = ScriptedDialer([HANG, HANG])
+    late = Delayed(FirstConnected(Sequential(Transport(dialer, name="one"), timeout=15.0)), 1.0)
+    also = Delayed(If(bool, Sequential(), Transport(dialer, name="two")), 1.0)
+    before = set(threading.enumerate())
+    runner = Cached(BestConnected(late, also), {}, key="k").connect(rig.results.append, dial=rig.dial())
+    rig.advance(999)
+    assert set(threading.enumerate()) == before
+    rig.advance(1)
+    dialer.wait_until_dialled(2)
+    names = sorted(thread.name for thread in set(threading.enumerate()) - before)
+    assert [name.rpartition("dial-")[2] for name in names] == ["one", "two"]
+    runner.abort()
+    eventually(lambda: set(threading.enumerate()) == before)
 
 
 def test_without_a_dial_it_takes_the_defaults() -> None:

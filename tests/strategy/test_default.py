@@ -52,6 +52,7 @@ def test_all_hang(rig: Rig) -> None:
     ]  # fmt: skip
     assert (17_000, "streaming aborted") in rig.journal
     assert (17_000, "polling aborted") in rig.journal
+    assert (47_000, "streaming aborted") in rig.journal
     assert (47_000, "polling aborted") in rig.journal
     assert rig.results == []
 

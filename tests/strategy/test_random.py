@@ -1,10 +1,11 @@
 """Random trees of leaves that do anything: one winner, nothing left behind, and an abort ends everything."""
 
+import json
 import random
 
 import pytest
 
-from connman.strategy import BestConnected, Delayed, FirstConnected, If, Opened, Sequential, Strategy
+from connman.strategy import BestConnected, Cached, Delayed, FirstConnected, If, Opened, Sequential, Strategy
 from tests.strategy.rig import HANG, Leaf, No, Ok, Outcome, Rig
 
 MOST_DEPTH = 4
@@ -40,7 +41,19 @@ class Grower:
                 timeout_limit=rng.choice([None, 0.05, 10]),
                 fail_fast=rng.random() < 0.5,
             ),
+            lambda: self.cached(self.grow(depth + 1)),
         ]
+
+    def cached(self, child: Strategy) -> Strategy:
+        """Have a leaf of the child's in the cache, one that is not there, or nothing."""
+        rng = self.rng
+        names = [None, "nobody", *(leaf.name for leaf in child.leaves())]
+        store: dict[str, str] = {}
+        if (name := rng.choice(names)) is not None:
+            latency = rng.choice([0, 0.01, 1])
+            record = {"timestamp": 0, "transport": name, "latency": latency, "skips": rng.randint(0, 5)}
+            store["key"] = json.dumps(record)
+        return Cached(child, store, ttl=rng.choice([10, 1000]), key="key", now=self.rig.clock.now)
 
     def leaf(self) -> Leaf:
         leaf = self.rig.leaf(
@@ -78,9 +91,9 @@ def check(seed: int) -> None:
         assert len(rig.open_pipes) == len(opened)
     assert len(rig.results) - len(opened) <= 1
     if is_first and opened:
-        # Nothing is aborted twice, or goes on behind a winner, but for leaves that do not obey.
-        assert all(attempt.aborts <= 1 for leaf in grower.leaves for attempt in leaf.attempts)
+        check_ended(rig, grower.leaves)
     runner.abort()
+    check_ended(rig, grower.leaves)
     count, pipes = len(rig.results), len(rig.open_pipes)
     rig.took()
     rig.advance(LONG)
@@ -94,6 +107,15 @@ def check(seed: int) -> None:
     assert rig.clock.pending == 0
     assert not [what for _, what in rig.journal if "started" in what]
     assert all(pipe.disposals <= 1 for pipe in rig.pipes)
+
+
+def check_ended(rig: Rig, leaves: list[Leaf]) -> None:
+    """Find no leaf that was not ended, or was twice, and no timer but those of leaves that do not obey."""
+    attempts = [attempt for leaf in leaves for attempt in leaf.attempts]
+    assert not [attempt for attempt in attempts if attempt.is_running]
+    assert all(attempt.aborts <= 1 for attempt in attempts)
+    assert not [attempt for leaf in leaves if leaf.obeys for attempt in leaf.attempts if attempt.is_ticking]
+    assert rig.clock.pending == sum(attempt.is_ticking for attempt in attempts)
 
 
 def disturb(rng: random.Random, leaf: Leaf) -> None:

@@ -76,6 +76,15 @@ def test_a_timeout_fails_only_after_the_last_child(rig: Rig) -> None:
     assert "none of 2 ways opened: not open within 0.2 s" in str(error)
 
 
+@pytest.mark.parametrize("after", [99, 100])
+def test_who_opens_exactly_at_the_timeout_is_too_late(rig: Rig, after: int) -> None:
+    rig.connect(FirstConnected(Sequential(rig.leaf("a", Ok(after)), rig.leaf("b", Ok(50)), timeout=0.1)))
+    rig.advance(1000)
+    assert rig.winner == ("a" if after < 100 else "b")
+    assert rig.open_pipes == [rig.winner]
+    assert rig.clock.pending == 0
+
+
 def test_a_success_stops_the_clock_and_not_the_child(rig: Rig) -> None:
     leaf = rig.leaf("a", Ok(10))
     rig.connect(Sequential(leaf, rig.leaf("b"), timeout=0.1))

@@ -23,6 +23,7 @@ from connman.integrations.pusher.subscriptions import Subscriptions
 from connman.integrations.pusher.wire import Event
 from connman.manager import Manager, default_manager
 from connman.options import OptionArguments, Options, check_seconds, make_options
+from connman.records import Step
 from connman.strategy.store import Store
 from connman.threads import is_own
 from connman.transport.base import Dialer
@@ -83,14 +84,16 @@ class Pusher:
         if secret_auth is not None and not callable(secret_auth):
             raise InvalidOption("secret_auth is a callable or None")
         checked = _checked(options)
+        clock = clock or SystemClock()
         if strategy is None:
             where = addresses(
                 key, host=host, cluster=cluster, port=port, tls=tls, tls_port=tls_port, http=http, path=path
             )
-            route = make_route(where, {} if cache is None else cache, activity_timeout=activity_timeout)
+            store = {} if cache is None else cache
+            route = make_route(where, store, activity_timeout=activity_timeout, clock=clock)
         else:
             route = Route(strategy)
-        clock, name = clock or SystemClock(), printable(name)
+        name = printable(name)
         mailbox = Mailbox(name, clock)
         self.connection = PusherConnection(mailbox, clock, unavailable_timeout)
         self._everything = Listeners()
@@ -248,6 +251,12 @@ class Pusher:
         """What carries it now ("wss", "xhr_streaming", …), None when not open."""
         link = self._link()
         return None if link is None else link.transport_name
+
+    @property
+    def attempts(self) -> tuple[Step, ...]:
+        """What each way did in the newest dial, as `Connection.attempts`: why HTTP was chosen."""
+        link = self._link()
+        return () if link is None else link.attempts
 
     # Channels.
 

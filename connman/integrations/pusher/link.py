@@ -38,7 +38,7 @@ from connman.integrations.pusher.wire import (
 )
 from connman.manager import Manager
 from connman.options import OptionArguments
-from connman.records import Message, Reset, State
+from connman.records import Message, Reset, State, Step
 from connman.transport.base import Dial, Transport
 from connman.transport.login import Channel
 
@@ -144,6 +144,11 @@ class Link:
     def transport_name(self) -> str | None:
         """What carries it now, None when not open."""
         return None if self._conn is None else self._conn.transport_name
+
+    @property
+    def attempts(self) -> tuple[Step, ...]:
+        """What each way did in the newest dial."""
+        return () if self._conn is None else self._conn.attempts
 
     # For the connection.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from importlib.util import find_spec
 from types import EllipsisType
 from urllib.parse import quote, urlsplit
 
+from connman.clock import Clock
 from connman.errors import InvalidOption
 from connman.integrations.pusher.wire import PROTOCOL, is_text
 from connman.strategy import Cached, Strategy, TransportManager, pusher_default
@@ -16,6 +18,8 @@ from connman.strategy import Transport as Leaf
 from connman.strategy.store import Store
 from connman.transport.base import Dial, Dialer, Transport
 from connman.version import __version__
+
+logger = logging.getLogger("connman.pusher")
 
 _CLUSTER = re.compile(r"[A-Za-z0-9-]+")
 _NO_HOST = frozenset("/?#@\\")
@@ -75,11 +79,10 @@ def addresses(
     # Nobody's host but the one that was named: a fallback to other machines, or ports, would be a surprise.
     is_beside = plain is not None and (cluster is not None or tls_port is not None)
     if http is ...:
-        base = (
-            None
-            if cluster is None or find_spec("urllib3") is None
-            else f"://sockjs-{cluster}.pusher.com/pusher"
-        )
+        has_http = find_spec("urllib3") is not None
+        if cluster is not None and not has_http:
+            logger.info("no HTTP where websockets are blocked: that takes connman[http]")
+        base = f"://sockjs-{cluster}.pusher.com/pusher" if cluster is not None and has_http else None
         return Addresses(
             plain, secure, is_beside, base and f"http{base}{rest}", base and f"https{base}{rest}"
         )
@@ -124,20 +127,25 @@ class Route:
         return self.target.dial(dial)
 
 
-def make_route(where: Addresses, cache: Store | str | os.PathLike[str], *, activity_timeout: float) -> Route:
+def make_route(
+    where: Addresses, cache: Store | str | os.PathLike[str], *, activity_timeout: float, clock: Clock
+) -> Route:
     """Return the route to these addresses: where there are several ways, by the tree of Pusher's own clients.
 
     Raises: InvalidOption.
     Threads: any.
     """
-    # As pusher-js has it: streaming that dies young twice is left out, here for a while.
-    manager = TransportManager(2, max_ping_delay=activity_timeout)
+    # As pusher-js has it: streaming that dies young twice is left out, here for a while; websockets never are, but when
+    # one was cut the server is asked for a sign of life sooner.
+    http_manager = TransportManager(2, max_ping_delay=activity_timeout, clock=clock)
+    manager = TransportManager(max_ping_delay=activity_timeout, clock=clock)
 
     def tree(ws: str, wss: str | None, http: str | None) -> Strategy:
         # A single way needs no tree, which would wait for others: what fails is tried again after the pause.
         if wss is None and http is None:
-            return Leaf(ws)
-        return Cached(pusher_default(ws, wss=wss, http=http, http_manager=manager), cache)
+            return Leaf(ws, manager=manager)
+        main = pusher_default(ws, wss=wss, http=http, manager=manager, http_manager=http_manager)
+        return Cached(main, cache)
 
     secure = tree(where.wss, None, where.https)
     if where.ws is None:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from connman.integrations.pusher import Event, Pusher, SecretAuth, StateChange
 from connman.manager import Manager
+from connman.strategy import Transport, TransportManager
 from connman.testing import FakeClock, ScriptedDialer
 from connman.testing.dialer import Outcome
 from tests.pusher_server import KEY, SECRET, Guest, PusherServer
@@ -48,15 +49,21 @@ class Told:
 
 
 class Rig:
-    """A client of `server`; `script` replaces outcomes of the first dials. Leaving the with-block ends it."""
+    """A client of `server`; `script` replaces outcomes of the first dials. Leaving the with-block ends it.
 
-    def __init__(self, server: PusherServer | None = None, *script: Outcome, **options: Any) -> None:
+    `is_watched`: a `TransportManager` looks after its transports, as it does on the client's own routes.
+    """
+
+    def __init__(
+        self, server: PusherServer | None = None, *script: Outcome, is_watched: bool = False, **options: Any
+    ) -> None:
         self.server = server or PusherServer()
         self.clock = FakeClock()
         self.dialer = ScriptedDialer(itertools.chain(script, itertools.repeat(self.server.serve)))
         self.manager = Manager()
+        watcher = TransportManager(max_ping_delay=120.0, clock=self.clock)
         defaults = {
-            "strategy": self.dialer,
+            "strategy": Transport(self.dialer, manager=watcher) if is_watched else self.dialer,
             "secret_auth": SecretAuth(KEY, SECRET, user=USER),
             "ping_interval": None,
             "manager": self.manager,

@@ -35,6 +35,8 @@ def test_a_conversation_over_a_real_websocket() -> None:
         private = pusher.subscribe("private-x")
         with pusher:
             assert pusher.transport_name == "ws"
+            steps = [(step.leaf, step.phase, step.cause) for step in pusher.attempts]
+            assert steps == [("ws", "tcp", None), ("ws", "upgrade", None), ("ws", "handshake", None)]
             assert pusher.connection.socket_id == server.guests[0].socket_id
             eventually(lambda: private.is_subscribed and "prices" in server.guests[0].channels)
             server.trigger("prices", "tick", {"price": 1})
@@ -53,6 +55,7 @@ def test_inert_until_connected() -> None:
     assert threading.active_count() == before
     assert pusher.state == "initialized"
     assert pusher.transport_name is None
+    assert pusher.attempts == ()
     assert repr(pusher) == "<Pusher pusher initialized>"
     pusher.reconnect_now()
     pusher.check_now()

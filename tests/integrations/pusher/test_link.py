@@ -279,3 +279,21 @@ def test_a_silent_server_is_asked_and_left_at_once(options: Any, server_says: in
         rig.clock.advance(10.101)
         assert isinstance(rig.told.wait("error"), PingTimeout)
         check_return(rig, AT_ONCE)
+
+
+@pytest.mark.parametrize(("age", "quiet"), [(50, 25), (12, 10)])
+def test_after_a_cut_the_server_is_asked_at_half_the_age_of_what_was_cut(age: int, quiet: int) -> None:
+    """Since the least of three counts: the client's activity timeout (120), the server's (60), what the cut has taught."""
+    with Rig(PusherServer(activity_timeout=60), is_watched=True) as rig:
+        guest = rig.open()
+        rig.clock.advance(age)
+        assert not guest.events("pusher:ping")
+        guest.line.drop()
+        rig.wait_pause()
+        rig.clock.advance(1.1)
+        guest = rig.opened(2)
+        eventually(lambda: rig.clock.pending == 1)
+        rig.clock.advance(quiet - 0.2)
+        assert not guest.events("pusher:ping")
+        rig.clock.advance(0.2)
+        guest.wait_event("pusher:ping")

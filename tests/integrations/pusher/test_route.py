@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from connman.errors import InvalidOption, InvalidTarget
+from connman.errors import ConnectionLost, InvalidOption, InvalidTarget
 from connman.integrations.pusher.route import Addresses, Route, addresses, make_route
-from connman.strategy import Cached, Strategy, Transport
-from connman.testing import ScriptedDialer
+from connman.strategy import Cached, Strategy, Transport, TransportManager
+from connman.testing import FakeClock, ScriptedDialer
+from connman.transport.memory import memory_pair
 from connman.version import __version__
 
 QUERY = f"protocol=7&client=connman&version={__version__}"
@@ -58,9 +59,18 @@ def test_what_is_no_part_of_an_address(wrong: dict[str, Any]) -> None:
         found(**wrong)
 
 
-def test_without_urllib3_a_cluster_has_no_http(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_urllib3_a_cluster_has_no_http(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("connman.integrations.pusher.route.find_spec", lambda _: None)
-    assert (found(cluster="eu").https, found(cluster="eu").http) == (None, None)
+    with caplog.at_level("INFO", "connman"):
+        own = found(cluster="eu")
+        assert (own.https, own.http) == (None, None)
+        assert "that takes connman[http]" in caplog.text
+        caplog.clear()
+        # It was not asked for, so nothing is missing.
+        assert found(host="h").https is found(cluster="eu", http=None).https is None
+        assert caplog.text == ""
 
 
 def test_of_a_host_of_ones_own_no_other_host_or_port_is_ever_asked() -> None:
@@ -81,7 +91,7 @@ def test_of_a_host_of_ones_own_no_other_host_or_port_is_ever_asked() -> None:
 
 def test_several_ways_are_a_tree_and_one_is_none() -> None:
     def target(**changes: Any) -> Strategy:
-        made = make_route(found(**changes), {}, activity_timeout=120.0).target
+        made = make_route(found(**changes), {}, activity_timeout=120.0, clock=FakeClock()).target
         assert isinstance(made, Strategy)
         return made
 
@@ -93,6 +103,24 @@ def test_several_ways_are_a_tree_and_one_is_none() -> None:
     assert [leaf.name for leaf in plain.leaves()] == ["ws", "wss", "xhr_streaming", "xhr_polling"]
     assert isinstance(plain, Cached)
     assert "sockjs-eu" not in target(host="h", http="https://other/pusher").describe()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"host": "h"}, {"host": "h", "tls": False, "tls_port": 1}, {"cluster": "eu"}]
+)
+def test_each_way_is_watched(changes: dict[str, Any]) -> None:
+    clock = FakeClock()
+    target = make_route(found(**changes), {}, activity_timeout=120.0, clock=clock).target
+    assert isinstance(target, Strategy)
+    for leaf in target.leaves():
+        if leaf.name != "xhr_polling":  # there is nothing to keep alive: each answer ends
+            assert isinstance(leaf.manager, TransportManager)
+            transport, _ = memory_pair(clock, 1)
+            leaf.manager.watch(transport)
+            clock.advance(200)
+            transport.abort(ConnectionLost())
+            transport.dispose()
+            assert (leaf.manager.is_alive, leaf.manager.ping_delay) == (True, 100)
 
 
 def test_a_key_is_quoted() -> None:
