@@ -1,4 +1,9 @@
-"""disconnect_all ends everything at once: the cost is the slowest one, not the sum, and nothing is left."""
+"""disconnect_all ends everything at once: the cost is the slowest one, not the sum, and nothing is left.
+
+Seen failing on planted bugs: peers that do not answer with one connection ended after the other; what is added meanwhile
+with a `connect` that does not look whether everything is being ended; adding and ending in every order with one that then
+starts the connection without registering it; the thousand without the abort of dials.
+"""
 
 import contextlib
 import resource

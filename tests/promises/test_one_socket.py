@@ -1,4 +1,9 @@
-"""However many callers ask, one socket is dialled, and no caller can spoil it for the others."""
+"""However many callers ask, one socket is dialled, and no caller can spoil it for the others.
+
+Seen failing on planted bugs: all but the third with every caller starting a reader of its own (that takes two bugs, as a
+second reader is turned away as well), the second with a Future that can be cancelled, the third with one that is kept when
+it has failed.
+"""
 
 import threading
 from collections.abc import Callable
