@@ -134,6 +134,18 @@ def test_peers_that_do_not_answer_cost_their_timeout_once() -> None:
         assert all(conn.state is connman.State.CLOSED for conn in conns)
 
 
+def test_peers_that_get_no_time_to_answer_cost_none() -> None:
+    """Planted: with the timeout left out on the way they got the default's 5 s."""
+    manager = connman.Manager()
+    with Peers(deaf_ws) as server:
+        conns = [manager.connect(server.url(), proxy=None) for _ in range(100)]
+        for conn in conns:
+            conn.wait_open(PATIENCE)
+        within(1.0, manager.disconnect_all, 0)
+        assert connman_threads() in ([], ["connman-timers"])
+        assert all(conn.state is connman.State.CLOSED for conn in conns)
+
+
 def test_what_is_added_while_it_runs_is_ended_as_well() -> None:
     manager = connman.Manager()
     with Peers(deaf_ws) as slow, Peers(serve_ws) as server:
