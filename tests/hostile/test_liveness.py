@@ -83,6 +83,7 @@ def test_a_tls_record_that_drips_is_noticed(tls: Tls) -> None:
 
 @pytest.mark.parametrize("way", ["both", pytest.param("down", marks=pytest.mark.slow)])
 def test_a_black_hole_is_noticed_while_idle(tls: Tls, way: Any) -> None:
+    """Planted: with a keepalive that ends nothing, never."""
     with Fleet(tls, is_proxied=True, **KEEPALIVE) as fleet:
         fleet.open()
         fleet.wait_pinged()
@@ -94,7 +95,7 @@ def test_a_black_hole_is_noticed_while_idle(tls: Tls, way: Any) -> None:
 
 @pytest.mark.slow
 def test_a_black_hole_is_noticed_with_unsent_data(tls: Tls) -> None:
-    """The path's own system takes what its buffers hold: no sign of the peer."""
+    """The path's own system takes what its buffers hold: no sign of the peer. Planted: as while idle."""
     with Fleet(tls, is_proxied=True, **KEEPALIVE) as fleet:
         fleet.open()
         fleet.wait_pinged()

@@ -87,7 +87,7 @@ def test_a_wall_clock_that_jumps_under_the_whole_process_changes_nothing(
 
 
 def test_a_peer_that_died_meanwhile_is_noticed_after_it(servers: Servers) -> None:
-    """The probe gets its ping_timeout, no more."""
+    """The probe gets its ping_timeout, no more. Planted: with a keepalive that ends nothing, never."""
     with client(servers) as program:
         program.stop()
         for server in servers:

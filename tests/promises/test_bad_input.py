@@ -1,4 +1,10 @@
-"""Bad input, from the user or from the network, ends in a documented error: nothing is injected, nothing hangs."""
+"""Bad input, from the user or from the network, ends in a documented error: nothing is injected, nothing hangs.
+
+websocket-client 1.9.2 lets line ends through in headers, origin, host, cookies and subprotocols, follows redirects, and its
+timeouts are those of each `recv`. Seen failing here on planted bugs: without the look at white space and controls in a URL,
+or in a header's value, what would end a line is sent; with a path that is unquoted what is quoted does; with redirects that
+are retried they are dialled for ever; with longer deadlines those about them fail, with one for each step that of one for all.
+"""
 
 import re
 import socket
@@ -206,24 +212,6 @@ def slow_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float | No
     over.set()
 
 
-def dripping(
-    head: bytes = b"HTTP/1.1 101 Switching Protocols\r\n", after: bytes = b"\r\n\r\n"
-) -> Callable[[socket.socket], None]:
-    """Drip header after header, one byte every few milliseconds, for ever."""
-
-    def serve(sock: socket.socket) -> None:
-        data = b""
-        while after not in data:
-            chunk = sock.recv(65536)
-            if not chunk:
-                return
-            data += chunk
-        sock.sendall(head)
-        drip(sock, b"X-Drip: drop\r\n")
-
-    return serve
-
-
 @pytest.mark.slow
 def test_the_deadline_holds_for_a_name(slow_names: Callable[[float | None], None]) -> None:
     slow_names(None)
@@ -254,18 +242,19 @@ def test_the_deadline_holds_for_tls_that_drips() -> None:
 
 
 def test_it_is_one_deadline_over_all_of_them(slow_names: Callable[[float | None], None]) -> None:
-    """Each step takes a part of it, and none takes too long by itself."""
-    slow_names(0.1)
+    """Each step takes a part of it, and none takes too long by itself: with a deadline for each it would open."""
+    slow_names(0.5)
 
     def serve(sock: socket.socket) -> None:
         guest = Guest(sock)
         assert guest.read_request().startswith("CONNECT slow.invalid:80 ")
         threading.Event().wait(0.1)
         guest.send(b"HTTP/1.1 200 OK\r\n\r\n")
-        dripping()(sock)
+        threading.Event().wait(0.5)
+        serve_ws(sock)
 
     with Peers(serve) as server:
-        options = {**DEADLINE, "proxy": f"http://proxy.invalid:{server.port}"}
+        options = {**DEADLINE, "open_timeout": 1.0, "proxy": f"http://proxy.invalid:{server.port}"}
         error = ends_in_time(connman.Connection("ws://slow.invalid/", **options))
         assert [(step.phase, step.cause is None) for step in error.attempts] == [
             ("dns", True), ("tcp", True), ("proxy", True), ("upgrade", False),

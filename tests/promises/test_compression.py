@@ -1,4 +1,8 @@
-"""A compressed connection is like any other: many writers, reconnects, and a bomb that ends it."""
+"""A compressed connection is like any other: many writers, reconnects, and a bomb that ends it.
+
+Seen failing on planted bugs: the writers with messages compressed before the send lock is taken, the reconnects with one
+compressor for all connections, the bomb without the look at what has come out so far. (websocket-client does not compress.)
+"""
 
 import contextlib
 import gc

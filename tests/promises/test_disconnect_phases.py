@@ -1,4 +1,11 @@
-"""disconnect() ends a connection in any phase, soon, for good, and leaves nothing behind."""
+"""disconnect() ends a connection in any phase, soon, for good, and leaves nothing behind.
+
+Seen failing on planted bugs: every phase of opening without the abort of the dial, the long wait between attempts without its
+wake-up, those with a peer that does not answer when nothing cuts it off at the end of the time, all that wait for another
+attempt (and that nothing comes back) with a wait that goes on to it, and a callback that blocks with a longer bound. The
+random orders look for what these do not know of; that nothing opens late, nor is delivered, is staged in tests/connection.
+websocket-client 1.9.2: `close()` from another thread neither ends a dial nor wakes a blocked reader.
+"""
 
 import contextlib
 import random

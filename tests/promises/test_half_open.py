@@ -1,6 +1,11 @@
 """A peer that is gone without a word is noticed in time, a slow callback is no such peer, and nobody waits for it.
 
 The other shapes of a half-open connection, and what else is no such peer: tests/hostile/test_liveness.py and beside it.
+
+Seen failing on planted bugs: with a keepalive that ends nothing no frozen peer is noticed; with the time inside a callback
+counted against the peer a callback that blocks is a loss; with a `close` that takes the send lock `disconnect` waits for a
+peer that does not read, and with a `ping` that takes it no other connection is pinged any more. (websocket-client 1.9.2 has
+the last two: `close()` and `ping()` wait for the lock of a sender that is stuck.)
 """
 
 import threading

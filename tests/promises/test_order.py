@@ -1,4 +1,9 @@
-"""Callbacks come in order: open, then data, then reset; one reset for each open; nothing sent before a close is lost."""
+"""Callbacks come in order: open, then data, then reset; one reset for each open; nothing sent before a close is lost.
+
+Seen failing on planted bugs: what was sent before a close with a reader that drops what came in one packet with it; that,
+and what came before a RST, with messages delivered newest first; what `on_reset` returns when that is thrown away; callbacks
+that raise when what they raise goes on to the reader; the last reset with a `disconnect` that waits for nobody.
+"""
 
 import random
 import socket

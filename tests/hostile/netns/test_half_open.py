@@ -55,6 +55,7 @@ def test_a_path_that_drops_everything_is_noticed_with_unsent_data(firewall: Fire
 
 
 def test_a_path_that_drops_everything_is_noticed_under_a_send(firewall: Firewall, tls: Tls) -> None:
+    """Planted: with a keepalive that ends nothing, not in time."""
     with Fleet(tls, **QUICK) as fleet:
         fleet.open()
         fleet.wait_pinged()
