@@ -1,0 +1,1 @@
+"""A relay between two that can only dial out."""
