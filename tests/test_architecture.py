@@ -48,7 +48,7 @@ ONLY_IN = {
     "websocket": ("transport/",),
     "urllib3": ("transport/http.py", "integrations/pusher/auth.py"),
     "ssl": ("transport/",),
-    "socket": ("transport/", "testing", "cli"),
+    "socket": ("transport/", "relay/", "testing", "cli"),
 }
 
 
