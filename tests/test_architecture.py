@@ -47,8 +47,13 @@ ONLY_IN = {
     "tenacity": ("connection/backoff.py",),
     "websocket": ("transport/",),
     "urllib3": ("transport/http.py", "integrations/pusher/auth.py"),
-    "ssl": ("transport/",),
-    "socket": ("transport/", "relay/", "testing", "cli"),
+    "ssl": ("transport/", "relay/"),
+    "socket": ("transport/", "testing", "cli", "relay/"),
+    "uvloop": ("relay/relay.py",),
+    "jwt": ("relay/jwt_tokens.py",),
+    "cryptography": ("relay/jwt_keys.py",),
+    "prometheus_client": ("relay/metrics.py",),
+    "websockets": ("relay/frames.py",),
 }
 
 
