@@ -1,0 +1,56 @@
+"""Which relays there are: what this one has seen of the others, from beat to beat. Pure."""
+
+from collections.abc import Iterable, Mapping
+
+from connman.relay.cluster.store import RelayInfo
+
+
+class Members:
+    """The relays of the cluster as this one knows them."""
+
+    def __init__(self, here: bytes) -> None:
+        self._here = here
+        self._alive: dict[bytes, tuple[str, float]] = {}  # address, and since when it has been seen
+        self._dead: set[bytes] = set()  # seen once, not any more
+
+    @property
+    def others(self) -> int:
+        """How many relays there are beside this one."""
+        return len(self._alive.keys() - {self._here})
+
+    def seen(self, relays: Iterable[RelayInfo], now: float) -> list[bytes]:
+        """Take in who lives; return those that did and do not any more."""
+        before, self._alive = self._alive, {}
+        for relay in relays:
+            since = before[relay.id][1] if relay.id in before else now
+            self._alive[relay.id] = (relay.address, since)
+        gone = [relay for relay in before if relay not in self._alive]
+        # Ids are by chance and come once: those of dead relays are kept as long as something may name them.
+        self._dead = (self._dead | set(gone)) - self._alive.keys()
+        return gone
+
+    def forget(self) -> None:
+        """Know nothing any more: the broker was lost, and who is back first knows nobody yet."""
+        self._alive.clear()
+        self._dead.clear()
+
+    def died(self, relay: bytes) -> None:
+        """Take a relay out before the next beat does: nobody listens for it."""
+        if self._alive.pop(relay, None) is not None:
+            self._dead.add(relay)
+
+    def order(self, owners: Mapping[bytes, bytes]) -> tuple[list[bytes], list[bytes]]:
+        """Return whom to ask, the newest spare first, and whose entries are to be taken out."""
+        asked = [relay for relay in owners if relay != self._here and relay not in self._dead]
+        asked.sort(key=lambda relay: stamp_of(owners[relay]), reverse=True)
+        return asked, [relay for relay in owners if relay in self._dead]
+
+    def table(self, now: float) -> tuple[tuple[str, str, float], ...]:
+        """Return id, address and age of each, the oldest first."""
+        rows = ((relay.hex(), address, now - since) for relay, (address, since) in self._alive.items())
+        return tuple(sorted(rows, key=lambda row: -row[2]))
+
+
+def stamp_of(text: bytes) -> int:
+    """Return when a relay's newest spare came; 0 for what is no number."""
+    return int(text) if text.isdigit() and len(text) < 16 else 0
