@@ -35,6 +35,8 @@ NAMES_AT_ONCE: Final = 100  # written in one go: more would hold up the frames
 LEAVING: Final = 2.0  # seconds that a stopping relay spends on taking its names out
 LONGEST_WAIT: Final = 2.0  # between two attempts to reach Redis
 
+BROKEN: Final = Refusal(BROKER_LOST, "broker lost")
+
 log = logging.getLogger("connman.relay")
 
 
@@ -151,6 +153,9 @@ class RedisBroker:
         worst: Refusal | None = None
         for relay in owners:
             answer = await self._desk.claim(self._links.to(relay), name)
+            if answer == BROKEN and self._is_up:
+                # The link had a gap that nobody had seen yet; there is a new one.
+                answer = await self._desk.claim(self._links.to(relay), name)
             if isinstance(answer, RemoteSide):
                 return answer
             if answer.code == LOST:

@@ -31,6 +31,7 @@ class Links:
     def __init__(self, here: bytes, claims: Claims, wake: Callable[[], None]) -> None:
         self.others = 1  # how many other relays there are, as far as is known
         self.resets = 0  # links that ended for a lost or senseless batch
+        self.dropped = 0  # what came and was no batch of this version
         self._here = here
         self._claims = claims
         self._wake = wake
@@ -57,7 +58,9 @@ class Links:
         try:
             header = wire.unpack_header(batch)
         except wire.BadBatch as error:
-            log.warning("relay cluster: %s was dropped", error)
+            # Once: whoever publishes nonsense here does not fill the log as well.
+            log.log(logging.DEBUG if self.dropped else logging.WARNING, "relay cluster: dropped %s", error)
+            self.dropped += 1
             return
         there = header.sender
         link = self._links.get(there)
@@ -78,7 +81,7 @@ class Links:
         try:
             link.receive(header, batch)
         except wire.BadBatch as error:
-            log.warning("relay cluster: a batch of relay %s makes no sense: %s", there.hex(), error)
+            log.debug("relay cluster: a batch of relay %s makes no sense: %s", there.hex(), error)
             self._refuse(there, header)
             return
         if link.owes_news:

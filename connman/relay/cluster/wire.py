@@ -77,7 +77,7 @@ def unpack_header(batch: bytes) -> Header:
         raise BadBatch(f"a batch of {len(batch)} bytes")
     magic, version, flags, sender, epoch, peer_epoch, number, taken = HEADER.unpack_from(batch)
     if magic != MAGIC or version != VERSION:
-        raise BadBatch(f"a batch of version {version}, this relay speaks {VERSION}")
+        raise BadBatch(f"what is no batch of version {VERSION}")
     return Header(sender, epoch, peer_epoch, number, taken, bool(flags & RESET))
 
 
