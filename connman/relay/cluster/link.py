@@ -59,6 +59,7 @@ class Link:
             int, int
         ] = {}  # claims of the other relay without an answer, with the credit of each
         self.heard_ticks = 0  # since it was last heard from
+        self._is_needed_there = False
         self._here = here
         self._window = window
         self._claims = claims
@@ -158,7 +159,9 @@ class Link:
             self._out_size -= size
         self._was_quiet = False
         self._told = self._taken
-        header = wire.Header(self._here, self.epoch, self.peer_epoch, self._number, self._taken)
+        header = wire.Header(
+            self._here, self.epoch, self.peer_epoch, self._number, self._taken, is_needed=self.is_needed
+        )
         self._number = (self._number + 1) & 0xFFFFFFFF
         return wire.pack(header, out)  # type: ignore[arg-type]  # join() takes views as well
 
@@ -178,6 +181,7 @@ class Link:
         """
         self._expected = (header.number + 1) & 0xFFFFFFFF
         self.heard_ticks = 0
+        self._is_needed_there = header.is_needed
         news = (header.taken - self._acknowledged) & 0xFFFFFFFF
         if news > self._sent - self._acknowledged:
             raise wire.BadBatch("more taken in than was sent")
@@ -219,7 +223,8 @@ class Link:
             if side.idle_ticks >= LINGER_TICKS:
                 side.give_up()
         was_quiet, self._was_quiet = self._was_quiet, True
-        return was_quiet and self.is_needed
+        # The other relay may have a pair that has ended here: its close was lost, and the next number tells it so.
+        return was_quiet and (self.is_needed or self._is_needed_there)
 
     def end(self, code: int, reason: str) -> None:
         """End all that rides on it: the way is broken."""

@@ -23,7 +23,9 @@ CLOSING: Final = struct.Struct("<H")
 NUMBER: Final = struct.Struct("<I")
 
 ID_BYTES: Final = 8
-RESET: Final = 1  # flag: the receiver's epoch is refused, its sender has to begin anew
+# Flags.
+RESET: Final = 1  # the receiver's epoch is refused, its sender has to begin anew
+NEEDED: Final = 2  # something of the sender's rides on the link: it waits for signs of life
 
 # Kinds of messages. A frame has the highest bit; below it whether it is the last of its message, and its opcode.
 FRAME: Final = 0x80
@@ -50,6 +52,7 @@ class Header:
     number: int
     taken: int
     is_reset: bool = False
+    is_needed: bool = False
 
 
 def pack(header: Header, messages: Iterable[bytes] = ()) -> bytes:
@@ -57,7 +60,7 @@ def pack(header: Header, messages: Iterable[bytes] = ()) -> bytes:
     head = HEADER.pack(
         MAGIC,
         VERSION,
-        RESET if header.is_reset else 0,
+        RESET * header.is_reset | NEEDED * header.is_needed,
         header.sender,
         header.epoch,
         header.peer_epoch,
@@ -78,7 +81,7 @@ def unpack_header(batch: bytes) -> Header:
     magic, version, flags, sender, epoch, peer_epoch, number, taken = HEADER.unpack_from(batch)
     if magic != MAGIC or version != VERSION:
         raise BadBatch(f"what is no batch of version {VERSION}")
-    return Header(sender, epoch, peer_epoch, number, taken, bool(flags & RESET))
+    return Header(sender, epoch, peer_epoch, number, taken, bool(flags & RESET), bool(flags & NEEDED))
 
 
 def message(kind: int, pair: int, body: bytes = b"") -> bytes:

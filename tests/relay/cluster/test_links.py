@@ -7,6 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from connman.relay.cluster import wire
 from connman.relay.cluster.links import LEAST_WINDOW, MOST_WINDOW, SILENCE
 from connman.relay.cluster.pair import FRAME_COST, WINDOW
+from tests.examples import examples
 from tests.relay.cluster.rig import Bus, FakeSide, Node, send
 
 BROKER_LOST = (4113, "broker lost")
@@ -39,6 +40,18 @@ def test_a_lost_batch_is_found_by_the_next_beat_when_nobody_says_more() -> None:
     bus.beat()
     bus.beat()
     assert (caller.closes, provider.closes) == ([BROKER_LOST], [BROKER_LOST])
+
+
+def test_a_lost_close_is_found_though_its_sender_has_nothing_more_to_say() -> None:
+    bus = Bus()
+    caller, provider = bus.pair()
+    assert caller.other is not None
+    caller.other.close(1000, "")
+    bus.publish(bus.nodes[0])
+    bus.nodes[1].inbox.clear()
+    for _ in range(3):
+        bus.beat()
+    assert provider.closes == [BROKER_LOST]
 
 
 def test_a_batch_twice_ends_the_link_and_no_frame_comes_twice() -> None:
@@ -260,7 +273,7 @@ class Cluster(RuleBasedStateMachine):
             for side in (caller, provider):
                 if side.other is not None:
                     side.other.resume()
-        for _ in range(3):
+        for _ in range(SILENCE):  # fewer than it takes to find a relay silent
             self.bus.beat()
         for pair in self.pairs:
             for speaker, hearer in (pair, pair[::-1]):
@@ -272,7 +285,7 @@ class Cluster(RuleBasedStateMachine):
                     assert speaker.closes, "one side was closed, the other one waits for ever"
 
 
-Cluster.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Cluster.TestCase.settings = settings(examples(400), stateful_step_count=40)
 TestCluster = Cluster.TestCase
 
 

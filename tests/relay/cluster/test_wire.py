@@ -9,7 +9,9 @@ from connman.relay.cluster.wire import BadBatch, Header
 from tests.relay.cluster.rig import Bus, send
 
 u32 = st.integers(0, 2**32 - 1)
-headers = st.builds(Header, st.binary(min_size=8, max_size=8), u32, u32, u32, u32, st.booleans())
+headers = st.builds(
+    Header, st.binary(min_size=8, max_size=8), u32, u32, u32, u32, st.booleans(), st.booleans()
+)
 
 
 @given(headers)
