@@ -13,18 +13,19 @@ import random
 import socket
 import time
 from collections.abc import Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from connman.errors import ConnmanError
-from connman.relay.cluster.claims import ClaimDesk, Host, Refusal
-from connman.relay.cluster.errors import BrokerLost, RemoteRefused
-from connman.relay.cluster.link import LOST, NO_PROVIDER
-from connman.relay.cluster.links import BROKER_LOST, SILENCE, Links
+from connman.relay.broker import BrokerHost, BrokerLost, BrokerState, RemoteRefused
+from connman.relay.cluster.claims import ClaimDesk, Refusal
+from connman.relay.cluster.links import SILENCE, Links
 from connman.relay.cluster.lookups import Lookups
 from connman.relay.cluster.members import Members
 from connman.relay.cluster.pair import RemoteSide
 from connman.relay.cluster.presence import Presence
 from connman.relay.cluster.store import Store, failures, is_refusal, shown
+from connman.relay.counts import RelaySeen
+from connman.relay.wire import BROKER_LOST, GOING_AWAY, NO_PROVIDER, NOT_READY, OTHER_LOST
 
 BEAT: Final = 1.0  # seconds
 EXPIRY: Final = 5.0  # of a relay that gives no sign of life, and so of its names
@@ -38,13 +39,6 @@ LONGEST_WAIT: Final = 2.0  # between two attempts to reach Redis
 BROKEN: Final = Refusal(BROKER_LOST, "broker lost")
 
 log = logging.getLogger("connman.relay")
-
-
-class BrokerHost(Host, Protocol):
-    """The relay, as its broker sees it."""
-
-    def broker_lost(self) -> None:
-        """Learn that no other relay can be reached until further notice; the pairs across are closed already."""
 
 
 class RedisBroker:
@@ -72,19 +66,18 @@ class RedisBroker:
         self._members = Members(self.id)
         self._stale: dict[tuple[str, bytes], None] = {}  # entries of dead relays, to be taken out
         self._is_up = False
-        self._table: tuple[tuple[str, str, float], ...] = ()
 
     def __repr__(self) -> str:
         return f"<RedisBroker {shown(self._url)} {self.state}>"
 
     @property
-    def state(self) -> str:
+    def state(self) -> BrokerState:
         """Say whether other relays can be reached: "up" or "lost"."""
         return "up" if self._is_up else "lost"
 
-    def relays(self) -> tuple[tuple[str, str, float], ...]:
-        """Return id, address and age in seconds of each relay of the cluster, this one among them."""
-        return self._table
+    def relays(self) -> tuple[RelaySeen, ...]:
+        """Return the relays of the cluster that live, this one among them."""
+        return self._members.table(time.monotonic())
 
     # The relay calls
 
@@ -94,7 +87,6 @@ class RedisBroker:
         Raises:
             ConnmanError: Redis refuses the login.
         """
-        self._host = host
         self._desk = ClaimDesk(host)
         self._due = asyncio.Event()
         self._changed = asyncio.Event()
@@ -111,6 +103,7 @@ class RedisBroker:
     async def stop(self) -> None:
         """Leave: what was said goes out, the names are taken out, and what rides on links ends."""
         await self._desk.stop()
+        self._links.leave(GOING_AWAY, "the relay is stopping")
         if self._is_up:
             try:
                 async with asyncio.timeout(LEAVING):
@@ -133,7 +126,7 @@ class RedisBroker:
         self._presence.gone(name)
         self._changed.set()
 
-    async def open_remote(self, name: str, caller_side: object = None) -> RemoteSide | None:
+    async def open_remote(self, name: str) -> RemoteSide | None:
         """Claim a spare of a name from another relay; None when there is none.
 
         Raises:
@@ -146,7 +139,7 @@ class RedisBroker:
             async with asyncio.timeout(CLAIM_TIMEOUT):
                 return await self._ask_owners(name)
         except TimeoutError:
-            raise RemoteRefused(4110, "not ready in time") from None
+            raise RemoteRefused(NOT_READY, "not ready in time") from None
 
     async def _ask_owners(self, name: str) -> RemoteSide | None:
         owners, dead = self._members.order(await self._lookups.owners(name))
@@ -158,7 +151,7 @@ class RedisBroker:
                 answer = await self._desk.claim(self._links.to(relay), name)
             if isinstance(answer, RemoteSide):
                 return answer
-            if answer.code == LOST:
+            if answer.code == OTHER_LOST:
                 dead.append(relay)
             elif answer.code != NO_PROVIDER:
                 worst = answer
@@ -189,8 +182,6 @@ class RedisBroker:
             if was_up or attempt == 1:
                 log.warning("relay cluster: the broker %s is lost: %s", shown(self._url), error)
             self._lose()
-            if was_up:
-                self._host.broker_lost()
             if not first.done():
                 first.set_result(error)
             # By chance, so that all the relays of a cluster do not come back at once.
@@ -239,7 +230,6 @@ class RedisBroker:
 
     def _lose(self) -> None:
         self._is_up = False
-        self._table = ()
         self._members.forget()
         self._links.lost_all()
         self._lookups.fail()
@@ -283,7 +273,6 @@ class RedisBroker:
         for relay in self._members.seen(relays, now):
             self._links.lost(relay)
         self._links.others = self._members.others
-        self._table = self._members.table(now)
 
     async def _write_loop(self) -> None:
         while True:

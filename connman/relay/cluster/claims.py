@@ -6,25 +6,16 @@ So a spare is given out once, without a lock in the broker: there is one relay t
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
-from connman.relay.cluster.link import LOST, NO_PROVIDER, Link
-from connman.relay.cluster.pair import LocalSide, RemoteSide
+from connman.relay.broker import BrokerHost
+from connman.relay.cluster.link import Link
+from connman.relay.cluster.pair import RemoteSide
+from connman.relay.wire import NO_PROVIDER, OTHER_LOST, TOO_MANY
 
 MOST_SERVED: Final = 4096  # claims of one relay at a time; what is beyond is refused at once
-TOO_MANY: Final = 4129
 
 log = logging.getLogger("connman.relay")
-
-
-class Host(Protocol):
-    """What the relay does for claims of others."""
-
-    async def take_spare(self, name: str) -> LocalSide | None:
-        """Hand the newest spare of a name over, and return it when its provider is ready; None when there is none."""
-
-    def join(self, side: LocalSide, remote: RemoteSide) -> None:
-        """Pair a side of this relay with one of another, and attach it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +29,7 @@ class Refusal:
 class ClaimDesk:
     """The claims of one relay, both ways, on its loop."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: BrokerHost) -> None:
         self._host = host
         self._asked: dict[tuple[Link, int], asyncio.Future[RemoteSide | Refusal]] = {}
         self._served: dict[tuple[Link, int], asyncio.Task[None]] = {}
@@ -53,7 +44,7 @@ class ClaimDesk:
         except asyncio.CancelledError:
             # The answer may have come in the same moment: nobody will take it.
             if future.done() and not future.cancelled() and isinstance(side := future.result(), RemoteSide):
-                side.close(LOST, "the other side was lost")
+                side.close(OTHER_LOST, "the other side was lost")
             raise
         finally:
             del self._asked[link, key]
@@ -72,7 +63,7 @@ class ClaimDesk:
         """Hand the far side to who asked; the link has made sure that somebody did."""
         future = self._asked.get((link, key))
         if future is None or future.done():
-            side.close(LOST, "the other side was lost")
+            side.close(OTHER_LOST, "the other side was lost")
         else:
             future.set_result(side)
 
@@ -101,6 +92,6 @@ class ClaimDesk:
         if side is None:
             link.refuse(key, NO_PROVIDER, "no provider of that name")
         elif (remote := link.grant(key)) is None:
-            side.close(LOST, "the other side was lost")
+            side.close(OTHER_LOST, "the other side was lost")
         else:
             self._host.join(side, remote)

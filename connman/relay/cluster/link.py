@@ -10,15 +10,13 @@ from typing import Final, Protocol
 
 from connman.relay.cluster import wire
 from connman.relay.cluster.pair import WINDOW, RemoteSide
+from connman.relay.wire import OTHER_LOST
 
 BATCH: Final = 128 * 1024  # a batch ends with the message that reaches this
 TAKEN_EVERY: Final = (
     64 * 1024
 )  # frames, in bytes, after which the other relay is told that they were taken in
 LINGER_TICKS: Final = 10  # how long the last frames of a pair that has ended wait for a slow reader
-
-NO_PROVIDER: Final = 4104
-LOST: Final = 4102
 
 
 class Claims(Protocol):
@@ -67,7 +65,7 @@ class Link:
         self._number = 0  # of the next batch
         self._expected = 0  # number of the next batch from there
         self._next_key = 0
-        self._out: list[bytes | memoryview] = []
+        self._out: list[bytes] = []
         self._out_size = 0
         self._sent = 0  # frames given to the link, in bytes
         self._acknowledged = 0  # of these, what the other relay has taken in
@@ -88,14 +86,14 @@ class Link:
         self._append(wire.MESSAGE.pack(kind, key, len(body)) + body)
         self._wake(self)
 
-    def send_frame(self, kind: int, key: int, payload: bytes | memoryview) -> bool:
-        """Send a frame, unless too much is under way to the other relay; return whether it was taken."""
-        size = len(payload) + wire.MESSAGE.size
+    def send_frames(self, key: int, frames: bytes) -> bool:
+        """Send frames, unless too much is under way to the other relay; return whether they were taken."""
+        size = len(frames) + wire.MESSAGE.size
         if self._sent - self._acknowledged + size > self._window:
             return False
         self._sent += size
-        self._out.append(wire.MESSAGE.pack(kind, key, len(payload)))
-        self._out.append(payload)
+        self._out.append(wire.MESSAGE.pack(wire.FRAMES, key, len(frames)))
+        self._out.append(frames)
         self._out_size += size
         self._wake(self)
         return True
@@ -163,7 +161,7 @@ class Link:
             self._here, self.epoch, self.peer_epoch, self._number, self._taken, is_needed=self.is_needed
         )
         self._number = (self._number + 1) & 0xFFFFFFFF
-        return wire.pack(header, out)  # type: ignore[arg-type]  # join() takes views as well
+        return wire.pack(header, out)
 
     def follows(self, header: wire.Header) -> bool:
         """Tell whether a batch is the next one of this life of the link."""
@@ -198,11 +196,11 @@ class Link:
             if len(body) != size:
                 raise wire.BadBatch("half a message")
             offset += size
-            if kind & wire.FRAME:
+            if kind == wire.FRAMES:
                 self._taken += head + size
                 # A pair that is not known has ended here, and its close is under way.
                 if (side := pairs.get(key ^ 1)) is not None:
-                    side.deliver(kind & 15, bool(kind & wire.FIN), body)
+                    side.deliver(body)
             else:
                 self._take_message(kind, key ^ 1, body)
         if self._taken - self._told >= TAKEN_EVERY:
@@ -226,6 +224,11 @@ class Link:
         # The other relay may have a pair that has ended here: its close was lost, and the next number tells it so.
         return was_quiet and (self.is_needed or self._is_needed_there)
 
+    def leave(self, code: int, reason: str) -> None:
+        """End its pairs with a word to both sides: this relay stops."""
+        for side in list(self.pairs.values()):
+            side.part(code, reason)
+
     def end(self, code: int, reason: str) -> None:
         """End all that rides on it: the way is broken."""
         pairs, self.pairs = self.pairs, {}
@@ -245,7 +248,7 @@ class Link:
         self._out_size += len(message)
 
     def _take_turns(self) -> None:
-        # One piece each, round after round, so that a large frame delays the other pairs' by a piece.
+        # One piece each, round after round, so that one that sends much delays the other pairs by a piece.
         turns = self._turns
         while turns:
             side = turns.popleft()
@@ -295,4 +298,4 @@ class Link:
         if self.serving.pop(key, None) is not None:
             self._claims.cancelled(self, key)
         elif (side := self.pairs.pop(key, None)) is not None:
-            side.ended(LOST, "the other side was lost")  # granted meanwhile
+            side.ended(OTHER_LOST, "the other side was lost")  # granted meanwhile

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from connman.relay.cluster import wire
-from connman.relay.cluster.link import LOST, Claims, Link
+from connman.relay.cluster.link import Claims, Link
+from connman.relay.wire import BROKER_LOST, OTHER_LOST
 
 ROUND: Final = 1024 * 1024  # bytes to publish at a time, over all links
 SILENCE: Final = 4  # beats without a word of a relay whose pairs live, after which it counts as lost
-BROKER_LOST: Final = 4113
 
 # What all relays together may have under way to one: Redis closes a subscriber at 8 MiB for a minute, or 32 MiB.
 BUDGET: Final = 6 * 1024 * 1024
@@ -113,13 +113,18 @@ class Links:
 
     def lost(self, there: bytes) -> None:
         """End what there is with a relay that has died."""
-        self._end(there, LOST, "the other side was lost")
+        self._end(there, OTHER_LOST, "the other side was lost")
 
     def lost_all(self) -> None:
         """End everything: the broker is gone, and what was under way with it."""
         self._refusals.clear()
         for there in list(self._links):
             self._end(there, BROKER_LOST, "broker lost")
+
+    def leave(self, code: int, reason: str) -> None:
+        """End all pairs with a word to both sides, which is to be published."""
+        for link in self:
+            link.leave(code, reason)
 
     def _refuse(self, there: bytes, header: wire.Header) -> None:
         """End the link, and have the other relay end its own."""

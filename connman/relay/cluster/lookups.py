@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from connman.relay.cluster.errors import BrokerLost
+from connman.relay.broker import BrokerLost
 
 MOST: Final = 500  # names in one round trip
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from connman.relay.cluster.store import RelayInfo
+from connman.relay.counts import RelaySeen
 
 
 class Members:
@@ -10,7 +11,8 @@ class Members:
 
     def __init__(self, here: bytes) -> None:
         self._here = here
-        self._alive: dict[bytes, tuple[str, float]] = {}  # address, and since when it has been seen
+        self._alive: dict[bytes, str] = {}  # the address of each; never changed, but replaced
+        self._heard = 0.0  # when they were
         self._dead: set[bytes] = set()  # seen once, not any more
 
     @property
@@ -20,10 +22,8 @@ class Members:
 
     def seen(self, relays: Iterable[RelayInfo], now: float) -> list[bytes]:
         """Take in who lives; return those that did and do not any more."""
-        before, self._alive = self._alive, {}
-        for relay in relays:
-            since = before[relay.id][1] if relay.id in before else now
-            self._alive[relay.id] = (relay.address, since)
+        before, self._alive = self._alive, {relay.id: relay.address for relay in relays}
+        self._heard = now
         gone = [relay for relay in before if relay not in self._alive]
         # Ids are by chance and come once: those of dead relays are kept as long as something may name them.
         self._dead = (self._dead | set(gone)) - self._alive.keys()
@@ -31,12 +31,13 @@ class Members:
 
     def forget(self) -> None:
         """Know nothing any more: the broker was lost, and who is back first knows nobody yet."""
-        self._alive.clear()
+        self._alive = {}
         self._dead.clear()
 
     def died(self, relay: bytes) -> None:
         """Take a relay out before the next beat does: nobody listens for it."""
-        if self._alive.pop(relay, None) is not None:
+        if relay in self._alive:
+            self._alive = {other: address for other, address in self._alive.items() if other != relay}
             self._dead.add(relay)
 
     def order(self, owners: Mapping[bytes, bytes]) -> tuple[list[bytes], list[bytes]]:
@@ -45,10 +46,13 @@ class Members:
         asked.sort(key=lambda relay: stamp_of(owners[relay]), reverse=True)
         return asked, [relay for relay in owners if relay in self._dead]
 
-    def table(self, now: float) -> tuple[tuple[str, str, float], ...]:
-        """Return id, address and age of each, the oldest first."""
-        rows = ((relay.hex(), address, now - since) for relay, (address, since) in self._alive.items())
-        return tuple(sorted(rows, key=lambda row: -row[2]))
+    def table(self, now: float) -> tuple[RelaySeen, ...]:
+        """Return those that live, by id.
+
+        Threads: any.
+        """
+        alive, heard = self._alive, self._heard
+        return tuple(RelaySeen(relay.hex(), alive[relay], now - heard) for relay in sorted(alive))
 
 
 def stamp_of(text: bytes) -> int:

@@ -1,35 +1,18 @@
 """A pair whose two sides are on two machines, as each of the two relays sees it."""
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
 
+from connman.relay.broker import Other
 from connman.relay.cluster import wire
 
 if TYPE_CHECKING:
     from connman.relay.cluster.link import Link
 
-PIECE: Final = (
-    64 * 1024
-)  # a longer frame crosses as fragments, so that none holds up the others or fills a batch
-FRAME_COST: Final = 16  # what a frame counts beside its bytes: empty ones cost memory as well
+PIECE: Final = 64 * 1024  # frames that go together: so no pair holds up the others for long
+COST: Final = 16  # what a piece counts beside its bytes: small ones cost memory as well
 WINDOW: Final = 256 * 1024  # what may be under way to a slow reader, in each direction of each pair
-CONTINUATION: Final = 0
-
-
-class LocalSide(Protocol):
-    """A socket of this relay, as far as a pair needs it."""
-
-    def forward(self, opcode: int, fin: bool, payload: bytes) -> None:
-        """Send a frame."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Close with a code and a reason, once."""
-
-    def pause(self) -> None:
-        """Stop reading from the socket."""
-
-    def resume(self) -> None:
-        """Read again."""
 
 
 class RemoteSide:
@@ -62,11 +45,11 @@ class RemoteSide:
     def __init__(self, link: "Link", key: int, credit: int) -> None:
         self._link = link
         self._key = key
-        self._near: LocalSide | None = None
+        self._near: Other | None = None
         self._credit = credit  # what may still be sent
         self._owed = 0  # what the near side has taken and the far side has no credit for yet
-        self._queue: deque[tuple[int, bool, memoryview]] = deque()  # what waits for credit
-        self._held: list[tuple[int, bool, bytes]] = []  # what came before the near side was attached
+        self._queue: deque[bytes] = deque()  # what waits for credit
+        self._held: list[bytes] = []  # what came before the near side was attached
         self._is_open = True
         self._is_paused = False
         self._closing: bytes | None = None  # goes out behind the queue
@@ -76,29 +59,21 @@ class RemoteSide:
 
     # What the relay does with it
 
-    def attach(self, near: LocalSide) -> None:
+    def attach(self, near: Other) -> None:
         """Name the near side: from now on it gets the far side's frames, first those that are here already."""
         self._near = near
         held, self._held = self._held, []
-        for opcode, fin, payload in held:
-            self.deliver(opcode, fin, payload)
+        for frames in held:
+            self.deliver(frames)
         if self._ended:
             self._near = None
             near.close(*self._ended)
 
-    def forward(self, opcode: int, fin: bool, payload: bytes) -> None:
-        """Send a frame of the near side to the far one."""
-        cost = len(payload) + FRAME_COST
-        if (
-            self._queue
-            or cost > self._credit
-            or len(payload) > PIECE
-            or not self._is_open
-            or not self._link.send_frame(wire.FRAME | fin << 4 | opcode, self._key, payload)
-        ):
-            self._hold_back(opcode, fin, payload)
-        else:
-            self._credit -= cost
+    def forward(self, frames: Sequence[bytes | bytearray]) -> None:
+        """Send frames of the near side to the far one: head, payload, head, payload and so on."""
+        if self._is_open:  # else the near side speaks on after its end; nobody hears it
+            for piece in pieces(frames):
+                self._pass_on(piece)
 
     def close(self, code: int, reason: str) -> None:
         """Say that the near side has gone: the far side is closed with this behind the frames that wait."""
@@ -121,16 +96,16 @@ class RemoteSide:
 
     # What the link does with it
 
-    def deliver(self, opcode: int, fin: bool, payload: bytes) -> None:
-        """Hand a frame of the far side to the near one."""
+    def deliver(self, frames: bytes) -> None:
+        """Hand frames of the far side to the near one."""
         near = self._near
         if near is None:
             if self._is_open:
-                self._held.append((opcode, fin, payload))
+                self._held.append(frames)
             return
-        near.forward(opcode, fin, payload)
-        self._owed += len(payload) + FRAME_COST
-        # In large portions: a message of credit for each frame would be as many again.
+        near.forward((frames,))
+        self._owed += len(frames) + COST
+        # In large portions: a message of credit for each piece would be as many again.
         if self._owed >= WINDOW // 4 and not self._is_paused:
             self._give_credit()
 
@@ -142,22 +117,12 @@ class RemoteSide:
             self._link.wait_turn(self)
 
     def send_one(self) -> bool:
-        """Send one piece of what waits, when credit and link allow it; return whether it did."""
-        opcode, fin, payload = self._queue[0]
-        room = self._credit - FRAME_COST
-        size = min(len(payload), PIECE)
-        if room < size and room < PIECE // 4:
-            return False  # no crumbs: it waits for a piece's worth of credit
-        size = min(size, room)
-        is_last = size == len(payload)
-        kind = wire.FRAME | (fin and is_last) << 4 | opcode
-        if not self._link.send_frame(kind, self._key, payload[:size]):
+        """Send a piece of those that wait; return whether the link had room for it."""
+        frames = self._queue[0]
+        if not self._link.send_frames(self._key, frames):
             return False
-        self._credit -= size + FRAME_COST
-        if is_last:
-            self._queue.popleft()
-        else:
-            self._queue[0] = (CONTINUATION, fin, payload[size:])
+        self._credit -= len(frames) + COST
+        self._queue.popleft()
         if not self._queue:
             self._drained()
         return True
@@ -165,10 +130,7 @@ class RemoteSide:
     @property
     def is_ready(self) -> bool:
         """Whether something waits that its credit allows."""
-        if not self._queue:
-            return False
-        room = self._credit - FRAME_COST
-        return room >= min(len(self._queue[0][2]), PIECE // 4)
+        return bool(self._queue) and len(self._queue[0]) + COST <= self._credit
 
     @property
     def is_lingering(self) -> bool:
@@ -179,6 +141,13 @@ class RemoteSide:
         """Close without the frames that wait: the far side takes none."""
         self._queue.clear()
         self._finish()
+
+    def part(self, code: int, reason: str) -> None:
+        """Close both sides: their relay stops."""
+        near = self._near
+        self.close(code, reason)
+        if near is not None:
+            near.close(code, reason)
 
     def ended(self, code: int, reason: str) -> None:
         """Close the near side: the far one has gone, or the way to it. The link has forgotten the pair already."""
@@ -191,10 +160,12 @@ class RemoteSide:
         elif was_open:
             self._ended = (code, reason)
 
-    def _hold_back(self, opcode: int, fin: bool, payload: bytes) -> None:
-        if not self._is_open:
-            return  # the near side speaks on after its end; nobody hears it
-        self._queue.append((opcode, fin, memoryview(payload)))  # cut without a copy
+    def _pass_on(self, frames: bytes) -> None:
+        cost = len(frames) + COST
+        if not self._queue and cost <= self._credit and self._link.send_frames(self._key, frames):
+            self._credit -= cost
+            return
+        self._queue.append(frames)
         if len(self._queue) == 1 and self._near is not None:
             self._near.pause()
         if self.is_ready:
@@ -216,3 +187,19 @@ class RemoteSide:
         if self._owed and self._is_open:
             self._link.send(wire.CREDIT, self._key, wire.NUMBER.pack(self._owed))
             self._owed = 0
+
+
+def pieces(frames: Sequence[bytes | bytearray]) -> Iterator[bytes]:
+    """Join frames to pieces, none longer than `PIECE` but for a single frame; no frame is cut."""
+    data = b"".join(frames)
+    if len(data) <= PIECE:
+        yield data
+        return
+    begin = size = 0
+    for number in range(0, len(frames), 2):
+        length = sum(map(len, frames[number : number + 2]))
+        if size and size + length > PIECE:
+            yield b"".join(frames[begin:number])
+            begin, size = number, 0
+        size += length
+    yield b"".join(frames[begin:])

@@ -27,9 +27,8 @@ ID_BYTES: Final = 8
 RESET: Final = 1  # the receiver's epoch is refused, its sender has to begin anew
 NEEDED: Final = 2  # something of the sender's rides on the link: it waits for signs of life
 
-# Kinds of messages. A frame has the highest bit; below it whether it is the last of its message, and its opcode.
-FRAME: Final = 0x80
-FIN: Final = 0x10
+# Kinds of messages.
+FRAMES: Final = 0  # whole frames, as they are to be written to the client
 CLAIM: Final = 1  # credit in bytes, name
 GRANT: Final = 2  # credit in bytes
 REFUSE: Final = 3  # code, reason

@@ -1,7 +1,7 @@
 """Relays of a cluster without sockets and without Redis: their links over a bus in memory, one batch at a time."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from connman.relay.cluster.link import Link
 from connman.relay.cluster.links import Links
@@ -13,15 +13,15 @@ class FakeSide:
 
     def __init__(self) -> None:
         self.other: RemoteSide | None = None
-        self.frames: list[tuple[int, bool, bytes]] = []
+        self.pieces: list[bytes] = []
         self.size = 0
         self.closes: list[tuple[int, str]] = []
         self.is_paused = False
 
-    def forward(self, opcode: int, fin: bool, payload: bytes | bytearray) -> None:
+    def forward(self, frames: Sequence[bytes | bytearray]) -> None:
         assert not self.closes, "a frame behind the close"
-        self.frames.append((opcode, fin, bytes(payload)))
-        self.size += len(payload)
+        self.pieces.append(b"".join(frames))
+        self.size += len(self.pieces[-1])
 
     def close(self, code: int, reason: str) -> None:
         self.closes.append((code, reason))
@@ -34,7 +34,7 @@ class FakeSide:
 
     @property
     def data(self) -> bytes:
-        return b"".join(payload for _, _, payload in self.frames)
+        return b"".join(self.pieces)
 
 
 class FakeClaims:
@@ -139,7 +139,7 @@ class Bus:
         return side, there.claims.served[-1]
 
 
-def send(side: FakeSide, payload: bytes, opcode: int = 2, *, fin: bool = True) -> None:
-    """Let the client of a side say something."""
+def send(side: FakeSide, *frames: bytes) -> None:
+    """Let the client of a side send frames; to a pair their heads are bytes as any."""
     assert side.other is not None
-    side.other.forward(opcode, fin, payload)
+    side.other.forward([part for frame in frames for part in (frame[:1], frame[1:])])

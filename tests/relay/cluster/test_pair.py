@@ -1,20 +1,23 @@
 """A pair across two relays: frames in order, credit, closes."""
 
-from connman.relay.cluster.pair import FRAME_COST, PIECE, WINDOW
+from itertools import accumulate
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connman.relay.cluster.pair import COST, PIECE, WINDOW, pieces
 from tests.relay.cluster.rig import Bus, FakeSide, send
 
 
 def test_frames_cross_unchanged_both_ways() -> None:
     bus = Bus()
     caller, provider = bus.pair()
-    send(caller, b"one", 1)
-    send(caller, b"", 2)
-    send(caller, b"part", 1, fin=False)
-    send(caller, b"end", 0)
-    send(provider, b"answer", 1)
+    send(caller, b"one")
+    send(caller, b"\x82", b"two", b"three")
+    send(provider, b"answer")
     bus.settle()
-    assert provider.frames == [(1, True, b"one"), (2, True, b""), (1, False, b"part"), (0, True, b"end")]
-    assert caller.frames == [(1, True, b"answer")]
+    assert provider.data == b"one\x82twothree"
+    assert caller.data == b"answer"
 
 
 def test_a_close_comes_behind_the_frames_with_its_code_and_reason() -> None:
@@ -25,7 +28,7 @@ def test_a_close_comes_behind_the_frames_with_its_code_and_reason() -> None:
     assert caller.other is not None
     caller.other.close(4005, "tschüß")
     bus.settle()
-    assert len(provider.frames) == 100
+    assert len(provider.pieces) == 100
     assert provider.closes == [(4005, "tschüß")]
     assert not caller.closes
     assert [link.pairs for node in bus.nodes for link in node.links] == [{}, {}]
@@ -43,19 +46,30 @@ def test_both_may_close_at_once() -> None:
     assert [link.pairs for node in bus.nodes for link in node.links] == [{}, {}]
 
 
-def test_a_frame_longer_than_a_piece_crosses_as_fragments_of_one_message() -> None:
+@given(st.lists(st.sampled_from([2, 100, 5_000, 60_000, PIECE + 14]), max_size=20))
+def test_many_frames_go_in_pieces_and_no_frame_is_cut(sizes: list[int]) -> None:
+    frames = [bytes([number]) * size for number, size in enumerate(sizes)]
+    made = list(pieces([part for frame in frames for part in (frame[:2], frame[2:])]))
+    assert b"".join(made) == b"".join(frames)
+    ends = set(accumulate(map(len, frames)))
+    assert not frames or set(accumulate(map(len, made))) <= ends
+    assert all(len(piece) <= PIECE or len(set(piece)) == 1 for piece in made)
+
+
+def test_what_a_pair_sends_at_once_leaves_room_for_the_others() -> None:
     bus = Bus()
     caller, provider = bus.pair()
-    payload = bytes(range(256)) * 4096  # 1 MiB
-    send(caller, payload, 1)
-    send(caller, b"next", 2)
+    other_caller, other = bus.pair()
+    for _ in range(4):
+        send(caller, *[b"x" * 60_000] * 20)
+    send(other_caller, b"me too")
+    bus.publish(bus.nodes[0])
+    bus.deliver(bus.nodes[1])
+    bus.deliver(bus.nodes[1])
+    bus.deliver(bus.nodes[1])
+    assert other.data == b"me too"
     bus.settle()
-    *pieces, last, following = provider.frames
-    assert [opcode for opcode, _, _ in [*pieces, last]] == [1] + [0] * len(pieces)
-    assert [fin for _, fin, _ in [*pieces, last]] == [False] * len(pieces) + [True]
-    assert max(len(payload) for _, _, payload in pieces) <= PIECE
-    assert b"".join(payload for _, _, payload in [*pieces, last]) == payload
-    assert following == (2, True, b"next")
+    assert provider.size == 4_800_000
 
 
 def test_what_comes_before_a_side_is_attached_is_kept_for_it() -> None:
@@ -70,7 +84,7 @@ def test_what_comes_before_a_side_is_attached_is_kept_for_it() -> None:
     bus.settle()
     caller = FakeSide()
     caller_node.claims.granted_sides[key].attach(caller)
-    assert caller.frames == [(2, True, b"early")]
+    assert caller.pieces == [b"early"]
     assert caller.closes == [(4000, "and gone")]
 
 
@@ -86,12 +100,12 @@ def test_a_slow_reader_stops_the_far_sender_and_nothing_is_lost() -> None:
         bus.settle()
         assert sent < 1000
     # What has left this machine is bounded by the credit; what waits here is the frame that did not fit.
-    assert provider.size + FRAME_COST * len(provider.frames) <= WINDOW
-    assert sent == len(provider.frames) + 1
+    assert provider.size + COST * len(provider.pieces) <= WINDOW
+    assert sent == len(provider.pieces) + 1
     provider.other.resume()
     bus.settle()
     assert not caller.is_paused
-    assert len(provider.frames) == sent
+    assert len(provider.pieces) == sent
 
 
 def test_one_slow_reader_delays_no_other_pair() -> None:
@@ -107,7 +121,7 @@ def test_one_slow_reader_delays_no_other_pair() -> None:
         send(caller, b"y" * 1000)
         bus.settle()
     assert not caller.is_paused
-    assert len(provider.frames) == 1000
+    assert len(provider.pieces) == 1000
 
 
 def test_the_last_frames_of_a_side_that_has_gone_wait_for_a_slow_reader_but_not_for_ever() -> None:
@@ -142,7 +156,7 @@ def test_the_last_frames_arrive_when_the_reader_takes_them_in_time() -> None:
     caller.other.close(1000, "done")
     provider.other.resume()
     bus.settle()
-    assert len(provider.frames) == sent
+    assert len(provider.pieces) == sent
     assert provider.closes == [(1000, "done")]
 
 
@@ -154,7 +168,7 @@ def test_a_side_that_is_closed_hears_and_says_nothing_more() -> None:
     send(caller, b"late")
     send(provider, b"crossing")
     bus.settle()
-    assert (caller.frames, provider.frames) == ([], [])
+    assert (caller.pieces, provider.pieces) == ([], [])
     assert provider.closes == [(1000, "")]
     caller.other.close(4000, "twice")
     bus.settle()
