@@ -12,6 +12,7 @@ from connman.relay.relay import Relay, RelayFailed
 from connman.relay.tokens import Grant, NoTokens, TokenRefused, Tokens
 
 if TYPE_CHECKING:
+    from connman.relay.cluster.broker import RedisBroker
     from connman.relay.jwt_tokens import JwtTokens
     from connman.relay.token_file import TokenFile
 
@@ -24,6 +25,7 @@ __all__ = [
     "Limits",
     "NoTokens",
     "Rate",
+    "RedisBroker",
     "Relay",
     "RelayFailed",
     "RelaySeen",
@@ -35,8 +37,12 @@ __all__ = [
     "Tokens",
 ]
 
-# Imported by whoever names them: one needs a library.
-_LAZY = {"JwtTokens": "connman.relay.jwt_tokens", "TokenFile": "connman.relay.token_file"}
+# Imported by whoever names them: two need a library.
+_LAZY = {
+    "JwtTokens": "connman.relay.jwt_tokens",
+    "RedisBroker": "connman.relay.cluster.broker",
+    "TokenFile": "connman.relay.token_file",
+}
 
 
 def __getattr__(name: str) -> Any:
