@@ -1,0 +1,1 @@
+"""Calls across a connection: each side may serve and call."""
