@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from json import encoder, scanner
 from types import SimpleNamespace
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from connman.errors import ProtocolError, RpcError, printable
 
@@ -85,23 +85,23 @@ _dumps = _make_encoder(_default)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def encode(message: dict[str, Any], substitute: Substitute | None = None) -> str:
-    """Return ``message`` as the text of a frame: JSON, compact, letters beyond ASCII as they are.
+def encode(value: object, substitute: Substitute | None = None, *, key: str = "") -> str:
+    """Return ``value``, a whole message or a part of one, as JSON: compact, letters beyond ASCII as they are.
 
     `UNDEFINED` becomes ``"$__undefined$"``, tuples become lists, and keys that are numbers, True, False or None become
     text, as in JavaScript. A lone surrogate is escaped, as JSON.stringify does. ``substitute`` is asked for every other
-    value that is no JSON.
+    value that is no JSON. ``key``: what an error calls the whole value.
 
     Raises: NotAllowed for NaN, infinities and what else JSON does not have; for what is nested deeper than the
         interpreter's recursion limit allows, and for integers with more digits than it converts.
     Threads: any.
     """
     try:
-        text = _dumps(message)
+        text = _dumps(value)
     except (TypeError, ValueError, RecursionError) as error:
         if substitute is None or not isinstance(error, TypeError):
-            raise _offence(message) from None
-        text = _encode_with(message, substitute)
+            raise _offence(key, value) from None
+        text = _encode_with(key, value, substitute)
     if not text.isascii():
         try:
             text.encode()
@@ -110,7 +110,7 @@ def encode(message: dict[str, Any], substitute: Substitute | None = None) -> str
     return text
 
 
-def _encode_with(message: dict[str, Any], substitute: Substitute) -> str:
+def _encode_with(key: str, whole: object, substitute: Substitute) -> str:
     replaced: list[object] = []
 
     def default(value: object) -> object:
@@ -121,48 +121,49 @@ def _encode_with(message: dict[str, Any], substitute: Substitute) -> str:
         return other
 
     try:
-        return _make_encoder(default)(message)
+        return _make_encoder(default)(whole)
     except (TypeError, ValueError, RecursionError):
-        raise _offence(message, replaced) from None
+        raise _offence(key, whole, replaced) from None
 
 
-def _offence(message: dict[str, Any], replaced: Sequence[object] = ()) -> NotAllowed:
+def _offence(key: str, whole: object, replaced: Sequence[object] = ()) -> NotAllowed:
     """Look for the value that cannot travel: only now, because looking costs more than encoding."""
-    last = ""
-    for depth, key, value in _walk(message):
-        found = _judge(key, value)
-        if found is not None and not any(value is other for other in replaced):
+    for depth, name, inner in _walk(key, whole):
+        found = _judge(name, inner)
+        if found is not None and not any(inner is other for other in replaced):
             return found
-        last = key
+        key = name
         if depth > _DEEPEST:
             break
-    return NotAllowed(last, "[object]", "object", "it is nested too deeply")
+    return NotAllowed(key, "[object]", "object", "it is nested too deeply")
 
 
 _DEEPEST = 10_000
 """Where the search for an offence gives up: the interpreter's limit lies far below, and a circle has no end."""
 
 
-def _walk(message: dict[str, Any]) -> Iterator[tuple[int, str, object]]:
+def _walk(key: str, whole: object) -> Iterator[tuple[int, str, object]]:
     """Yield each value in the order in which it is encoded, with its depth and its key."""
-    stack: list[Iterator[tuple[object, object]]] = [iter(message.items())]
+    stack: list[Iterator[tuple[object, object]]] = [iter(((key, whole),))]
     while stack:
-        for key, value in stack[-1]:
-            if not isinstance(key, str | int | float | bool | None):
-                value = key  # noqa: PLW2901 - it is the key that cannot travel
-            yield len(stack), str(key) if isinstance(key, str | int) else type(key).__name__, value
-            if isinstance(value, dict):
-                stack.append(iter(value.items()))
+        for name, inner in stack[-1]:
+            is_name = isinstance(name, str | int)
+            if not is_name:
+                # It may be the key that cannot travel.
+                yield len(stack), type(name).__name__, name
+            yield len(stack), str(name) if is_name else type(name).__name__, inner
+            if isinstance(inner, dict):
+                stack.append(iter(inner.items()))
                 break
-            if isinstance(value, list | tuple):
-                stack.append(iter(enumerate(value)))
+            if isinstance(inner, list | tuple):
+                stack.append(iter(enumerate(inner)))
                 break
         else:
             stack.pop()
 
 
 def _judge(key: str, value: object) -> NotAllowed | None:
-    if value is None or value is UNDEFINED or isinstance(value, str | bool | list | tuple | dict):
+    if value is None or value is UNDEFINED or isinstance(value, str | list | tuple | dict):
         return None
     if isinstance(value, int):
         try:
@@ -227,14 +228,15 @@ def decode(text: str) -> object:
     try:
         value = _read(text)
     except (ValueError, RecursionError, _READ_ERROR):
-        value = _decode_strictly(text)
+        value = decode_by_standard(text)
     # Escaped it is the same string: `"\\u0024__undefined$"`.
     if "_undefined$" in text or "\\u" in text:
         return None if value == UNDEFINED_TEXT else _drop_undefined(value)
     return value
 
 
-def _decode_strictly(text: str) -> object:
+def decode_by_standard(text: str) -> object:
+    """Return what `decode` does, undefined left in it, by the standard library alone."""
     try:
         return _by_standard(text)
     except RecursionError:
