@@ -9,9 +9,10 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from connman.connection import fork
+from connman.connection.receiver import Receiver
 from connman.errors import InvalidOption, MessageTooBig, WouldDeadlock
 from connman.options import check_seconds
-from connman.records import Message
+from connman.records import Message, State
 from connman.rpc import wire
 from connman.rpc.calls import BlockingCall, FutureCall
 from connman.rpc.codec import NotAllowed, encode
@@ -37,6 +38,7 @@ class Peer:
     started by the first call. ``services``: what the other side may call: ids and functions, or a `Services` that several
     peers share (``max_workers``, threads for services, is that one's then). ``call_timeout``: seconds a call waits for
     its answer unless it says otherwise, None for no limit. ``first``: messages that were received on ``conn`` already.
+    ``replaces``: who takes what ``conn`` reads until now, and makes this inside its own ``received``.
 
     Calls made while an attempt to connect is under way go out when it has succeeded, and fail when it fails. Calls under
     way when a connection is lost fail with PeerGone at once, but for those that are ``retry_safe``.
@@ -53,6 +55,7 @@ class Peer:
         call_timeout: float | None = 30.0,
         max_workers: int = 32,
         first: Sequence[Message] = (),
+        replaces: Receiver | None = None,
     ) -> None:
         if conn.endpoint is not None and conn.endpoint.scheme in ("tcp", "tls", "unix"):
             raise InvalidOption("a peer needs messages: ws, wss, memory or HTTP, not a stream of bytes")
@@ -75,7 +78,10 @@ class Peer:
             ),
             conn,
         )  # fmt: skip
-        conn.attach(self._path, first)
+        conn.attach(self._path, first, replaces=replaces)
+        if conn.state is State.CLOSED:
+            # It told whoever was there before: nothing else would settle `closed`.
+            self._path.changed(State.CLOSED)
         fork.register(self)
 
     # Serving.
