@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from connman.connection.future import ReaderFuture
@@ -10,13 +10,14 @@ from connman.errors import ConnectionClosed, ConnmanError, Forked, NoSuchPeer, P
 from connman.records import Message, Reset, State
 from connman.rpc.calls import BlockingCall, Call
 from connman.rpc.counters import CloseStatus
-from connman.rpc.incoming import Incoming
 from connman.rpc.joining import is_no_such_peer
+from connman.rpc.routing import Routing
 from connman.rpc.session import Parts, Session, gone
 from connman.transport.base import Transport
 
 if TYPE_CHECKING:
     from connman.connection.connection import Connection
+    from connman.connection.receiver import Receiver
 
 _BROKEN, _NO_CODE = 1006, 1005  # RFC 6455 7.4.1: never on the wire
 
@@ -37,13 +38,20 @@ class Path:
         self.closed: ReaderFuture[CloseStatus] = self._new_closed()
         # Guarded by the table's lock: session, _is_closed; `session` may be read without it.
         self.session: Session | None = None
-        self._incoming: Incoming | None = None
+        self._routing: Routing | None = None
         self._is_closed = False
 
     def _new_closed(self) -> ReaderFuture[CloseStatus]:
         closed: ReaderFuture[CloseStatus] = ReaderFuture(self._parts.is_reader)
         closed.set_running_or_notify_cancel()
         return closed
+
+    def attach(self, first: Sequence[Message], replaces: Receiver | None) -> None:
+        """Take over what the connection reads; see `Connection.attach`."""
+        self._conn.attach(self, first, replaces=replaces)
+        # Ended before: nobody tells of it any more. Ended meanwhile: once too often does no harm.
+        if self._conn.state is State.CLOSED:
+            self.changed(State.CLOSED)
 
     # For calls.
 
@@ -116,7 +124,7 @@ class Path:
             if self._is_closed or (self.session is not None and self.session.transport is transport):
                 return
             self.session = session = Session(self._parts, transport)
-            self._incoming = Incoming(session, self._table)
+            self._routing = Routing(session, self._table)
             waiting, self._table.waiting = self._table.waiting, {}
             tickets = self._begin_locked(session, waiting)
             if self.closed.done():
@@ -146,8 +154,8 @@ class Path:
 
         Threads: the reader.
         """
-        if self.session is not None and self._incoming is not None:
-            self._incoming.received(messages)
+        if self.session is not None and self._routing is not None:
+            self._routing.received(messages)
 
     def reset(self, reset: Reset) -> None:
         """Do nothing: `changed` has told of it; see `Receiver`.
