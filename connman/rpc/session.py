@@ -171,7 +171,9 @@ class Session:
             if self._is_flush_due or self._outbox.is_busy:
                 return
             self._is_flush_due = True
-        self._parts.workers.submit(self._flush_due)
+        if not self._parts.workers.submit(self._flush_due):
+            with self._table.lock:
+                self._is_flush_due = False
 
     def _flush_due(self) -> None:
         with self._table.lock:
