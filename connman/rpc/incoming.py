@@ -1,0 +1,213 @@
+"""The streams that come in over a session: their frames find them, and who leaves one tells its sender."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from connman.clock import Timer, maybe_call_later
+from connman.errors import ProtocolError, RpcError
+from connman.rpc.codec import unpack_chunk
+from connman.rpc.reading import WINDOW, Begun, Buffer, Collector, Receiving, Stream, StreamFailed
+from connman.rpc.seams import Call, Session
+
+MAX_LEFT = 1024
+"""Ids of streams that were left whose last frames are still awaited."""
+LOOK_FOR_FORGOTTEN = 1.0
+"""Seconds after which a stream that nobody holds any more is cancelled."""
+
+
+class Incoming:
+    """The streams that come in over one session.
+
+    Threads: as each method says; those of the reader neither block nor raise.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._lock = threading.Lock()
+        # Guarded by _lock: _buffers (by request id), _left (ids whose last frames come for nobody), _timer, _end.
+        self._buffers: dict[int, Buffer] = {}
+        self._left: dict[int, None] = {}
+        self._timer: Timer | None = None
+        self._end: Exception | None = None
+        # Of streams whose reader was forgotten. Appended to by the garbage collector, which may hold any lock.
+        self._forgotten: deque[Begun] = deque()
+
+    # Frames
+
+    def response(self, call: Call | None, message: dict[str, Any]) -> None:
+        """Take a frame of type stream, stream-start, stream-end or stream-error; ``call`` is None for an unknown id.
+
+        Threads: the reader.
+        """
+        kind = message["type"]
+        if call is None:
+            self._note_late(message.get("responseId"), is_over=kind in ("stream-end", "stream-error"))
+            return
+        receiving = self._receiving_of(call)
+        try:
+            self._take(call, receiving, kind, message)
+        except (RpcError, ProtocolError) as error:
+            self._give_up(call, receiving, error)
+
+    def _take(self, call: Call, receiving: Receiving, kind: str, message: dict[str, Any]) -> None:
+        if kind == "stream":
+            chunk = message.get("chunk")
+            if isinstance(chunk, str):
+                receiving.text(chunk, message.get("encoding"))
+            else:
+                self._session.count_invalid()
+        elif kind == "stream-start":
+            receiving.start()
+        else:
+            if isinstance(receiving, Buffer):
+                self._session.cancel(call)
+            if kind == "stream-end":
+                receiving.finish()
+            else:
+                receiving.fail(_failure_of(message))
+
+    def binary(self, frame: bytes) -> None:
+        """Take a binary frame.
+
+        Threads: the reader.
+        """
+        try:
+            request_id, chunk = unpack_chunk(frame)
+        except ProtocolError:
+            self._session.count_invalid()
+            return
+        call = self._session.calls.get(request_id)
+        if call is None:
+            self._note_late(request_id, is_over=False)
+            return
+        receiving = self._receiving_of(call)
+        try:
+            receiving.binary(chunk)
+        except (RpcError, ProtocolError) as error:
+            self._give_up(call, receiving, error)
+
+    def _receiving_of(self, call: Call) -> Receiving:
+        if call.stream is None:
+            call.stream = Collector(self._session.max_message_size, call.settle, call.fail)
+        receiving: Receiving = call.stream
+        return receiving
+
+    def _give_up(self, call: Call, receiving: Receiving, error: Exception) -> None:
+        """Want no more of a stream that we cannot take."""
+        self.leave(call.id)
+        receiving.fail(error)
+        self._session.cancel(call)
+
+    def _note_late(self, request_id: object, *, is_over: bool) -> None:
+        """Count what comes for nobody; a stream that answers a call that is over is told to stop, once."""
+        if not isinstance(request_id, int):
+            self._session.count_invalid()
+            return
+        with self._lock:
+            is_left = request_id in self._left
+            if is_over:
+                self._left.pop(request_id, None)
+        if is_left:
+            return
+        self._session.count_late()
+        if not is_over and self._session.was_sent(request_id):
+            self.leave(request_id)
+
+    def leave(self, request_id: int) -> None:
+        """Tell the sender that nobody reads the stream any more.
+
+        Threads: any; it does not block.
+        """
+        with self._lock:
+            self._left[request_id] = None
+            if len(self._left) > MAX_LEFT:
+                del self._left[next(iter(self._left))]
+        self._session.post(f'{{"requestId":{request_id},"type":"write-stream-error"}}')
+
+    # Readers
+
+    def stream(self, service_id: int | str, args: Sequence[Any], timeout: float | None) -> Stream:
+        """Return the reader of a stream that is asked for when it is begun.
+
+        Threads: any.
+        """
+        session = self._session
+        return Stream(
+            lambda stream: self._begin(stream, service_id, args),
+            clock=session.clock, timeout=timeout, refuse_reader=session.refuse_reader,
+        )  # fmt: skip
+
+    def _begin(self, stream: Stream, service_id: int | str, args: Sequence[Any]) -> Begun:
+        session = self._session
+
+        def acknowledge(size: int) -> None:
+            session.post(f'{{"requestId":{call.id},"type":"stream-credit","bytes":{size}}}')
+
+        def leave() -> None:
+            self.leave(call.id)
+            session.cancel(call)
+
+        buffer = Buffer(session.clock, WINDOW, session.max_message_size, acknowledge)
+        call = session.start(service_id, args, buffer, WINDOW)
+        begun = Begun(buffer, leave)
+        # At exit there is nobody left to tell.
+        weakref.finalize(stream, self._forgotten.append, begun).atexit = False
+        with self._lock:
+            self._buffers[call.id] = buffer
+            end = self._end
+            self._look_later_locked()
+        if end is not None:
+            buffer.fail(end)
+        return begun
+
+    def _look_later_locked(self) -> None:
+        if self._timer is None and self._end is None:
+            self._timer = maybe_call_later(self._session.clock, LOOK_FOR_FORGOTTEN, self._look)
+
+    def _look(self) -> None:
+        """Leave what nobody holds any more; look again while there are streams."""
+        while self._forgotten:
+            begun = self._forgotten.popleft()
+            if begun.buffer.leave():
+                begun.leave()
+        with self._lock:
+            self._timer = None
+            self._buffers = {number: buffer for number, buffer in self._buffers.items() if not buffer.is_over}
+            if self._buffers:
+                self._look_later_locked()
+
+    def end(self, error: Exception) -> None:
+        """Let every reader come to ``error``, behind what has come.
+
+        Threads: any; it does not block.
+        """
+        with self._lock:
+            self._end = error
+            timer, self._timer = self._timer, None
+            buffers, self._buffers = list(self._buffers.values()), {}
+        if timer is not None:
+            timer.cancel()
+        for buffer in buffers:
+            buffer.fail(error)
+
+
+def _failure_of(message: dict[str, Any]) -> StreamFailed:
+    cause = message.get("cause")
+    if isinstance(cause, dict):
+        code = cause.get("code")
+        return StreamFailed(
+            str(cause.get("name", "Error")), str(cause.get("message", "")),
+            code if isinstance(code, int | str) else None,
+        )  # fmt: skip
+    # The words of the model.
+    return StreamFailed(
+        "Error",
+        "WSRQ-SEH1: Remote ReadStream failed. While receiving a stream we received an error from the sender. "
+        f"Message: {message.get('error')}",
+        "WSRQ-SEH1",
+    )

@@ -1,0 +1,93 @@
+"""What streams need of the session they belong to, and of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from connman.clock import Clock
+
+
+class Call(Protocol):
+    """A request of ours that is waiting for its answer."""
+
+    id: int
+    stream: Any
+    """A `Receiving` when the answer is read as a stream, or has begun to come as one."""
+
+    def settle(self, value: Any) -> bool:
+        """Answer the call with ``value``; False when it was over already.
+
+        Threads: the reader.
+        """
+
+    def fail(self, error: Exception) -> bool:
+        """Fail the call; False when it was over already.
+
+        Threads: any.
+        """
+
+
+class Session(Protocol):
+    """One opened transport, from its open to its end."""
+
+    clock: Clock
+    max_message_size: int
+    call_timeout: float | None
+    calls: Mapping[int, Any]
+    """The calls that wait, by their ids."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the transport is gone."""
+
+    def post(self, message: str | bytes) -> bool:
+        """Queue ``message`` without blocking; False when the path is gone.
+
+        Threads: any.
+        """
+
+    def write(self, message: str | bytes) -> None:
+        """Send ``message``, waiting while the peer does not read.
+
+        Raises: PeerGone.
+        Threads: any but the reader.
+        """
+
+    def start(self, service_id: int | str, args: Sequence[Any], stream: Any, window: int) -> Call:
+        """Send a request with ``"window"``, and return its call: it has no deadline, and what comes goes to ``stream``.
+
+        Raises: PeerGone, NotAllowed.
+        Threads: any.
+        """
+
+    def cancel(self, call: Call) -> None:
+        """Forget ``call``: nobody waits for its answer any more. Idempotent.
+
+        Threads: any.
+        """
+
+    def was_sent(self, request_id: int) -> bool:
+        """Return whether a request of this id went out.
+
+        Threads: any.
+        """
+
+    def refuse_reader(self) -> None:
+        """Refuse to wait on the thread that brings what is waited for.
+
+        Raises: WouldDeadlock.
+        Threads: any.
+        """
+
+    def count_late(self) -> None:
+        """Count an answer that nobody waits for.
+
+        Threads: the reader.
+        """
+
+    def count_invalid(self) -> None:
+        """Count a message that is none.
+
+        Threads: the reader.
+        """
