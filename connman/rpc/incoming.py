@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 from connman.clock import Timer, maybe_call_later
 from connman.errors import ProtocolError, RpcError
 from connman.rpc.codec import unpack_chunk
-from connman.rpc.reading import WINDOW, Begun, Buffer, Collector, Receiving, Stream, StreamFailed
+from connman.rpc.reading import Begun, Stream, StreamFailed
+from connman.rpc.receiving import Buffer, Collector, Receiving
 from connman.rpc.seams import Call, Session
+from connman.rpc.wire import whole
 
 MAX_LEFT = 1024
 """Ids of streams that were left whose last frames are still awaited."""
@@ -29,8 +31,8 @@ class Incoming:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._lock = threading.Lock()
-        # Guarded by _lock: _buffers (by request id), _left (ids whose last frames come for nobody), _timer, _end.
-        self._buffers: dict[int, Buffer] = {}
+        # Guarded by _lock: _buffers, _left (ids whose last frames come for nobody), _timer, _end.
+        self._buffers: list[Buffer] = []
         self._left: dict[int, None] = {}
         self._timer: Timer | None = None
         self._end: Exception | None = None
@@ -46,7 +48,7 @@ class Incoming:
         """
         kind = message["type"]
         if call is None:
-            self._note_late(message.get("responseId"), is_over=kind in ("stream-end", "stream-error"))
+            self._stray(whole(message.get("responseId")), is_over=kind in ("stream-end", "stream-error"))
             return
         receiving = self._receiving_of(call)
         try:
@@ -81,9 +83,9 @@ class Incoming:
         except ProtocolError:
             self._session.count_invalid()
             return
-        call = self._session.calls.get(request_id)
+        call = self._session.find(request_id)
         if call is None:
-            self._note_late(request_id, is_over=False)
+            self._stray(request_id, is_over=False)
             return
         receiving = self._receiving_of(call)
         try:
@@ -93,36 +95,36 @@ class Incoming:
 
     def _receiving_of(self, call: Call) -> Receiving:
         if call.stream is None:
-            call.stream = Collector(self._session.max_message_size, call.settle, call.fail)
+            call.stream = Collector(self._session.max_message_size, call, self.leave)
         receiving: Receiving = call.stream
         return receiving
 
     def _give_up(self, call: Call, receiving: Receiving, error: Exception) -> None:
         """Want no more of a stream that we cannot take."""
-        self.leave(call.id)
+        self.leave(call)
         receiving.fail(error)
         self._session.cancel(call)
 
-    def _note_late(self, request_id: object, *, is_over: bool) -> None:
-        """Count what comes for nobody; a stream that answers a call that is over is told to stop, once."""
-        if not isinstance(request_id, int):
-            self._session.count_invalid()
+    def _stray(self, request_id: int | None, *, is_over: bool) -> None:
+        """Tell the sender of a stream that answers a call which is over to stop, once."""
+        if request_id is None or not self._session.was_sent(request_id):
             return
         with self._lock:
             is_left = request_id in self._left
             if is_over:
                 self._left.pop(request_id, None)
-        if is_left:
-            return
-        self._session.count_late()
-        if not is_over and self._session.was_sent(request_id):
-            self.leave(request_id)
+        if not (is_left or is_over):
+            self._tell_to_stop(request_id)
 
-    def leave(self, request_id: int) -> None:
-        """Tell the sender that nobody reads the stream any more.
+    def leave(self, call: Call) -> None:
+        """Tell the sender that nobody reads the stream that answers ``call`` any more.
 
         Threads: any; it does not block.
         """
+        if call.id is not None:
+            self._tell_to_stop(call.id)
+
+    def _tell_to_stop(self, request_id: int) -> None:
         with self._lock:
             self._left[request_id] = None
             if len(self._left) > MAX_LEFT:
@@ -131,34 +133,35 @@ class Incoming:
 
     # Readers
 
-    def stream(self, service_id: int | str, args: Sequence[Any], timeout: float | None) -> Stream:
-        """Return the reader of a stream that is asked for when it is begun.
+    def stream(self, begin: Callable[[Buffer], Call], timeout: float | None) -> Stream:
+        """Return the reader of a stream that ``begin`` asks for once it is begun.
 
         Threads: any.
         """
         session = self._session
         return Stream(
-            lambda stream: self._begin(stream, service_id, args),
+            lambda stream: self._begin(stream, begin),
             clock=session.clock, timeout=timeout, refuse_reader=session.refuse_reader,
         )  # fmt: skip
 
-    def _begin(self, stream: Stream, service_id: int | str, args: Sequence[Any]) -> Begun:
+    def _begin(self, stream: Stream, begin: Callable[[Buffer], Call]) -> Begun:
         session = self._session
+        buffer = Buffer(session.clock, session.max_message_size, self.leave)
+        call = begin(buffer)
 
         def acknowledge(size: int) -> None:
             session.post(f'{{"requestId":{call.id},"type":"stream-credit","bytes":{size}}}')
 
         def leave() -> None:
-            self.leave(call.id)
+            self.leave(call)
             session.cancel(call)
 
-        buffer = Buffer(session.clock, WINDOW, session.max_message_size, acknowledge)
-        call = session.start(service_id, args, buffer, WINDOW)
+        buffer.acknowledge = acknowledge
         begun = Begun(buffer, leave)
         # At exit there is nobody left to tell.
         weakref.finalize(stream, self._forgotten.append, begun).atexit = False
         with self._lock:
-            self._buffers[call.id] = buffer
+            self._buffers.append(buffer)
             end = self._end
             self._look_later_locked()
         if end is not None:
@@ -177,7 +180,7 @@ class Incoming:
                 begun.leave()
         with self._lock:
             self._timer = None
-            self._buffers = {number: buffer for number, buffer in self._buffers.items() if not buffer.is_over}
+            self._buffers = [buffer for buffer in self._buffers if not buffer.is_over]
             if self._buffers:
                 self._look_later_locked()
 
@@ -189,7 +192,7 @@ class Incoming:
         with self._lock:
             self._end = error
             timer, self._timer = self._timer, None
-            buffers, self._buffers = list(self._buffers.values()), {}
+            buffers, self._buffers = self._buffers, []
         if timer is not None:
             timer.cancel()
         for buffer in buffers:

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 from connman.rpc.codec import LARGEST_ID, NotAllowed, encode
 from connman.rpc.seams import Session
 from connman.rpc.sending import Sending, Source, is_stream
+from connman.rpc.wire import failure, whole
 from connman.rpc.workers import Workers
 
 MAX_STREAMS = 1000
 """Streams that a session sends at the same time; each takes a thread while it has something to send."""
 MARK = "$__stream$"
 """The key of an argument that is a stream: its value is the id of a service that sends it."""
-TOO_BUSY = ',"type":"error","error":{"name":"TooBusy","message":"too many streams","code":"TOO-BUSY"}}'
+TOO_BUSY = failure("TooBusy", "too many streams are being sent here already", "TOO-BUSY")
 
 
 class _Offer(NamedTuple):
@@ -63,10 +64,9 @@ class Outgoing:
     Threads: every method from any thread; none blocks.
     """
 
-    def __init__(self, session: Session, name: str) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
         self._workers: Workers | None = None
-        self._name = name
         self._lock = threading.Lock()
         # Guarded by _lock: _sending (by the peer's request id), _pulled (those of them that are uploads, by name),
         # offers (by name), _count, _is_ended.
@@ -76,7 +76,7 @@ class Outgoing:
         self._count = 0
         self._is_ended = False
 
-    def send(self, request_id: int, window: object, value: Any) -> None:
+    def send(self, request_id: int, window: int | None, value: Any) -> None:
         """Send what a service returned, as the answer to ``request_id``.
 
         Threads: any.
@@ -110,22 +110,22 @@ class Outgoing:
         if sending is not None:
             sending.cancel()
 
-    def pull(self, message: dict[str, Any]) -> bool:
-        """Send what is offered by the name that a request asks for; False when nothing is, any more.
+    def pull(self, message: dict[str, Any]) -> None:
+        """Send what is offered by the name that a request asks for.
 
         Threads: the reader.
         """
         name = message["serviceId"]
         with self._lock:
             offer = self.offers.pop(name, None)
-        if offer is None:
-            return False
+        number = whole(message["requestId"])
+        if offer is None or number is None:
+            return  # its call was over just now
         source = Source(offer.value, is_ours=False)
-        self._start(message["requestId"], message.get("window"), source, offer.context, name)
-        return True
+        self._start(number, whole(message.get("window")), source, offer.context, name)
 
     def _start(
-        self, request_id: int, window: object, source: Source, context: contextvars.Context, name: str = ""
+        self, request_id: int, window: int | None, source: Source, context: contextvars.Context, name: str = ""
     ) -> None:  # fmt: skip
         def over(sending: Sending) -> None:
             with self._lock:
@@ -133,7 +133,7 @@ class Outgoing:
                     del self._sending[request_id]
                 self._pulled.pop(name, None)
 
-        size = window if isinstance(window, int) and 0 < window < LARGEST_ID else None
+        size = window if window is not None and 0 < window < LARGEST_ID else None
         sending = Sending(
             self._session, request_id, size, source, context=context, resume=self._run, over=over
         )
@@ -153,7 +153,7 @@ class Outgoing:
     def _run(self, sending: Sending) -> None:
         with self._lock:
             if self._workers is None:
-                self._workers = Workers(f"streams-{self._name}", MAX_STREAMS, 0)
+                self._workers = Workers("streams", MAX_STREAMS, 0)
             workers, is_ended = self._workers, self._is_ended
         if not workers.submit(sending.run):
             self._refuse(sending)
@@ -161,7 +161,7 @@ class Outgoing:
             workers.rest()
 
     def _refuse(self, sending: Sending) -> None:
-        self._session.post(f'{{"responseId":{sending.request_id}{TOO_BUSY}')
+        self._session.post(f'{{"responseId":{sending.request_id},{TOO_BUSY}')
         sending.drop()
 
     def credit(self, request_id: int, size: int) -> None:

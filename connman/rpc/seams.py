@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from connman.clock import Clock
@@ -11,17 +10,17 @@ from connman.clock import Clock
 class Call(Protocol):
     """A request of ours that is waiting for its answer."""
 
-    id: int
+    id: int | None
     stream: Any
     """A `Receiving` when the answer is read as a stream, or has begun to come as one."""
 
-    def settle(self, value: Any) -> bool:
+    def settle(self, value: object) -> bool:
         """Answer the call with ``value``; False when it was over already.
 
         Threads: the reader.
         """
 
-    def fail(self, error: Exception) -> bool:
+    def fail(self, error: BaseException) -> bool:
         """Fail the call; False when it was over already.
 
         Threads: any.
@@ -34,8 +33,6 @@ class Session(Protocol):
     clock: Clock
     max_message_size: int
     call_timeout: float | None
-    calls: Mapping[int, Any]
-    """The calls that wait, by their ids."""
 
     @property
     def is_over(self) -> bool:
@@ -54,14 +51,22 @@ class Session(Protocol):
         Threads: any but the reader.
         """
 
-    def start(self, service_id: int | str, args: Sequence[Any], stream: Any, window: int) -> Call:
-        """Send a request with ``"window"``, and return its call: it has no deadline, and what comes goes to ``stream``.
+    def start(self, service: int | str, args: str, stream: Any, extra: str) -> Any:
+        """Send a request and return its call: it has no deadline, and what comes goes to ``stream``.
 
-        Raises: PeerGone, NotAllowed.
+        ``args``: encoded. ``extra``: more fields, each behind a comma.
+
+        Raises: PeerGone.
         Threads: any.
         """
 
-    def cancel(self, call: Call) -> None:
+    def find(self, number: object) -> Any:
+        """Return the call of this id, which stays; None, and counted, when there is none.
+
+        Threads: the reader.
+        """
+
+    def cancel(self, call: Any) -> None:
         """Forget ``call``: nobody waits for its answer any more. Idempotent.
 
         Threads: any.
@@ -78,12 +83,6 @@ class Session(Protocol):
 
         Raises: WouldDeadlock.
         Threads: any.
-        """
-
-    def count_late(self) -> None:
-        """Count an answer that nobody waits for.
-
-        Threads: the reader.
         """
 
     def count_invalid(self) -> None:

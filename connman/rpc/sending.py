@@ -13,6 +13,7 @@ from typing import Any
 from connman.errors import PeerGone
 from connman.rpc.codec import encode, pack_chunk
 from connman.rpc.seams import Session
+from connman.rpc.wire import told
 from connman.threads import is_kill
 
 logger = logging.getLogger("connman.rpc")
@@ -22,8 +23,6 @@ PIECE = 60 * 1024
 
 FAILED = "Error while reading the file stream"
 """The text of the model: it is the same whatever went wrong."""
-MAX_TEXT = 4096
-"""Characters of the text of an error that are sent."""
 
 
 def is_stream(value: object) -> bool:
@@ -243,11 +242,11 @@ class Sending:
 
     def _fail(self, error: BaseException | None) -> None:
         """Tell the reader that there is no more: the model's keeps its entry until it is told, also when it left."""
-        message: dict[str, object] = {"responseId": self.request_id, "type": "stream-error", "error": FAILED}
-        if error is not None and self._is_windowed:
-            # Only to one that is known to be no model: it is not on the model's wire.
-            message["cause"] = {"name": type(error).__name__, "message": _text_of(error)}
-        self._session.post(encode(message))
+        # The cause is not on the model's wire: only to one that is known to be no model.
+        cause = f',"cause":{told(error)}' if error is not None and self._is_windowed else ""
+        self._session.post(
+            f'{{"responseId":{self.request_id},"type":"stream-error","error":"{FAILED}"{cause}}}'
+        )
 
     def _finish(self) -> None:
         self._over(self)
@@ -258,10 +257,3 @@ class Sending:
             if is_kill(error):
                 raise
             logger.warning("what gave the chunks of a stream raised when it was closed", exc_info=error)
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)[:MAX_TEXT]
-    except Exception:  # user code
-        return ""

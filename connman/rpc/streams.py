@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from connman.rpc.codec import LARGEST_ID
+from connman.errors import RpcError
+from connman.rpc.codec import LARGEST_ID, NotAllowed, encode
 from connman.rpc.incoming import Incoming
 from connman.rpc.outgoing import MARK, Outgoing, Upload
 from connman.rpc.reading import Stream
+from connman.rpc.receiving import WINDOW, Buffer
 from connman.rpc.seams import Call, Session
+from connman.rpc.sending import is_stream
+from connman.rpc.wire import whole
 
 
 class Streams:
@@ -18,10 +22,10 @@ class Streams:
     Threads: as each method says; those of the reader neither block nor raise.
     """
 
-    def __init__(self, session: Session, name: str) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
         self._incoming = Incoming(session)
-        self._outgoing = Outgoing(session, name)
+        self._outgoing = Outgoing(session)
         self.response = self._incoming.response
         self.binary = self._incoming.binary
         self.send = self._outgoing.send
@@ -35,32 +39,43 @@ class Streams:
 
         Threads: the reader.
         """
-        request_id, size = message.get("requestId"), message.get("bytes")
+        number, size = whole(message.get("requestId")), whole(message.get("bytes"))
         if message["type"] == "write-stream-error":
             # The model sends one without an id as well; it counts, and that is all.
-            if isinstance(request_id, int):
-                self._outgoing.cancel(request_id)
-        elif isinstance(request_id, int) and isinstance(size, int) and 0 < size < LARGEST_ID:
-            self._outgoing.credit(request_id, size)
+            if number is not None:
+                self._outgoing.cancel(number)
+        elif number is not None and size is not None and 0 < size < LARGEST_ID:
+            self._outgoing.credit(number, size)
         else:
             self._session.count_invalid()
 
-    def dropped(self, call: Call) -> None:
-        """Tell the sender of a call that is over for us that nobody reads its stream.
-
-        Threads: any; it does not block.
-        """
-        self._incoming.leave(call.id)
-
-    def open(self, service_id: int | str, args: Sequence[Any], timeout: float | None) -> Stream:
+    def open(self, service: int | str, args: Sequence[Any], timeout: float | None) -> Stream:
         """Ask for a stream and return its reader; ``timeout``: how long to wait for each chunk.
 
         Raises: PeerGone, NotAllowed.
         Threads: any.
         """
-        stream = self._incoming.stream(service_id, args, timeout)
-        stream.begin()
+        upload = None
+        try:
+            text = encode(args)
+        except NotAllowed:
+            text, upload = self.upload(args)
+
+        def begin(buffer: Buffer) -> Call:
+            buffer.upload = upload
+            return self._start(service, text, buffer)
+
+        stream = self._incoming.stream(begin, timeout)
+        try:
+            stream.begin()
+        except RpcError:
+            if upload is not None:
+                upload.close()
+            raise
         return stream
+
+    def _start(self, service: int | str, args: str, buffer: Buffer) -> Call:
+        return self._session.start(service, args, buffer, f',"window":{WINDOW}')
 
     def unwrap(self, args: list[Any]) -> list[Any]:
         """Put the reader of a stream in the place of each argument that stands for one; it is asked for when it is read.
@@ -73,10 +88,15 @@ class Streams:
             pairs = list(enumerate(holder)) if isinstance(holder, list) else list(holder.items())
             for key, value in pairs:
                 if isinstance(value, dict) and len(value) == 1 and isinstance(value.get(MARK), str):
-                    holder[key] = self._incoming.stream(value[MARK], (), self._session.call_timeout)
+                    holder[key] = self._reader_of(value[MARK])
                 elif isinstance(value, dict | list):
                     todo.append(value)
         return args
+
+    def _reader_of(self, name: str) -> Stream:
+        return self._incoming.stream(
+            lambda buffer: self._start(name, "[]", buffer), self._session.call_timeout
+        )
 
     def end(self, error: Exception) -> None:
         """End every stream with ``error``: the path broke.
@@ -87,4 +107,4 @@ class Streams:
         self._outgoing.end()
 
 
-__all__ = ["Stream", "Streams", "Upload"]
+__all__ = ["Stream", "Streams", "Upload", "is_stream"]
