@@ -27,7 +27,7 @@ from connman.connection.reader import ThreadReaders
 from connman.connection.receiver import Handover, Receiver
 from connman.endpoint import Endpoint
 from connman.errors import ConnectError, ConnectionClosed, InvalidOption, printable
-from connman.options import OptionArguments, make_options, shows_options
+from connman.options import OptionArguments, Options, make_options, shows_options
 from connman.records import Message, State
 from connman.transport.base import Dialer
 from connman.transport.login import Channel
@@ -185,6 +185,28 @@ class Core:
         """The newest failure or loss, None before the first."""
         fork.check_process()
         return self._life.last_error
+
+    @property
+    def closing(self) -> ConnectionClosed | None:
+        """What `disconnect` was told, None before."""
+        return self._life.closing
+
+    @property
+    def options(self) -> Options:
+        """The options that it was made with."""
+        return self._options
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that it was made with."""
+        return self._clock
+
+    def is_reader(self) -> bool:
+        """Return whether the calling thread is the one that dials and reads, on which no wait for it can end.
+
+        Threads: any.
+        """
+        return self._life.is_reader()
 
     def end_soon(self, code: int = 1001, reason: str = "", timeout: float = 1.0) -> None:
         """Begin what `disconnect` does and return at once; `has_ended` waits for it.

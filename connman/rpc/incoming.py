@@ -1,216 +1,123 @@
-"""The streams that come in over a session: their frames find them, and who leaves one tells its sender."""
+"""What comes in on one transport of a peer: answers to their calls, requests to the workers, chunks to the streams."""
 
 from __future__ import annotations
 
-import threading
-import weakref
-from collections import deque
-from collections.abc import Callable
 from typing import Any
 
-from connman.clock import Timer, maybe_call_later
-from connman.errors import ProtocolError, RpcError
-from connman.rpc.codec import unpack_chunk
-from connman.rpc.reading import Begun, Stream, StreamFailed
-from connman.rpc.receiving import Buffer, Collector, Receiving
-from connman.rpc.seams import Call, Session
-from connman.rpc.wire import whole
+from connman.errors import ConnmanError, NoSuchService, ProtocolError, RemoteError
+from connman.records import Message
+from connman.rpc import wire
+from connman.rpc.codec import decode
+from connman.rpc.outbox import size_of
+from connman.rpc.serving import Request
+from connman.rpc.session import Session
+from connman.rpc.table import Table
 
-MAX_LEFT = 1024
-"""Ids of streams that were left whose last frames are still awaited."""
-LOOK_FOR_FORGOTTEN = 1.0
-"""Seconds after which a stream that nobody holds any more is cancelled."""
+MOST_ID = 128
+"""Characters of the id of a call that may come twice."""
+_RESPONSES = frozenset(("stream", "stream-start", "stream-end", "stream-error"))
 
 
 class Incoming:
-    """The streams that come in over one session.
+    """The reader's side of a session. Bad frames are counted and survived, never answered (the model's rule).
 
-    Threads: as each method says; those of the reader neither block nor raise.
+    Threads: the reader's.
     """
 
-    def __init__(self, session: Session) -> None:
+    __slots__ = ("_counters", "_services", "_session", "_streams", "_table")
+
+    def __init__(self, session: Session, table: Table) -> None:
         self._session = session
-        self._lock = threading.Lock()
-        # Guarded by _lock: _buffers, _left (ids whose last frames come for nobody), _timer, _end.
-        self._buffers: list[Buffer] = []
-        self._left: dict[int, None] = {}
-        self._timer: Timer | None = None
-        self._end: Exception | None = None
-        # Of streams whose reader was forgotten. Appended to by the garbage collector, which may hold any lock.
-        self._forgotten: deque[Begun] = deque()
+        self._table = table
+        self._counters = table.counters
+        self._services = session.services
+        self._streams = session.streams
 
-    # Frames
-
-    def response(self, call: Call | None, message: dict[str, Any]) -> None:
-        """Take a frame of type stream, stream-start, stream-end or stream-error; ``call`` is None for an unknown id.
+    def received(self, messages: list[Message]) -> None:
+        """Take messages of the transport: one bad one says nothing of the next.
 
         Threads: the reader.
         """
-        kind = message["type"]
-        if call is None:
-            self._stray(whole(message.get("responseId")), is_over=kind in ("stream-end", "stream-error"))
-            return
-        receiving = self._receiving_of(call)
-        try:
-            self._take(call, receiving, kind, message)
-        except (RpcError, ProtocolError) as error:
-            self._give_up(call, receiving, error)
-
-    def _take(self, call: Call, receiving: Receiving, kind: str, message: dict[str, Any]) -> None:
-        if kind == "stream":
-            chunk = message.get("chunk")
-            if isinstance(chunk, str):
-                receiving.text(chunk, message.get("encoding"))
+        for message in messages:
+            if self._session.is_over:
+                return
+            self._counters.bytes_received += size_of(message)
+            if isinstance(message, str):
+                self._take(message)
             else:
-                self._session.count_invalid()
-        elif kind == "stream-start":
-            receiving.start()
-        else:
-            if isinstance(receiving, Buffer):
-                self._session.cancel(call)
-            if kind == "stream-end":
-                receiving.finish()
-            else:
-                receiving.fail(_failure_of(message))
+                self._streams.binary(message)
 
-    def binary(self, frame: bytes) -> None:
-        """Take a binary frame.
-
-        Threads: the reader.
-        """
+    def _take(self, text: str) -> None:
         try:
-            request_id, chunk = unpack_chunk(frame)
+            message = decode(text)
         except ProtocolError:
+            message = None
+        if not isinstance(message, dict):
             self._session.count_invalid()
             return
-        call = self._session.find(request_id)
-        if call is None:
-            self._stray(request_id, is_over=False)
+        kind = message.get("type")
+        if kind == "data":
+            if (call := self._table.answered(message.get("responseId"))) is not None:
+                call.settled(message.get("data"))
+        elif kind == "request":
+            self._take_request(message, text)
+        elif kind == "error":
+            if (call := self._table.answered(message.get("responseId"))) is not None:
+                call.failed(_error_of(message.get("error")))
+        elif isinstance(kind, str) and kind in _RESPONSES:
+            self._streams.response(self._table.find(message.get("responseId")), message)
+        elif kind == "write-stream-error":
+            self._counters.received += 1
+            self._streams.control(message)
+        elif kind == "stream-credit":
+            self._streams.control(message)
+        else:
+            self._session.count_invalid()
+
+    def _take_request(self, message: dict[str, Any], text: str) -> None:
+        number, service = wire.whole(message.get("requestId")), wire.service_id(message.get("serviceId"))
+        if number is None or service is None:
+            self._session.count_invalid()
             return
-        receiving = self._receiving_of(call)
-        try:
-            receiving.binary(chunk)
-        except (RpcError, ProtocolError) as error:
-            self._give_up(call, receiving, error)
-
-    def _receiving_of(self, call: Call) -> Receiving:
-        if call.stream is None:
-            call.stream = Collector(self._session.max_message_size, call, self.leave)
-        receiving: Receiving = call.stream
-        return receiving
-
-    def _give_up(self, call: Call, receiving: Receiving, error: Exception) -> None:
-        """Want no more of a stream that we cannot take."""
-        self.leave(call)
-        receiving.fail(error)
-        self._session.cancel(call)
-
-    def _stray(self, request_id: int | None, *, is_over: bool) -> None:
-        """Tell the sender of a stream that answers a call which is over to stop, once."""
-        if request_id is None or not self._session.was_sent(request_id):
+        self._counters.received += 1
+        if self._streams.uploads and service in self._streams.uploads:
+            self._streams.pull(message)
             return
-        with self._lock:
-            is_left = request_id in self._left
-            if is_over:
-                self._left.pop(request_id, None)
-        if not (is_left or is_over):
-            self._tell_to_stop(request_id)
+        function = self._services.get(service)
+        is_notice = message.get("notice") is True
+        if function is None:
+            if not is_notice:
+                self._refuse(number, wire.unknown_service(service))
+            return
+        request = Request(self._session, number, function, message, text)
+        call_id = message.get("callId")
+        if isinstance(call_id, str) and 0 < len(call_id) <= MOST_ID and not is_notice:
+            request.key = (service, call_id)
+            must_run, kept = self._services.answered.begin(request.key, request)
+            if not must_run:
+                if kept is not None:
+                    self._refuse(number, kept)
+                return
+        if not self._services.workers.submit(request.run):
+            self._session.count_refused()
+            self._refuse_all(request, number)
 
-    def leave(self, call: Call) -> None:
-        """Tell the sender that nobody reads the stream that answers ``call`` any more.
+    def _refuse_all(self, request: Request, number: int) -> None:
+        if request.key is not None:
+            # Whoever has asked again meanwhile asks once more: it is not worth a thread.
+            self._services.answered.give_back(request.key)
+        self._refuse(number, wire.TOO_BUSY)
 
-        Threads: any; it does not block.
-        """
-        if call.id is not None:
-            self._tell_to_stop(call.id)
-
-    def _tell_to_stop(self, request_id: int) -> None:
-        with self._lock:
-            self._left[request_id] = None
-            if len(self._left) > MAX_LEFT:
-                del self._left[next(iter(self._left))]
-        self._session.post(f'{{"requestId":{request_id},"type":"write-stream-error"}}')
-
-    # Readers
-
-    def stream(self, begin: Callable[[Buffer], Call], timeout: float | None) -> Stream:
-        """Return the reader of a stream that ``begin`` asks for once it is begun.
-
-        Threads: any.
-        """
-        session = self._session
-        return Stream(
-            lambda stream: self._begin(stream, begin),
-            clock=session.clock, timeout=timeout, refuse_reader=session.refuse_reader,
-        )  # fmt: skip
-
-    def _begin(self, stream: Stream, begin: Callable[[Buffer], Call]) -> Begun:
-        session = self._session
-        buffer = Buffer(session.clock, session.max_message_size, self.leave)
-        call = begin(buffer)
-
-        def acknowledge(size: int) -> None:
-            session.post(f'{{"requestId":{call.id},"type":"stream-credit","bytes":{size}}}')
-
-        def leave() -> None:
-            self.leave(call)
-            session.cancel(call)
-
-        buffer.acknowledge = acknowledge
-        begun = Begun(buffer, leave)
-        # At exit there is nobody left to tell.
-        weakref.finalize(stream, self._forgotten.append, begun).atexit = False
-        with self._lock:
-            self._buffers.append(buffer)
-            end = self._end
-            self._look_later_locked()
-        if end is not None:
-            buffer.fail(end)
-        return begun
-
-    def _look_later_locked(self) -> None:
-        if self._timer is None and self._end is None:
-            self._timer = maybe_call_later(self._session.clock, LOOK_FOR_FORGOTTEN, self._look)
-
-    def _look(self) -> None:
-        """Leave what nobody holds any more; look again while there are streams."""
-        while self._forgotten:
-            begun = self._forgotten.popleft()
-            if begun.buffer.leave():
-                begun.leave()
-        with self._lock:
-            self._timer = None
-            self._buffers = [buffer for buffer in self._buffers if not buffer.is_over]
-            if self._buffers:
-                self._look_later_locked()
-
-    def end(self, error: Exception) -> None:
-        """Let every reader come to ``error``, behind what has come.
-
-        Threads: any; it does not block.
-        """
-        with self._lock:
-            self._end = error
-            timer, self._timer = self._timer, None
-            buffers, self._buffers = self._buffers, []
-        if timer is not None:
-            timer.cancel()
-        for buffer in buffers:
-            buffer.fail(error)
+    def _refuse(self, number: int, tail: str) -> None:
+        self._session.post(f'{{"responseId":{number},{tail}')
 
 
-def _failure_of(message: dict[str, Any]) -> StreamFailed:
-    cause = message.get("cause")
-    if isinstance(cause, dict):
-        code = cause.get("code")
-        return StreamFailed(
-            str(cause.get("name", "Error")), str(cause.get("message", "")),
-            code if isinstance(code, int | str) else None,
-        )  # fmt: skip
-    # The words of the model.
-    return StreamFailed(
-        "Error",
-        "WSRQ-SEH1: Remote ReadStream failed. While receiving a stream we received an error from the sender. "
-        f"Message: {message.get('error')}",
-        "WSRQ-SEH1",
-    )
+def _error_of(told: object) -> ConnmanError:
+    """Return the error that an answer tells of."""
+    fields = told if isinstance(told, dict) else {}
+    name, message, code = fields.get("name"), fields.get("message"), fields.get("code")
+    text = message if isinstance(message, str) else ""
+    if code == wire.UNKNOWN_SERVICE:
+        return NoSuchService(text)
+    known = code if isinstance(code, str | int) and not isinstance(code, bool) else None
+    return RemoteError(name if isinstance(name, str) and name else "Error", text, known)

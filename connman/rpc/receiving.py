@@ -226,14 +226,25 @@ class Buffer(Receiving):
         self._lock = threading.RLock()
         self._changed = Signal(self._lock)
         # Guarded by _lock: _limit (bytes that may wait), _is_windowed, _chunks, _taken (and not yet acknowledged), _error,
-        # is_over (nothing more comes), upload (what the call sends, until it is over).
+        # is_over (nothing more comes), _upload (what the call sends, until it is over).
         self._limit = limit
         self._is_windowed = False
         self._chunks = Chunks()
         self._taken = 0
         self._error: BaseException | None = None
         self.is_over = False
-        self.upload: Upload | None = None
+        self._upload: Upload | None = None
+
+    def keep_upload(self, upload: Upload | None) -> None:
+        """Have ``upload`` closed when no more comes.
+
+        Threads: any.
+        """
+        with self._lock:
+            if not self.is_over:
+                self._upload, upload = upload, None
+        if upload is not None:
+            upload.close()
 
     def start(self) -> None:
         """Note that the sender knows of windows: what it may send now is bounded by ours.
@@ -299,7 +310,7 @@ class Buffer(Receiving):
             if not was_over:
                 self._error = error
             self._changed.notify_all()
-            upload, self.upload = self.upload, None
+            upload, self._upload = self._upload, None
         # Outside the lock: it has locks of its own.
         if upload is not None:
             upload.close()

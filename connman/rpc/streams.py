@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from connman.errors import RpcError
-from connman.rpc.codec import LARGEST_ID, NotAllowed, encode
-from connman.rpc.incoming import Incoming
-from connman.rpc.outgoing import MARK, Outgoing, Upload
+from connman.rpc.codec import LARGEST_ID
 from connman.rpc.reading import Stream
-from connman.rpc.receiving import WINDOW, Buffer
-from connman.rpc.seams import Call, Session
+from connman.rpc.receiving import WINDOW
+from connman.rpc.seams import Session
 from connman.rpc.sending import is_stream
+from connman.rpc.streams_in import StreamsIn
+from connman.rpc.streams_out import MARK, StreamsOut, Upload
 from connman.rpc.wire import whole
 
 
@@ -24,8 +23,8 @@ class Streams:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._incoming = Incoming(session)
-        self._outgoing = Outgoing(session)
+        self._incoming = StreamsIn(session)
+        self._outgoing = StreamsOut(session)
         self.response = self._incoming.response
         self.binary = self._incoming.binary
         self.send = self._outgoing.send
@@ -55,27 +54,14 @@ class Streams:
         Raises: PeerGone, NotAllowed.
         Threads: any.
         """
-        upload = None
-        try:
-            text = encode(args)
-        except NotAllowed:
-            text, upload = self.upload(args)
-
-        def begin(buffer: Buffer) -> Call:
-            buffer.upload = upload
-            return self._start(service, text, buffer)
-
-        stream = self._incoming.stream(begin, timeout)
-        try:
-            stream.begin()
-        except RpcError:
-            if upload is not None:
-                upload.close()
-            raise
+        stream = self._reader(service, args, timeout)
+        stream.begin()
         return stream
 
-    def _start(self, service: int | str, args: str, buffer: Buffer) -> Call:
-        return self._session.start(service, args, buffer, f',"window":{WINDOW}')
+    def _reader(self, service: int | str, args: Sequence[Any], timeout: float | None) -> Stream:
+        return self._incoming.stream(
+            lambda buffer: self._session.start(service, args, buffer, WINDOW), timeout
+        )
 
     def unwrap(self, args: list[Any]) -> list[Any]:
         """Put the reader of a stream in the place of each argument that stands for one; it is asked for when it is read.
@@ -88,15 +74,10 @@ class Streams:
             pairs = list(enumerate(holder)) if isinstance(holder, list) else list(holder.items())
             for key, value in pairs:
                 if isinstance(value, dict) and len(value) == 1 and isinstance(value.get(MARK), str):
-                    holder[key] = self._reader_of(value[MARK])
+                    holder[key] = self._reader(value[MARK], (), self._session.call_timeout)
                 elif isinstance(value, dict | list):
                     todo.append(value)
         return args
-
-    def _reader_of(self, name: str) -> Stream:
-        return self._incoming.stream(
-            lambda buffer: self._start(name, "[]", buffer), self._session.call_timeout
-        )
 
     def end(self, error: Exception) -> None:
         """End every stream with ``error``: the path broke.

@@ -58,7 +58,7 @@ class Upload:
             self._withdraw(name)
 
 
-class Outgoing:
+class StreamsOut:
     """The streams that go out over one session.
 
     Threads: every method from any thread; none blocks.
