@@ -120,7 +120,9 @@ class Workers:
 
     def _work(self, worker: _Worker) -> None:
         is_out, pid = True, os.getpid()
-        while os.getpid() == pid:  # a job that forks comes back in the child as well, where this is nobody's thread
+        while (
+            os.getpid() == pid
+        ):  # a job that forks comes back in the child as well, where this is nobody's thread
             other = None
             with self._lock:
                 if is_out:
