@@ -12,13 +12,14 @@ from connman.connection import fork
 from connman.connection.receiver import Receiver
 from connman.errors import InvalidOption, MessageTooBig, WouldDeadlock
 from connman.options import check_seconds
-from connman.records import Message, State
+from connman.records import Message
 from connman.rpc import wire
 from connman.rpc.calls import BlockingCall, FutureCall
 from connman.rpc.codec import NotAllowed, encode
 from connman.rpc.counters import CloseStatus, PeerStats
 from connman.rpc.outbox import size_of
 from connman.rpc.path import Path
+from connman.rpc.reading import Stream
 from connman.rpc.services import Service, Services
 from connman.rpc.session import MARGIN, Parts
 from connman.rpc.table import Table
@@ -26,6 +27,7 @@ from connman.rpc.workers import Workers
 
 if TYPE_CHECKING:
     from connman.connection.connection import Connection
+    from connman.connection.receiver import Receiver
 
 _C = TypeVar("_C", BlockingCall, FutureCall)
 Timeout = float | EllipsisType | None
@@ -74,14 +76,11 @@ class Peer:
         self._path = Path(
             Parts(
                 self, conn.name, conn.clock, self._table, services, self._workers, conn.is_reader,
-                options.send_timeout, options.max_message_size,
+                options.send_timeout, call_timeout, options.max_message_size,
             ),
             conn,
         )  # fmt: skip
-        conn.attach(self._path, first, replaces=replaces)
-        if conn.state is State.CLOSED:
-            # It told whoever was there before: nothing else would settle `closed`.
-            self._path.changed(State.CLOSED)
+        self._path.attach(first, replaces)
         fork.register(self)
 
     # Serving.
@@ -146,6 +145,20 @@ class Peer:
         self._path.submit(call)
         return call.wait()
 
+    def stream(self, service: int | str, /, *args: Any, timeout: Timeout = ...) -> Stream:
+        """Call ``service`` of the other side and return a reader of the chunks that it sends: an iterator, to be closed.
+
+        ``timeout``: seconds to wait for each chunk, and for a path; as for `send` otherwise.
+
+        Raises: what `send` raises; PeerGone and NoSuchPeer when there is no path; WouldDeadlock on the reader thread
+            while there is none yet.
+        Threads: any.
+        """
+        fork.check_process()
+        wire.checked_service_id(service)
+        session = self._path.wait_session(self._deadline(timeout))
+        return session.streams.open(service, args, self._call_timeout if timeout is ... else timeout)
+
     def notify(self, service: int | str, /, *args: Any) -> None:
         """Call ``service`` without wanting to know what comes of it.
 
@@ -157,8 +170,7 @@ class Peer:
         session = self._path.session
         if session is None:
             raise self._path.gone()
-        if session.is_too_big(text):
-            raise MessageTooBig("the arguments are larger than a message may be")
+        session.check_size(text)
         session.notify(text, apart=self._conn.is_reader())
 
     def _make(
@@ -188,13 +200,16 @@ class Peer:
         call = kind(self._table, service, text, self._conn.is_reader)
         call.call_id, call.upload = call_id, upload
         call.began = now = self._clock.now()
-        seconds = self._call_timeout if timeout is ... else timeout
+        seconds = self._seconds(timeout)
         if seconds is not None:
             call.deadline = now + seconds
         return call
 
+    def _seconds(self, timeout: Timeout) -> float | None:
+        return self._call_timeout if isinstance(timeout, EllipsisType) else timeout
+
     def _deadline(self, timeout: Timeout) -> float | None:
-        seconds = self._call_timeout if timeout is ... else timeout
+        seconds = self._seconds(timeout)
         return None if seconds is None else self._clock.now() + seconds
 
     # Its end, and looking at it.
