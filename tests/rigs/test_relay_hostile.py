@@ -17,15 +17,15 @@ pytest.importorskip("prometheus_client", reason="needs connman[relay]")
 
 from tests.rigs.relay_hostile.__main__ import GROWTH, main
 from tests.rigs.relay_hostile.attacks import ATTACKS, Attack, Target, token
-from tests.rigs.relay_hostile.town import Gauges, Measured, program
+from tests.rigs.relay_hostile.relay import relay as running_relay
+from tests.rigs.relay_hostile.town import Gauges, Measured
 from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
 def relay() -> Iterator[tuple[Target, Gauges]]:
-    with program("relay") as started:
-        ports = started.line()
-        yield Target(ports["port"], ports["admin"], 0.1, random.Random(1)), Gauges(started.process.pid)
+    with running_relay() as running:
+        yield Target(running.port, running.admin, 0.1, random.Random(1)), Gauges(running.pid)
 
 
 # Those that wait for a time limit of the relay's take two seconds and more.

@@ -279,11 +279,13 @@ def flood(target: Target) -> Counter[str]:
 
 
 def churn(target: Target) -> Counter[str]:
-    """Connect and go, as fast as it goes: half of them with a reset."""
+    """Come in and go at once, again and again: with a reset, without a word, or before the answer is there."""
 
     def one(number: int) -> str:
         with target.client() as client:
             client.send(upgrade(target.token))
+            if number % 4:
+                client.status()
             if number % 2:
                 client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return "gone"

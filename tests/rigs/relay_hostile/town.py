@@ -12,10 +12,8 @@ from statistics import median
 from typing import Any
 
 from tests.rigs.relay_hostile.attacks import token
+from tests.rigs.relay_hostile.relay import ROOT, relay
 from tests.waiting import eventually
-
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent.parent
 
 
 @dataclass
@@ -141,12 +139,9 @@ class Town:
 @contextmanager
 def town() -> Iterator[Town]:
     """Start the relay and the honest pair, and wait until that is at work."""
-    with program("relay") as relay:
-        ports = relay.line()
-        with (
-            program("bystander") as bystander,
-            program("honest", str(ports["port"]), token(["honest"]), str(bystander.line()["port"])) as honest,
-        ):
-            built = Town(ports["port"], ports["admin"], Gauges(relay.process.pid), honest)
+    with relay() as running, program("bystander") as bystander:
+        port = str(bystander.line()["port"])
+        with program("honest", str(running.port), token(["honest"]), port) as honest:
+            built = Town(running.port, running.admin, Gauges(running.pid), honest)
             eventually(lambda: len(built.measured().opens) >= 1, 20.0, "the honest pair to be at work")
             yield built
