@@ -48,6 +48,9 @@ class Switch(Protocol):
 
     limits: Limits
     counts: Counts
+    # What all sides read into: one chunk, which is taken out before the loop goes on. Its size bounds how long one
+    # side that floods keeps the others waiting: about 0.05 ms.
+    buffer: memoryview
 
     def first_message(self, side: Side, text: str) -> None:
         """Take the first message of ``side``."""
@@ -62,14 +65,14 @@ class Switch(Protocol):
         """Take note that the socket of ``side`` is closed; once for each side."""
 
 
-class Side(asyncio.Protocol):
+class Side(asyncio.BufferedProtocol):
     """One client of the relay.
 
     Threads: the relay's.
     """
 
     __slots__ = (
-        "_awaits_pong", "_drained", "_due", "_frames", "_has_left", "_is_alive", "_is_blocked", "_is_paused", "_loop",
+        "_awaits_pong", "_buffer", "_drained", "_due", "_frames", "_has_left", "_is_alive", "_is_blocked", "_is_paused", "_loop",
         "_switch", "_timer", "address", "grant", "group", "name", "other", "phase", "transport", "write",
     )  # fmt: skip
 
@@ -86,6 +89,7 @@ class Side(asyncio.Protocol):
         self.group = b""
         self.other: Other | None = None
         self._switch = switch
+        self._buffer = switch.buffer
         self._frames = Frames()
         self._loop = asyncio.get_running_loop()
         self._has_left = False
@@ -104,6 +108,14 @@ class Side(asyncio.Protocol):
         return f"<side {self.address} {self.phase.name.lower()} {self.name!r}>"
 
     # What asyncio calls
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where to put what arrives."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what has arrived there."""
+        self.data_received(bytes(self._buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         """Take what has arrived."""
