@@ -59,7 +59,9 @@ def close_frame(code: int | None = None, reason: bytes = b"") -> bytes:
 class Raw:
     """A socket to a relay, before any upgrade."""
 
-    def __init__(self, relay: Relay, context: ssl.SSLContext | None = None, source: str = "127.0.0.1") -> None:
+    def __init__(
+        self, relay: Relay, context: ssl.SSLContext | None = None, source: str = "127.0.0.1"
+    ) -> None:
         sock = socket.create_connection(("127.0.0.1", relay.port), PATIENCE, (source, 0))
         self.sock = sock if context is None else context.wrap_socket(sock, server_hostname="127.0.0.1")
         self._data = b""

@@ -168,7 +168,11 @@ def test_a_goodbye_is_heard() -> None:
 def test_messages_are_taken_one_by_one() -> None:
     frames = Frames()
     frames.rest = (
-        frame(TEXT, b"on", fin=False) + frame(PING, b"p") + frame(0, b"e") + frame(BINARY, b"two") + frame(TEXT)[:3]
+        frame(TEXT, b"on", fin=False)
+        + frame(PING, b"p")
+        + frame(0, b"e")
+        + frame(BINARY, b"two")
+        + frame(TEXT)[:3]
     )
     assert frames.take() == (TEXT, b"one")
     assert frames.ping == b"p"

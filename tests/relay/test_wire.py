@@ -55,7 +55,10 @@ def test_what_is_wrong_is_told(text: str, reason: str) -> None:
 
 
 def test_no_token_in_a_repr() -> None:
-    for text in ('{"command":"reach","name":"n","token":"s3cret"}', '{"self":"a","other":"b","token":"s3cret"}'):
+    for text in (
+        '{"command":"reach","name":"n","token":"s3cret"}',
+        '{"self":"a","other":"b","token":"s3cret"}',
+    ):
         assert "s3cret" not in repr(parse_first(text))
 
 
