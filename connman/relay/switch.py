@@ -161,10 +161,11 @@ class Switchboard:
             raise FirstMessageRefused(TOO_MANY, "too many names")
         side.name = name
         side.waits_as(Phase.SPARE)
-        side.send(PROVIDED)
         self.board.add_spare(name, side)
         self.counts.spares += 1
         self.broker.spare_added(name)
+        # Behind all of it: who hears this may be looked for.
+        side.send(PROVIDED)
 
     def _enter_group(self, side: Side, key: bytes) -> None:
         try:

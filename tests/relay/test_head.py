@@ -89,7 +89,9 @@ def test_many_headers() -> None:
     assert refused(upgrade()[:-2] + b"\r\n".join([b"x: y"] * 130)) == (431, "head")
 
 
-@pytest.mark.parametrize("name", [b"Host", b"origin", b"AUTHORIZATION", b"Sec-WebSocket-Key", b"Content-Length"])
+@pytest.mark.parametrize(
+    "name", [b"Host", b"origin", b"AUTHORIZATION", b"Sec-WebSocket-Key", b"Content-Length"]
+)
 def test_headers_that_contradict_each_other(name: bytes) -> None:
     assert refused(upgrade()[:-2] + name + b": 0\r\n" + name + b": 0") == (400, "head")
 

@@ -10,8 +10,8 @@ from tests.relay.rig import (
     BINARY,
     CONNECTED,
     HANDOVER,
-    READY,
     REACHED,
+    READY,
     TEXT,
     Client,
     caller,
@@ -38,7 +38,11 @@ def test_a_caller_and_a_spare_are_joined_and_piped_untouched(relay: Relay) -> No
         far.say(b"\x00\xff" * 100)
         assert near.frame() == (BINARY, True, b"\x00\xff" * 100)
         near.write(frame(TEXT, b"in ", fin=False) + frame(0, b"two", fin=True) + frame(TEXT))
-        assert [far.frame() for _ in range(3)] == [(TEXT, False, b"in "), (0, True, b"two"), (TEXT, True, b"")]
+        assert [far.frame() for _ in range(3)] == [
+            (TEXT, False, b"in "),
+            (0, True, b"two"),
+            (TEXT, True, b""),
+        ]
         near.write(frame(TEXT, b"\xff not UTF-8"))
         assert far.frame() == (TEXT, True, b"\xff not UTF-8")
         snapshot = relay.snapshot()
