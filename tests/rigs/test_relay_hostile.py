@@ -5,7 +5,10 @@ Seen failing: with a relay that read from one socket for as long as it had somet
 """
 
 import math
+import os
 import random
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -72,6 +75,19 @@ def test_the_honest_pairs_times_are_judged() -> None:
     assert Measured([0.05], [], ["caller: closed"], 0.0).complaints(0.1) == [
         "caller: closed", "an open pair's answer: none came",
     ]  # fmt: skip
+
+
+def test_what_a_process_has_run_is_told() -> None:
+    gauges = Gauges(os.getpid())
+    before = gauges.processor()
+    begin = time.process_time()
+    eventually(lambda: time.process_time() - begin > 0.05)
+    thread = threading.Thread(target=sum, args=(range(1000),))
+    thread.start()
+    thread.join()  # one more, which is not there any more
+    ran, waited = gauges.ran_since(before)
+    assert 0.04 < ran < 10.0
+    assert waited >= 0.0
 
 
 def test_the_bad_may_not_enter_where_the_honest_are() -> None:

@@ -34,7 +34,7 @@ def attack(town: Town, target: Target, name: str, bound: float) -> list[str]:
         eventually(lambda: time.perf_counter() - begin >= 1.0, 2.0)
     measured = town.measured()
     grown = town.gauges.peak() - base
-    ran, waited = (after - before for after, before in zip(town.gauges.processor(), spent, strict=True))
+    ran, waited = town.gauges.ran_since(spent)
     # On a machine with more to do than it has processors for, whatever the relay does takes that much longer.
     slower = max(1.0, (ran + waited) / max(ran, 1e-3))
     complaints = ATTACKS[name].complaints(found) + measured.complaints(bound * slower)

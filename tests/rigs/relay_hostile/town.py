@@ -1,5 +1,6 @@
 """The relay and the honest pair as processes, and what is read off them while they are attacked."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -108,13 +109,20 @@ class Gauges:
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
-    def processor(self) -> tuple[float, float]:
-        """Seconds that it has had a processor so far, and that it has waited for one though it had work."""
-        ran = waited = 0
+    def processor(self) -> dict[str, tuple[int, int]]:
+        """Nanoseconds that each thread has had a processor so far, and that it has waited for one though it had work."""
+        found = {}
         for task in Path(f"/proc/{self.pid}/task").iterdir():
-            fields = (task / "schedstat").read_text().split()
-            ran, waited = ran + int(fields[0]), waited + int(fields[1])
-        return ran / 1e9, waited / 1e9
+            with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+                ran, waited, _ = (task / "schedstat").read_text().split()
+                found[task.name] = int(ran), int(waited)
+        return found
+
+    def ran_since(self, before: dict[str, tuple[int, int]]) -> tuple[float, float]:
+        """Return the seconds that its threads, those of `before` alone, have run and waited since then."""
+        now = self.processor()
+        pairs = [(now[task], then) for task, then in before.items() if task in now]
+        return sum(n[0] - t[0] for n, t in pairs) / 1e9, sum(n[1] - t[1] for n, t in pairs) / 1e9
 
     def _status(self, name: str) -> float:
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
