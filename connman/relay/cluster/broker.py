@@ -23,7 +23,7 @@ from connman.relay.cluster.lookups import Lookups
 from connman.relay.cluster.members import Members
 from connman.relay.cluster.pair import RemoteSide
 from connman.relay.cluster.presence import Presence
-from connman.relay.cluster.store import Store, failures, is_refusal, shown
+from connman.relay.cluster.store import Store, failures, refusal, shown
 from connman.relay.counts import RelaySeen
 from connman.relay.wire import BROKER_LOST, GOING_AWAY, NO_PROVIDER, NOT_READY, OTHER_LOST
 
@@ -95,10 +95,9 @@ class RedisBroker:
         self._failures = failures()
         first: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(first))
-        error = await first
-        if error is not None and is_refusal(error):
+        if (words := refusal(await first)) is not None:
             await self.stop()
-            raise ConnmanError(f"the broker {shown(self._url)} refuses the login: {error}")
+            raise ConnmanError(f"the broker {shown(self._url)} refuses the login: {words}")
 
     async def stop(self) -> None:
         """Leave: what was said goes out, the names are taken out, and what rides on links ends."""
