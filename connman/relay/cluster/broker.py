@@ -214,6 +214,7 @@ class RedisBroker:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._store.disconnect()
 
     async def _until(self, event: asyncio.Event, tasks: list["asyncio.Task[None]"]) -> None:
         waiting = asyncio.create_task(event.wait())
@@ -262,7 +263,7 @@ class RedisBroker:
                 self._presence.write_all()  # others have taken this relay for dead, and its names out
             if now - self._heard > SILENCE * self._beat + TIMEOUT:
                 raise TimeoutError("Redis takes what is published, and delivers nothing")
-            self._presence.refresh(now, NAMES_AT_ONCE)
+            self._presence.refresh(now)
             if self._presence.is_dirty:
                 self._changed.set()
 
@@ -272,6 +273,9 @@ class RedisBroker:
         for relay in self._members.seen(relays, now):
             self._links.lost(relay)
         self._links.others = self._members.others
+        for link in self._links:
+            if not link.is_needed and not self._members.is_known(link.there):
+                self._links.lost(link.there)  # nothing is lost by it: else it would be kept for ever
 
     async def _write_loop(self) -> None:
         while True:

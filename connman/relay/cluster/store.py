@@ -4,6 +4,7 @@ redis-py of its own retries for seconds and waits without an end; here nothing i
 timeout: whatever fails means that the broker is lost, and the relay begins anew with it.
 """
 
+import asyncio
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -115,6 +116,14 @@ class Store:
     async def close(self) -> None:
         """Close every connection."""
         await self._redis.aclose()
+
+    async def disconnect(self) -> None:
+        """Drop every connection: the next command dials anew. For when one of them may be half open."""
+        try:
+            async with asyncio.timeout(1.0):
+                await self._redis.connection_pool.disconnect()
+        except failures():
+            pass  # gone already
 
     # Batches
 

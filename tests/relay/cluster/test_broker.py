@@ -168,6 +168,15 @@ def test_each_spare_is_given_out_once_under_callers_at_the_same_moment(redis: Re
         assert [owner.snapshot().pairs for owner in owners] == [6, 6]
 
 
+def test_a_caller_that_leaves_while_its_provider_gets_ready_ends_that_spare(redis: RedisServer) -> None:
+    with cluster(redis.url) as (here, there), pair(here, there, "other"), provide(there, "device") as spare:
+        eventually(lambda: redis.command("EXISTS", "connman:n:device") == b":1\r\n")
+        caller = reach(here, "device")
+        assert spare.hear() == '{"command":"handover"}'
+        caller.drop()
+        assert spare.hear() == LOST
+
+
 # A slow reader
 
 
