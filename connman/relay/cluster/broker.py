@@ -27,8 +27,10 @@ from connman.relay.cluster.store import Store, failures, refusal, shown
 from connman.relay.counts import RelaySeen
 from connman.relay.wire import BROKER_LOST, GOING_AWAY, NO_PROVIDER, NOT_READY, OTHER_LOST
 
-BEAT: Final = 1.0  # seconds
-EXPIRY: Final = 5.0  # of a relay that gives no sign of life, and so of its names
+BEAT: Final = (
+    0.5  # seconds: so long goes the death of a relay unseen, for nobody listens to the next batch then
+)
+EXPIRY: Final = 10  # beats that a relay may miss until it is taken for dead, and its names with it
 TIMEOUT: Final = 2.0  # of a command: a Redis slower than this is a lost one
 CLAIM_TIMEOUT: Final = 10.0  # for a caller to get a spare of another relay, however many are asked
 SETTLE: Final = 0.02  # how long changes of presence gather before they are written
