@@ -58,6 +58,7 @@ class Link:
         ] = {}  # claims of the other relay without an answer, with the credit of each
         self.heard_ticks = 0  # since it was last heard from
         self._is_needed_there = False
+        self._said_needed = False
         self._here = here
         self._window = window
         self._claims = claims
@@ -155,8 +156,9 @@ class Link:
             self._out, out = out[count:], out[:count]
             self._out_size -= size
         self._told = self._taken
+        self._said_needed = self.is_needed
         header = wire.Header(
-            self._here, self.epoch, self.peer_epoch, self._number, self._taken, is_needed=self.is_needed
+            self._here, self.epoch, self.peer_epoch, self._number, self._taken, is_needed=self._said_needed
         )
         self._number = (self._number + 1) & 0xFFFFFFFF
         return wire.pack(header, out)
@@ -219,7 +221,7 @@ class Link:
             if side.idle_ticks >= LINGER_TICKS:
                 side.give_up()
         # The other relay may have a pair that has ended here: its close was lost, and the next number tells it so.
-        return self.is_needed or self._is_needed_there
+        return self.is_needed or self._is_needed_there or self._said_needed
 
     def leave(self, code: int, reason: str) -> None:
         """End its pairs with a word to both sides: this relay stops."""

@@ -197,7 +197,7 @@ class Show:
             caller.drop()
         self.judge(
             "its names are gone: 4104 at once",
-            refused == {NO_PROVIDER: 200} and max(times) < 1,
+            refused.keys() == {NO_PROVIDER} and max(times) < 1,
             f"{max(times) * 1e3:.1f} ms at most, median {statistics.median(times) * 1e3:.2f} ms",
         )
         self.there.start()
