@@ -78,7 +78,10 @@ class RedisBroker:
         return "up" if self._is_up else "lost"
 
     def relays(self) -> tuple[RelaySeen, ...]:
-        """Return the relays of the cluster that live, this one among them."""
+        """Return the relays of the cluster that live, this one among them.
+
+        Threads: any.
+        """
         return self._members.table(time.monotonic())
 
     # The relay calls
@@ -88,6 +91,7 @@ class RedisBroker:
 
         Raises:
             ConnmanError: Redis refuses the login.
+        Threads: the relay's.
         """
         self._desk = ClaimDesk(host)
         self._due = asyncio.Event()
@@ -102,7 +106,10 @@ class RedisBroker:
             raise ConnmanError(f"the broker {shown(self._url)} refuses the login: {words}")
 
     async def stop(self) -> None:
-        """Leave: what was said goes out, the names are taken out, and what rides on links ends."""
+        """Leave: what was said goes out, the names are taken out, and what rides on links ends.
+
+        Threads: the relay's.
+        """
         await self._desk.stop()
         self._links.leave(GOING_AWAY, "the relay is stopping")
         if self._is_up:
@@ -118,12 +125,18 @@ class RedisBroker:
         await self._store.close()
 
     def spare_added(self, name: str) -> None:
-        """Count a spare of a name. It is written a moment later."""
+        """Count a spare of a name. It is written a moment later.
+
+        Threads: the relay's.
+        """
         self._presence.added(name, int(time.time()))
         self._changed.set()
 
     def spare_gone(self, name: str) -> None:
-        """Count a spare less: taken, or lost."""
+        """Count a spare less: taken, or lost.
+
+        Threads: the relay's.
+        """
         self._presence.gone(name)
         self._changed.set()
 
@@ -133,6 +146,7 @@ class RedisBroker:
         Raises:
             BrokerLost: that cannot be known now.
             RemoteRefused: the relay that has the name gave none, with code and reason.
+        Threads: the relay's.
         """
         if not self._is_up:
             raise BrokerLost("the broker is lost")
