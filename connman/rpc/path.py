@@ -135,6 +135,7 @@ class Path:
             tickets = self._begin_locked(session, waiting)
             if self.closed.done():
                 self.closed = self._new_closed()
+        self._parts.workers.resume()
         self._parts.services.opened()
         if waiting:
             self._begun(session, tickets)
