@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from connman.connection.future import ReaderFuture
@@ -10,13 +10,15 @@ from connman.errors import ConnectionClosed, ConnmanError, Forked, NoSuchPeer, P
 from connman.records import Message, Reset, State
 from connman.rpc.calls import BlockingCall, Call
 from connman.rpc.counters import CloseStatus
-from connman.rpc.incoming import Incoming
 from connman.rpc.joining import is_no_such_peer
+from connman.rpc.routing import Routing
 from connman.rpc.session import Parts, Session, gone
+from connman.rpc.table import timed_out
 from connman.transport.base import Transport
 
 if TYPE_CHECKING:
     from connman.connection.connection import Connection
+    from connman.connection.receiver import Receiver
 
 _BROKEN, _NO_CODE = 1006, 1005  # RFC 6455 7.4.1: never on the wire
 
@@ -37,7 +39,7 @@ class Path:
         self.closed: ReaderFuture[CloseStatus] = self._new_closed()
         # Guarded by the table's lock: session, _is_closed; `session` may be read without it.
         self.session: Session | None = None
-        self._incoming: Incoming | None = None
+        self._routing: Routing | None = None
         self._is_closed = False
 
     def _new_closed(self) -> ReaderFuture[CloseStatus]:
@@ -45,12 +47,22 @@ class Path:
         closed.set_running_or_notify_cancel()
         return closed
 
+    def attach(self, first: Sequence[Message], replaces: Receiver | None) -> None:
+        """Take over what the connection reads; see `Connection.attach`."""
+        self._conn.attach(self, first, replaces=replaces)
+        # Ended before: nobody tells of it any more. Ended meanwhile: once too often does no harm.
+        if self._conn.state is State.CLOSED:
+            self.changed(State.CLOSED)
+
     # For calls.
 
     def submit(self, call: Call, *, apart: bool = False) -> None:
         """Send the request of ``call``, now or as soon as there is a path; it fails if there will be none soon."""
         session = self.session
-        if session is None or not session.send(call, apart=apart):
+        if call.deadline is not None and call.deadline <= call.began:
+            call.is_over = True
+            call.failed(timed_out(call))
+        elif session is None or not session.send(call, apart=apart):
             self._wait(call)
 
     def wait_session(self, deadline: float | None) -> Session:
@@ -79,13 +91,15 @@ class Path:
                 self._table.waiting[call] = None
             else:
                 begun = self._begin_locked(session, (call,))
+        self._table.watch(call)
         if session is not None:
             self._begun(session, begun)
-        self._table.watch(call)
+            return
         # Behind that: either `changed` finds the call, or this finds what `changed` was told of.
         state = self._conn.state
-        if state in (State.IDLE, State.CLOSED) or (state is State.WAITING and call.call_id is None):
-            call.fail(self._why(call))
+        is_hopeless = state in (State.IDLE, State.CLOSED) or (state is State.WAITING and call.call_id is None)
+        if is_hopeless and self._table.take_waiting(call):
+            call.failed(self._why(call))
 
     def _why(self, call: Call) -> ConnmanError:
         error = self._conn.closing or self._conn.last_error
@@ -116,7 +130,7 @@ class Path:
             if self._is_closed or (self.session is not None and self.session.transport is transport):
                 return
             self.session = session = Session(self._parts, transport)
-            self._incoming = Incoming(session, self._table)
+            self._routing = Routing(session, self._table)
             waiting, self._table.waiting = self._table.waiting, {}
             tickets = self._begin_locked(session, waiting)
             if self.closed.done():
@@ -146,8 +160,8 @@ class Path:
 
         Threads: the reader.
         """
-        if self.session is not None and self._incoming is not None:
-            self._incoming.received(messages)
+        if self.session is not None and self._routing is not None:
+            self._routing.received(messages)
 
     def reset(self, reset: Reset) -> None:
         """Do nothing: `changed` has told of it; see `Receiver`.
@@ -203,7 +217,9 @@ class Path:
         Threads: the first one of the child that uses connman.
         """
         failed = self._table.after_fork()
-        self.session = None
+        session, self.session = self.session, None
+        if session is not None:
+            session.is_over = True  # for the service that has forked, and comes back to answer
         closed, self.closed = self.closed, self._new_closed()
 
         def tell() -> None:

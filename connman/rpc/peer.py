@@ -18,14 +18,15 @@ from connman.rpc.codec import NotAllowed, encode
 from connman.rpc.counters import CloseStatus, PeerStats
 from connman.rpc.outbox import size_of
 from connman.rpc.path import Path
-from connman.rpc.reading import Stream
 from connman.rpc.services import Service, Services
 from connman.rpc.session import MARGIN, Parts
+from connman.rpc.streams import Stream
 from connman.rpc.table import Table
 from connman.rpc.workers import Workers
 
 if TYPE_CHECKING:
     from connman.connection.connection import Connection
+    from connman.connection.receiver import Receiver
 
 _C = TypeVar("_C", BlockingCall, FutureCall)
 Timeout = float | EllipsisType | None
@@ -37,7 +38,7 @@ class Peer:
     ``conn``: without ``on_data``; what it brings is the peer's from now on, and `Peer.close` ends it. An idle one is
     started by the first call. ``services``: what the other side may call: ids and functions, or a `Services` that several
     peers share (``max_workers``, threads for services, is that one's then). ``call_timeout``: seconds a call waits for
-    its answer unless it says otherwise, None for no limit. ``first``: messages that were received on ``conn`` already.
+    its answer unless it says otherwise, None for no limit. ``first``: messages that were received on ``conn`` already, by the receiver that it ``replaces``.
 
     Calls made while an attempt to connect is under way go out when it has succeeded, and fail when it fails. Calls under
     way when a connection is lost fail with PeerGone at once, but for those that are ``retry_safe``.
@@ -54,6 +55,7 @@ class Peer:
         call_timeout: float | None = 30.0,
         max_workers: int = 32,
         first: Sequence[Message] = (),
+        replaces: Receiver | None = None,
     ) -> None:
         if conn.endpoint is not None and conn.endpoint.scheme in ("tcp", "tls", "unix"):
             raise InvalidOption("a peer needs messages: ws, wss, memory or HTTP, not a stream of bytes")
@@ -72,11 +74,11 @@ class Peer:
         self._path = Path(
             Parts(
                 self, conn.name, conn.clock, self._table, services, self._workers, conn.is_reader,
-                options.send_timeout, options.max_message_size, call_timeout,
+                options.send_timeout, call_timeout, options.max_message_size,
             ),
             conn,
         )  # fmt: skip
-        conn.attach(self._path, first)
+        self._path.attach(first, replaces)
         fork.register(self)
 
     # Serving.
@@ -141,20 +143,6 @@ class Peer:
         self._path.submit(call)
         return call.wait()
 
-    def stream(self, service: int | str, /, *args: Any, timeout: Timeout = ...) -> Stream:
-        """Call ``service`` of the other side and return a reader of the chunks that it sends: an iterator, to be closed.
-
-        ``timeout``: seconds to wait for each chunk, and for a path; as for `send` otherwise.
-
-        Raises: what `send` raises; PeerGone and NoSuchPeer when there is no path; WouldDeadlock on the reader thread
-            while there is none yet.
-        Threads: any.
-        """
-        fork.check_process()
-        wire.checked_service_id(service)
-        session = self._path.wait_session(self._deadline(timeout))
-        return session.streams.open(service, args, self._call_timeout if timeout is ... else timeout)
-
     def notify(self, service: int | str, /, *args: Any) -> None:
         """Call ``service`` without wanting to know what comes of it.
 
@@ -166,8 +154,7 @@ class Peer:
         session = self._path.session
         if session is None:
             raise self._path.gone()
-        if session.is_too_big(text):
-            raise MessageTooBig("the arguments are larger than a message may be")
+        session.check_size(text)
         session.notify(text, apart=self._conn.is_reader())
 
     def _make(
@@ -197,14 +184,31 @@ class Peer:
         call = kind(self._table, service, text, self._conn.is_reader)
         call.call_id, call.upload = call_id, upload
         call.began = now = self._clock.now()
-        seconds = self._call_timeout if timeout is ... else timeout
+        seconds = self._seconds(timeout)
         if seconds is not None:
             call.deadline = now + seconds
         return call
 
+    def _seconds(self, timeout: Timeout) -> float | None:
+        return self._call_timeout if isinstance(timeout, EllipsisType) else timeout
+
     def _deadline(self, timeout: Timeout) -> float | None:
-        seconds = self._call_timeout if timeout is ... else timeout
+        seconds = self._seconds(timeout)
         return None if seconds is None else self._clock.now() + seconds
+
+    def stream(self, service: int | str, /, *args: Any, timeout: Timeout = ...) -> Stream:
+        """Call ``service`` and return what it streams, to be iterated and closed: an iterator and a with-block.
+
+        ``timeout``: seconds to wait for each chunk, else as for `send`. The sender is told to stop when the stream is
+        closed, or nobody holds it any more.
+
+        Raises: as `call` for the request; while iterating what a call's Future fails with.
+        Threads: any but the reader's; the stream one at a time.
+        """
+        fork.check_process()
+        wire.checked_service_id(service)
+        session = self._path.wait_session(self._deadline(timeout))
+        return session.streams.open(service, args, self._seconds(timeout))
 
     # Its end, and looking at it.
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from connman.clock import Clock
-from connman.errors import PeerGone, WouldDeadlock
+from connman.errors import MessageTooBig, PeerGone, WouldDeadlock
 from connman.records import Data
 from connman.rpc import wire
-from connman.rpc.calls import Call, StreamCall, Upload
-from connman.rpc.codec import NotAllowed, encode
+from connman.rpc.calls import Call, StreamCall
 from connman.rpc.outbox import Outbox, size_of
 from connman.rpc.services import Services
 from connman.rpc.streams import Streams
@@ -39,8 +38,8 @@ class Parts:
     workers: Workers  # of the peer's own, for what its reader and its timer cannot do themselves
     is_reader: Callable[[], bool]
     send_timeout: float
-    max_message_size: int
     call_timeout: float | None
+    max_message_size: int
 
 
 class Session:
@@ -81,17 +80,6 @@ class Session:
             self.flush()
         return True
 
-    def encode(self, args: Sequence[Any]) -> tuple[str, Upload | None]:
-        """Return arguments as they travel, and what has been put up for the other side to pull.
-
-        Raises: NotAllowed.
-        """
-        try:
-            return encode(args), None
-        except NotAllowed:
-            found: tuple[str, Upload] = self.streams.upload(args)
-            return found
-
     def put_locked(self, call: Call) -> None:
         """Give ``call`` its id, and its request to the outbox; the table's lock is held."""
         number = self._table.number_locked(call)
@@ -113,15 +101,15 @@ class Session:
         else:
             self.flush()
 
-    def start(self, service: int | str, args: Sequence[Any], stream: Any, window: int | None = None) -> Call:
-        """Send a request whose answers go to ``stream``.
+    def start(self, service: int | str, args: str, stream: Any, extra: str = "") -> Call:
+        """Send a request whose answers go to ``stream``; ``args``: encoded, ``extra``: more fields, each behind a comma.
 
-        Raises: PeerGone; NotAllowed and MessageTooBig for arguments that cannot travel.
+        Raises: PeerGone; MessageTooBig.
         """
-        encoded, upload = self.encode(args)
-        extra = "" if window is None else f',"window":{window}'
-        call = StreamCall(self._table, service, wire.request(service, encoded, extra), self._parts.is_reader)
-        call.stream, call.upload = stream, upload
+        text = wire.request(service, args, extra)
+        self.check_size(text)
+        call = StreamCall(self._table, service, text, self._parts.is_reader)
+        call.stream = stream
         call.began = self.clock.now()
         if not self.send(call, apart=self._parts.is_reader()):
             raise self.gone()
@@ -183,7 +171,9 @@ class Session:
             if self._is_flush_due or self._outbox.is_busy:
                 return
             self._is_flush_due = True
-        self._parts.workers.submit(self._flush_due)
+        if not self._parts.workers.submit(self._flush_due):
+            with self._table.lock:
+                self._is_flush_due = False
 
     def _flush_due(self) -> None:
         with self._table.lock:
@@ -206,6 +196,14 @@ class Session:
         """
         if self._parts.is_reader():
             raise WouldDeadlock("the reader thread cannot wait for what only it can read")
+
+    def check_size(self, text: str) -> None:
+        """Raise when a request with ``text`` in it would be too large.
+
+        Raises: MessageTooBig.
+        """
+        if self.is_too_big(text):
+            raise MessageTooBig("the arguments are larger than a message may be")
 
     def is_too_big(self, text: str) -> bool:
         """Return whether a message with ``text`` in it would be larger than the other side is thought to take."""
@@ -234,6 +232,13 @@ class Session:
         Threads: the reader.
         """
         self._counters.late += 1
+
+    def find(self, number: object) -> Call | None:
+        """Return the call that a part of an answer is for; None, and counted, when there is none.
+
+        Threads: the reader.
+        """
+        return self._table.find(number)
 
     # Its end.
 

@@ -18,7 +18,7 @@ MOST_ID = 128
 _RESPONSES = frozenset(("stream", "stream-start", "stream-end", "stream-error"))
 
 
-class Incoming:
+class Routing:
     """The reader's side of a session. Bad frames are counted and survived, never answered (the model's rule).
 
     Threads: the reader's.
@@ -65,7 +65,7 @@ class Incoming:
             if (call := self._table.answered(message.get("responseId"))) is not None:
                 call.failed(_error_of(message.get("error")))
         elif isinstance(kind, str) and kind in _RESPONSES:
-            self._streams.response(self._table.find(message.get("responseId")), message)
+            self._streams.response(message)
         elif kind == "write-stream-error":
             self._counters.received += 1
             self._streams.control(message)
