@@ -131,14 +131,14 @@ class Chaos:
         self._tail = Tail(self._paths[0])
         self.breaks: list[Break] = []
         self._talkers: list[Talker] = []
-        self.relay = Process("relay", "tmprelay", "--port", "0")
+        self.relay = Process("relay", "connman", "relay", "--port", "0")
         url = re.search(r"ws://\S+", self._listen(self.relay).first())
         if url is None:
             raise SystemExit(f"the relay says: {self._talkers[0].lines}")
         self.url = url[0]
         port = re.search(r":(\d+)", self.url.partition("//")[2])
         assert port is not None
-        self.relay.words = ["tmprelay", "--port", port[1]]
+        self.relay.words = ["connman", "relay", "--port", port[1]]
         self.sides = {role: self._side(role) for role in ("provider", "caller")}
         self.lives = Counter(dict.fromkeys(self.sides, 0))
 
