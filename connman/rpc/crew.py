@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from connman.clock import Deadline, SystemClock, maybe_call_later
+from connman.clock import Clock, Deadline, SystemClock, maybe_call_later
 from connman.connection.connection import Connection
 from connman.errors import ConnectionClosed, Retry, retry_verdict
 from connman.manager import Manager
@@ -47,6 +47,7 @@ class Crew:
         most: int,
         make_peer: Callable[[Spare, list[Message]], Peer],
         on_peer: Callable[[Peer], object] | None,
+        clock: Clock | None = None,
     ) -> None:
         self._joining = joining
         self._name = joining.name
@@ -56,6 +57,7 @@ class Crew:
         self._most = most
         self._make_peer = make_peer
         self._on_peer = on_peer
+        self._clock = clock or SystemClock()
         self._numbers = itertools.count(1)
         self.build()
 
@@ -66,6 +68,7 @@ class Crew:
         self._spares: dict[int, Spare | None] = {}
         self._pairs: dict[int, tuple[Spare, Peer | None]] = {}
         self._last_error: Exception | None = None
+        self._is_pausing = False
         self.handovers = 0
         self.ending = ending
 
@@ -73,31 +76,52 @@ class Crew:
 
     def top_up(self) -> None:
         """Dial as many spares as are missing."""
-        while (number := self._reserve()) is not None:
-            try:
-                spare = Spare(self, number, self._joining, self._options)
-            except BaseException:  # user code (a signal handler) raised
-                with self._changed:
-                    self._spares.pop(number, None)
-                raise
+        numbers = self._reserve()
+        try:
+            for number in numbers:
+                self._dial(number)
+        except BaseException:  # user code (a signal handler) raised
             with self._changed:
-                if self.ending is not None:
-                    self._spares.pop(number, None)
-                    self._changed.notify_all()
-                    return
-                self._spares[number] = spare
-            # Outside the lock: it starts a thread, and tells us of the new state.
-            self._manager.add(spare.conn)
+                for number in numbers:
+                    if self._spares.get(number, self) is None:
+                        del self._spares[number]
+            raise
 
-    def _reserve(self) -> int | None:
+    def _reserve(self) -> list[int]:
         with self._changed:
             # A spare counts as the peer that it may be any moment: there are never more than `_most`.
             missing = min(self._wanted, self._most - len(self._pairs)) - len(self._spares)
-            if self.ending is not None or missing <= 0:
-                return None
-            number = next(self._numbers)
-            self._spares[number] = None
-            return number
+            if self.ending is not None or self._is_pausing or missing <= 0:
+                return []
+            numbers = list(itertools.islice(self._numbers, missing))
+            self._spares.update(dict.fromkeys(numbers))
+            return numbers
+
+    def _dial(self, number: int) -> None:
+        spare = Spare(self, number, self._joining, self._options)
+        with self._changed:
+            if self.ending is not None:
+                self._spares.pop(number, None)
+                self._changed.notify_all()
+                return
+            self._spares[number] = spare
+        # Outside the lock: it starts a thread, and tells us of the new state.
+        self._manager.add(spare.conn)
+
+    def _pause(self) -> None:
+        """Dial nothing for a moment: the system has granted no thread, and would not at once either."""
+        with self._changed:
+            if self._is_pausing:
+                return
+            self._is_pausing = True
+        if maybe_call_later(self._clock, _THREAD_PAUSE, self._go_on) is None:
+            with self._changed:
+                self._is_pausing = False
+
+    def _go_on(self) -> None:
+        with self._changed:
+            self._is_pausing = False
+        self.top_up()
 
     def take(self, spare: Spare) -> bool:
         """Count a spare as a pair's; see `Owner`."""
@@ -159,7 +183,7 @@ class Crew:
         elif error is not None and retry_verdict(error) is not Retry.AGAIN:
             self._refused(error)
         else:
-            maybe_call_later(SystemClock(), _THREAD_PAUSE, self.top_up)
+            self._pause()
 
     def _refused(self, error: Exception) -> None:
         if isinstance(error, ConnectionClosed):  # in its life, not when it asked
@@ -191,7 +215,7 @@ class Crew:
     def wait(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until ``predicate()`` is true, asked under the lock; False after ``timeout`` seconds."""
         with self._changed:
-            return Deadline.after(SystemClock(), timeout).wait_for(self._changed, predicate)
+            return Deadline.after(self._clock, timeout).wait_for(self._changed, predicate)
 
     def is_known(self) -> bool:
         """Return whether the relay knows of a spare, or a caller has got one."""
