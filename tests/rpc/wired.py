@@ -9,8 +9,8 @@ from typing import Any
 
 from connman import Connection, ConnmanError
 from connman.rpc import Peer
-from connman.testing import ScriptedDialer
 from connman.testing import Peer as FarEnd
+from connman.testing import ScriptedDialer
 
 PATIENCE = 10.0  # seconds that only a failing test reaches
 
@@ -74,7 +74,11 @@ class Wire:
             sink.drop()
 
     def texts(self, side: str) -> list[dict[str, Any]]:
-        return [json.loads(frame) for where, frame in list(self.frames) if where == side and isinstance(frame, str)]
+        return [
+            json.loads(frame)
+            for where, frame in list(self.frames)
+            if where == side and isinstance(frame, str)
+        ]
 
     def hold(self) -> None:
         self._may_pass.clear()
