@@ -11,10 +11,12 @@ from connman import Connection, State
 from connman.errors import (
     CallTimeout,
     ConnectionClosed,
+    ConnmanError,
     HandshakeFailed,
     NoSuchPeer,
     PeerGone,
     RemoteError,
+    WaitTimeout,
     WouldDeadlock,
 )
 from connman.rpc import Peer
@@ -217,17 +219,49 @@ def test_an_answer_goes_out_on_the_path_its_request_came_in_on() -> None:
 def test_a_request_that_waits_to_go_out_does_not_go_out_on_the_next_path() -> None:
     """A deaf peer holds the transport; what waits behind is not sent when the path has broken."""
     with Wired(script=[ScriptedDialer.DEAF, OPEN], reconnect=True, wait=lambda _: 0.0) as wire:
-        big = [in_thread(lambda: wire.peer.call(1, "x" * 600_000)) for _ in range(3)]
-        eventually(lambda: is_waiting(wire, 3), PATIENCE)
+        big = [in_thread(lambda: wire.peer.call(1, "x" * 600_000)) for _ in range(2)]
+        eventually(lambda: is_waiting(wire, 2), PATIENCE)
         small = wire.peer.send(2)
         wire.far.drop()
         errors = [future.exception(PATIENCE) for future in (*big, small)]
         assert all(isinstance(error, PeerGone) for error in errors)
-        assert small.exception(0).sent is False  # type: ignore[union-attr]
         wire.conn.wait_open(PATIENCE)
         wire.far = wire.dialer.next_peer()
         wire.peer.send(3)
         assert wire.hear()["serviceId"] == 3
+
+
+def test_a_peer_that_does_not_read_holds_nobody_up_beyond_the_deadline() -> None:
+    """Small requests wait for their answers, large ones for room to wait: each until its own deadline."""
+    with Wired(script=[ScriptedDialer.DEAF]) as wire:
+        big = [wire.peer.send(1, "x" * 600_000, timeout=PATIENCE) for _ in range(3)]
+        for call in (
+            wire.peer.call,
+            lambda *args, **options: wire.peer.send(*args, **options).result(PATIENCE),
+        ):
+            began = time.monotonic()
+            with pytest.raises(CallTimeout, match="not sent"):
+                call(2, timeout=0.1)
+            assert time.monotonic() - began < PATIENCE / 2
+        with pytest.raises(WaitTimeout):
+            wire.far.recv(0)
+        assert not any(future.done() for future in big)
+        requests = wire.peer.stats.requests_sent_total
+        wire.far.listen()
+        seen = [wire.hear()["serviceId"] for _ in range(3)]
+        assert (seen, requests) == ([1, 1, 1], 3)
+        wire.peer.send(3)
+        assert wire.hear()["serviceId"] == 3
+
+
+def test_a_peer_that_does_not_read_its_answers_is_left() -> None:
+    """It may make us answer as long as it likes; what waits for it is bounded."""
+    with Wired({1: lambda: "x" * 100_000}, script=[ScriptedDialer.DEAF], max_message_size=1 << 20) as wire:
+        with pytest.raises(ConnmanError):
+            for number in range(1000):
+                wire.say({"requestId": number, "type": "request", "serviceId": 1})
+            wire.peer.closed.result(PATIENCE)
+        assert "does not read" in str(wire.conn.last_error)
 
 
 # Calls that may go out again

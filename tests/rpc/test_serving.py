@@ -111,7 +111,7 @@ def test_a_call_that_comes_again_over_another_path_is_run_once() -> None:
         first.say(request(0, 1, callId="a"))
         assert is_running.wait(PATIENCE)
         first.far.drop()
-        eventually(lambda: first.peer.closed.done(), PATIENCE)
+        eventually(first.peer.closed.done, PATIENCE)
         second.say(request(0, 1, callId="a"))
         second.mark()
         may_return.set()
@@ -195,7 +195,7 @@ def test_what_was_asked_for_by_a_path_that_is_gone_is_not_begun() -> None:
         assert is_running.wait(PATIENCE)
         wire.mark()
         wire.far.drop()
-        eventually(lambda: wire.peer.closed.done(), PATIENCE)
+        eventually(wire.peer.closed.done, PATIENCE)
         may_return.set()
         eventually(lambda: ran, PATIENCE)
         assert ran == ["noted"]
