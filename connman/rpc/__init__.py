@@ -6,6 +6,7 @@ from connman.rpc.path import PeerClosed
 from connman.rpc.peer import Peer
 from connman.rpc.services import Services
 from connman.rpc.serving import current_peer
+from connman.rpc.streams import Stream, StreamFailed, StreamTooFast
 
 __all__ = [
     "UNDEFINED",
@@ -15,5 +16,8 @@ __all__ = [
     "PeerClosed",
     "PeerStats",
     "Services",
+    "Stream",
+    "StreamFailed",
+    "StreamTooFast",
     "current_peer",
 ]

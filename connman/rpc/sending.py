@@ -129,10 +129,11 @@ class Sending:
         self._sent = 0
         self._is_first = True
         self._lock = threading.Lock()
-        # Guarded by _lock: _credit, _needed (credit that the next piece takes at least), _is_parked, _is_cancelled.
         # With less than 4 a character might never fit.
-        self._credit: float = math.inf if window is None else max(window, 4)
-        self._needed = 1
+        self._window: float = math.inf if window is None else max(window, 4)
+        # Guarded by _lock: _credit, _needed (credit to go on with), _is_parked, _is_cancelled.
+        self._credit = self._window
+        self._needed: float = 1
         self._is_parked = False
         self._is_cancelled = False
 
@@ -210,11 +211,11 @@ class Sending:
                 # Before the next chunk is asked for: nobody would take it.
                 if not self._may_go_locked():
                     return False
-                size = int(min(self._credit, PIECE))
+                credit = self._credit
             if self._sent == len(self._chunk) and not self._fetch():
                 self._session.write(f'{{"responseId":{self.request_id},"type":"stream-end"}}')
                 return True
-            self._send_piece(size)
+            self._send_piece(credit)
         self._fail(None)
         return True
 
@@ -223,15 +224,24 @@ class Sending:
         self._chunk, self._sent = chunk or b"", 0
         return chunk is not None
 
-    def _send_piece(self, size: int) -> None:
-        """Send a piece of the chunk, or note how much credit the next character takes if that is more than ``size``."""
-        piece = cut(self._chunk, self._sent, size)
+    def _send_piece(self, credit: float) -> None:
+        """Send a piece of the chunk, or note how much credit to wait for."""
+        piece = cut(self._chunk, self._sent, PIECE)
+        size = size_of(piece)
+        if size > credit:
+            # A chunk stays whole where it can. But who reads need not give back all of the window before the rest comes.
+            enough = min(size, max(self._window // 2, 4))
+            if credit < enough:
+                with self._lock:
+                    self._needed = enough
+                return
+            piece = cut(self._chunk, self._sent, int(credit))
+            size = size_of(piece)
         with self._lock:
-            self._needed = 1 if piece else size_of(self._chunk[self._sent : self._sent + 1])
-            self._credit -= size_of(piece)
-        if piece:
-            self._sent += len(piece)
-            self._session.write(self._frame_of(piece))
+            self._needed = 1
+            self._credit -= size
+        self._sent += len(piece)
+        self._session.write(self._frame_of(piece))
 
     def _frame_of(self, piece: str | bytes) -> str | bytes:
         if isinstance(piece, bytes):

@@ -7,8 +7,8 @@ from typing import Any
 
 from connman.errors import ConnmanError
 from connman.rpc.codec import LARGEST_ID, NotAllowed, encode
-from connman.rpc.reading import Stream
-from connman.rpc.receiving import WINDOW, Buffer
+from connman.rpc.reading import Stream, StreamFailed
+from connman.rpc.receiving import WINDOW, Buffer, StreamTooFast
 from connman.rpc.seams import Call, Session
 from connman.rpc.sending import is_stream
 from connman.rpc.streams_in import StreamsIn
@@ -103,4 +103,4 @@ class Streams:
         self._outgoing.end()
 
 
-__all__ = ["Stream", "Streams", "Upload", "is_stream"]
+__all__ = ["Stream", "StreamFailed", "StreamTooFast", "Streams", "Upload", "is_stream"]

@@ -1,16 +1,15 @@
 """Two peers that are joined as by a relay, in memory; and one peer whose other side is frames that a test writes."""
 
 import json
-import queue
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from connman import Connection, ConnmanError
 from connman.rpc import Peer
-from connman.testing import ScriptedDialer
 from connman.testing import Peer as FarEnd
+from connman.testing import ScriptedDialer
 
 PATIENCE = 10.0  # seconds that only a failing test reaches
 
@@ -74,7 +73,11 @@ class Wire:
             sink.drop()
 
     def texts(self, side: str) -> list[dict[str, Any]]:
-        return [json.loads(frame) for where, frame in list(self.frames) if where == side and isinstance(frame, str)]
+        return [
+            json.loads(frame)
+            for where, frame in list(self.frames)
+            if where == side and isinstance(frame, str)
+        ]
 
     def hold(self) -> None:
         self._may_pass.clear()
@@ -113,11 +116,3 @@ def wired(**options: Any) -> Iterator[tuple[Peer, Peer, Wire]]:
                 peer.close()
             for thread in threads:
                 thread.join(PATIENCE)
-
-
-def drain(items: "queue.SimpleQueue[Any]") -> list[Any]:
-    found = []
-    with suppress(queue.Empty):
-        while True:
-            found.append(items.get_nowait())
-    return found
