@@ -9,6 +9,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from connman.connection import fork
+from connman.connection.receiver import Receiver
 from connman.errors import InvalidOption, MessageTooBig, WouldDeadlock
 from connman.options import check_seconds
 from connman.records import Message
@@ -38,7 +39,8 @@ class Peer:
     ``conn``: without ``on_data``; what it brings is the peer's from now on, and `Peer.close` ends it. An idle one is
     started by the first call. ``services``: what the other side may call: ids and functions, or a `Services` that several
     peers share (``max_workers``, threads for services, is that one's then). ``call_timeout``: seconds a call waits for
-    its answer unless it says otherwise, None for no limit. ``first``: messages that were received on ``conn`` already, by the receiver that it ``replaces``.
+    its answer unless it says otherwise, None for no limit. ``first``: messages that were received on ``conn`` already.
+    ``replaces``: who takes what ``conn`` reads until now, and makes this inside its own ``received``.
 
     Calls made while an attempt to connect is under way go out when it has succeeded, and fail when it fails. Calls under
     way when a connection is lost fail with PeerGone at once, but for those that are ``retry_safe``.
@@ -167,13 +169,14 @@ class Peer:
     ) -> _C:
         fork.check_process()
         wire.checked_service_id(service)
-        upload = None
+        session = upload = None
         try:
             encoded = encode(args)
         except NotAllowed:
             if retry_safe:
                 raise  # what streams can be read once only
-            encoded, upload = self._path.wait_session(self._deadline(timeout)).streams.upload(args)
+            session = self._path.wait_session(self._deadline(timeout))
+            encoded, upload = session.streams.upload(args)
         call_id, extra = None, ""
         if retry_safe:
             call_id = secrets.token_hex(16)
@@ -182,7 +185,7 @@ class Peer:
         if len(text) * 4 > self._most and size_of(text) > self._most:
             raise MessageTooBig("the arguments are larger than a message may be")
         call = kind(self._table, service, text, self._conn.is_reader)
-        call.call_id, call.upload = call_id, upload
+        call.call_id, call.upload, call.session = call_id, upload, session
         call.began = now = self._clock.now()
         seconds = self._seconds(timeout)
         if seconds is not None:
