@@ -12,7 +12,6 @@ from typing import Any
 
 from connman.errors import PeerGone
 from connman.rpc.codec import encode, pack_chunk
-from connman.rpc.seams import Session
 from connman.rpc.wire import told
 from connman.threads import is_kill
 
@@ -109,15 +108,20 @@ def _bytes_of(chunk: object) -> bytes:
 class Sending:
     """One stream on its way out. It is run by a thread while there is something to do, and parked without one.
 
+    ``write`` may wait for the network, and raises PeerGone; ``post`` does neither. ``resume`` is told to have it run again,
+    ``over`` that it has ended.
+
     Threads: every method from any thread; `run` by one at a time.
     """
 
     def __init__(
-        self, session: Session, request_id: int, window: int | None, source: Source, *,
-        context: contextvars.Context, resume: Callable[[Sending], None], over: Callable[[Sending], None],
+        self, write: Callable[[str | bytes], None], post: Callable[[str | bytes], object], request_id: int,
+        window: int | None, source: Source, *, context: contextvars.Context, resume: Callable[[Sending], None],
+        over: Callable[[Sending], None],
     ) -> None:  # fmt: skip
         self.request_id = request_id
-        self._session = session
+        self._write = write
+        self._post = post
         self._source = source
         self._context = context
         self._resume = resume
@@ -202,7 +206,7 @@ class Sending:
 
     def _send_all(self) -> bool:
         if self._is_windowed and not self._is_begun:
-            self._session.write(f'{{"responseId":{self.request_id},"type":"stream-start"}}')
+            self._write(f'{{"responseId":{self.request_id},"type":"stream-start"}}')
         self._is_begun = True
         while True:
             with self._lock:
@@ -213,7 +217,7 @@ class Sending:
                     return False
                 credit = self._credit
             if self._sent == len(self._chunk) and not self._fetch():
-                self._session.write(f'{{"responseId":{self.request_id},"type":"stream-end"}}')
+                self._write(f'{{"responseId":{self.request_id},"type":"stream-end"}}')
                 return True
             self._send_piece(credit)
         self._fail(None)
@@ -241,7 +245,7 @@ class Sending:
             self._needed = 1
             self._credit -= size
         self._sent += len(piece)
-        self._session.write(self._frame_of(piece))
+        self._write(self._frame_of(piece))
 
     def _frame_of(self, piece: str | bytes) -> str | bytes:
         if isinstance(piece, bytes):
@@ -254,9 +258,7 @@ class Sending:
         """Tell the reader that there is no more: the model's keeps its entry until it is told, also when it left."""
         # The cause is not on the model's wire: only to one that is known to be no model.
         cause = f',"cause":{told(error)}' if error is not None and self._is_windowed else ""
-        self._session.post(
-            f'{{"responseId":{self.request_id},"type":"stream-error","error":"{FAILED}"{cause}}}'
-        )
+        self._post(f'{{"responseId":{self.request_id},"type":"stream-error","error":"{FAILED}"{cause}}}')
 
     def _finish(self) -> None:
         self._over(self)

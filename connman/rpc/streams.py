@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from connman.connection import fork
 from connman.errors import ConnmanError
 from connman.rpc.codec import LARGEST_ID, NotAllowed, encode
 from connman.rpc.reading import Stream, StreamFailed
@@ -33,6 +34,15 @@ class Streams:
         self.pull = self._outgoing.pull
         self.uploads = self._outgoing.offers
         """What the peer may ask for, by the id of the service; `pull` answers it."""
+        fork.register(self)
+
+    def after_fork(self) -> None:
+        """Have locks that nobody holds in a child process, in which the path is gone.
+
+        Threads: the first one of the child that uses connman.
+        """
+        self._incoming.make_lock()
+        self._outgoing.make_locks()
 
     def control(self, message: dict[str, Any]) -> None:
         """Take a frame of type stream-credit or write-stream-error.

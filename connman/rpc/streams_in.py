@@ -30,7 +30,7 @@ class StreamsIn:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._lock = threading.Lock()
+        self.make_lock()
         # Guarded by _lock: _buffers, _left (ids whose last frames come for nobody), _timer, _end.
         self._buffers: list[Buffer] = []
         self._left: dict[int, None] = {}
@@ -38,6 +38,10 @@ class StreamsIn:
         self._end: Exception | None = None
         # Of streams whose reader was forgotten. Appended to by the garbage collector, which may hold any lock.
         self._forgotten: deque[Begun] = deque()
+
+    def make_lock(self) -> None:
+        """Have a lock that nobody holds: at first, and in a forked child."""
+        self._lock = threading.Lock()
 
     # Frames
 

@@ -67,7 +67,7 @@ class StreamsOut:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._workers: Workers | None = None
-        self._lock = threading.Lock()
+        self.make_locks()
         # Guarded by _lock: _sending (by the peer's request id), _pulled (those of them that are uploads, by name),
         # offers (by name), _count, _is_ended.
         self._sending: dict[int, Sending] = {}
@@ -75,6 +75,16 @@ class StreamsOut:
         self.offers: dict[str, _Offer] = {}
         self._count = 0
         self._is_ended = False
+
+    def make_locks(self) -> None:
+        """Have locks that nobody holds: at first, and in a forked child."""
+        self._lock = threading.Lock()
+        # One stream at a time waits for the network: what waits beside is not more for more streams.
+        self._turn = threading.Lock()
+
+    def _write(self, frame: str | bytes) -> None:
+        with self._turn:
+            self._session.write(frame)
 
     def send(self, request_id: int, window: int | None, value: Any) -> None:
         """Send what a service returned, as the answer to ``request_id``.
@@ -135,7 +145,14 @@ class StreamsOut:
 
         size = window if window is not None and 0 < window < LARGEST_ID else None
         sending = Sending(
-            self._session, request_id, size, source, context=context, resume=self._run, over=over
+            self._write,
+            self._session.post,
+            request_id,
+            size,
+            source,
+            context=context,
+            resume=self._run,
+            over=over,
         )
         with self._lock:
             is_welcome = (

@@ -59,7 +59,7 @@ class Sent:
         self.is_over = False
         self.resumed = 0
         self.sending = Sending(
-            self.session, 3, window, Source(value, is_ours=is_ours),  # type: ignore[arg-type]
+            self.session.write, self.session.post, 3, window, Source(value, is_ours=is_ours),
             context=contextvars.copy_context(), resume=self._resume, over=self._over,
         )  # fmt: skip
 

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connman.errors import PeerGone, RemoteError, WouldDeadlock
+from connman.errors import Forked, PeerGone, RemoteError, WouldDeadlock
 from connman.rpc import Peer, Stream, StreamFailed, StreamTooFast
 from connman.rpc.receiving import WINDOW
+from tests.connection.test_fork import in_child
 from tests.loopback import in_thread
 from tests.rpc.wired import PATIENCE, Wire, wired
 from tests.waiting import eventually
@@ -345,6 +346,36 @@ def test_a_chunk_cannot_be_waited_for_on_the_reader(pair: Pair) -> None:
     a.send("later").add_done_callback(callback)
     assert isinstance(caught.get(timeout=PATIENCE), WouldDeadlock)
     assert list(stream) == [b"x"]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_stream_is_the_parent_s_after_a_fork(pair: Pair) -> None:
+    a, b, _ = pair
+    b.add_service("endless", Endless())
+
+    def read_on() -> str:
+        try:
+            next(stream)
+        except Forked:
+            return "forked"
+        return "went on"
+
+    with a.stream("endless") as stream:
+        next(stream)
+        assert in_child(read_on) == "forked"
+        for _ in range(2000):
+            next(stream)
+
+
+def test_many_streams_make_no_heap_in_front_of_the_network() -> None:
+    """More than may wait to be sent, if each stream put its piece there at once."""
+    with wired(max_message_size=100_000) as (a, b, wire):
+        b.add_service("get", lambda: iter([b"x" * 50_000] * 4))
+        wire.hold()
+        with ThreadPoolExecutor(100) as threads:
+            found = [threads.submit(lambda: sum(map(len, a.stream("get")))) for _ in range(100)]
+            wire.let_go()
+            assert [each.result(30) for each in found] == [200_000] * 100
 
 
 # A stress
