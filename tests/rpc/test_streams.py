@@ -367,17 +367,6 @@ def test_a_stream_is_the_parent_s_after_a_fork(pair: Pair) -> None:
             next(stream)
 
 
-def test_many_streams_make_no_heap_in_front_of_the_network() -> None:
-    """More than may wait to be sent, if each stream put its piece there at once."""
-    with wired(max_message_size=100_000) as (a, b, wire):
-        b.add_service("get", lambda: iter([b"x" * 50_000] * 4))
-        wire.hold()
-        with ThreadPoolExecutor(100) as threads:
-            found = [threads.submit(lambda: sum(map(len, a.stream("get")))) for _ in range(100)]
-            wire.let_go()
-            assert [each.result(30) for each in found] == [200_000] * 100
-
-
 # A stress
 
 

@@ -195,6 +195,24 @@ def test_streams_have_a_bound() -> None:
         assert pair.recv_all(2)[1] == binary(MAX_STREAMS, b"12345")
 
 
+def test_many_streams_make_no_heap_in_front_of_the_network() -> None:
+    """It is more than may wait there, if each stream puts a piece of its own: that would end the path."""
+    running = threading.Semaphore(0)
+
+    def send() -> Iterator[bytes]:
+        for _ in range(4):
+            running.release()
+            yield b"x" * 50_000
+
+    with raw(services={5: send}, is_deaf=True, max_message_size=100_000, ping_interval=None) as pair:
+        pair.send(*(request(number) for number in range(100)))
+        for _ in range(100):
+            assert running.acquire(timeout=PATIENCE)
+        pair.far.listen()
+        frames = pair.recv_all(500)
+        assert sum(len(frame) - 8 for frame in frames if isinstance(frame, bytes)) == 100 * 200_000
+
+
 def test_a_generator_may_call_back() -> None:
     def asking() -> Iterator[str]:
         while True:

@@ -37,9 +37,9 @@ class Raw:
 
 
 @contextmanager
-def raw(**options: Any) -> Iterator[Raw]:
-    """Open a peer, and hold its other side."""
-    dialer = ScriptedDialer([ScriptedDialer.OPEN])
+def raw(*, is_deaf: bool = False, **options: Any) -> Iterator[Raw]:
+    """Open a peer, and hold its other side, which reads nothing if it is deaf."""
+    dialer = ScriptedDialer([ScriptedDialer.DEAF if is_deaf else ScriptedDialer.OPEN])
     own = {name: options.pop(name) for name in ("services", "call_timeout") if name in options}
     with Connection(dialer, reconnect=False, **options) as conn:
         peer = Peer(conn, **own)
