@@ -105,6 +105,15 @@ def _bytes_of(chunk: object) -> bytes:
     return bytes(chunk)
 
 
+def discard(value: object) -> None:
+    """Close what a service streams and nobody wants.
+
+    Raises: whatever closing it raises.
+    Threads: any.
+    """
+    Source(value, is_ours=True).close()
+
+
 class Sending:
     """One stream on its way out. It is run by a thread while there is something to do, and parked without one.
 

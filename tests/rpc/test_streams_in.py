@@ -2,6 +2,7 @@
 
 import gc
 import struct
+import weakref
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from connman.rpc.receiving import WINDOW
 from connman.testing import FakeClock
 from tests.loopback import in_thread
 from tests.rpc.wired import Raw, raw
+from tests.waiting import eventually
 
 GENERIC = "Error while reading the file stream"
 
@@ -307,6 +309,18 @@ def test_a_forgotten_stream_is_left_a_second_later() -> None:
         assert next(other) == "b"
         other.close()
         assert pair.recv() == leave(1)
+
+
+def test_a_stream_that_failed_is_kept_by_nothing() -> None:
+    """Seen failing: its error led to the frame that had caught it, and so to the stream that it was kept for."""
+    with raw() as pair:
+        stream = opened(pair)
+        pair.send({"responseId": 0, "type": "stream-error", "error": GENERIC})
+        with pytest.raises(StreamFailed):
+            next(stream)
+        alive = weakref.ref(stream)
+        del stream
+        eventually(lambda: gc.collect() >= 0 and alive() is None)
 
 
 def test_close_wakes_who_waits_for_a_chunk() -> None:

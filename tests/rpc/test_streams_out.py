@@ -147,6 +147,29 @@ def test_a_credit_that_is_none_is_counted(fields: Any) -> None:
         assert pair.peer.stats.requests_received_invalid == 1
 
 
+@pytest.mark.parametrize("number", [2**53, 2**53 + 1, -1, 10**400])
+def test_an_id_that_is_no_double_is_refused(number: int) -> None:
+    """Seen failing: the chunks of 2**53 + 1 went to 2**53."""
+    with raw(services={5: lambda: iter([b"a"])}) as pair:
+        pair.send(request(number))
+        answer = pair.recv()
+        assert (answer["responseId"], answer["error"]["name"]) == (number, "RangeError")
+
+
+def test_a_stream_that_nobody_wants_is_closed() -> None:
+    file = io.BytesIO(b"x")
+    with raw(services={5: lambda: file}) as pair:
+        pair.send(request(0, notice=True))
+        eventually(lambda: file.closed)
+
+
+def test_an_upload_is_not_for_a_notice() -> None:
+    with raw() as pair:
+        _, (name,) = offered(pair, iter([b"x"]))
+        pair.send(request(0, name, notice=True), request(1, name))
+        assert pair.recv_all(2) == [binary(1, b"x"), end(1)]
+
+
 def test_credit_for_a_stream_that_has_ended_says_nothing() -> None:
     with raw(services={5: lambda: iter([b"a"])}) as pair:
         pair.send(request(0, window=4), {"requestId": 7, "type": "stream-credit", "bytes": 5})
