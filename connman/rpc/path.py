@@ -56,13 +56,13 @@ class Path:
 
     # For calls.
 
-    def submit(self, call: Call, *, apart: bool = False) -> None:
+    def submit(self, call: Call) -> None:
         """Send the request of ``call``, now or as soon as there is a path; it fails if there will be none soon."""
         session = call.session or self.session
         if call.deadline is not None and call.deadline <= call.began:
             call.is_over = True
             call.failed(timed_out(call))
-        elif session is not None and session.send(call, apart=apart):
+        elif session is not None and session.send(call):
             return
         elif call.session is not None:
             call.is_over = True
@@ -161,7 +161,7 @@ class Path:
     def _begun(self, session: Session, tickets: list[Call]) -> None:
         for ticket in tickets:
             ticket.settled(session)
-        session.flush_apart()
+        session.flush()
 
     def received(self, messages: list[Message]) -> None:
         """Take messages; see `Receiver`.

@@ -128,7 +128,7 @@ class Peer:
         Threads: any.
         """
         call = self._make(FutureCall, service, args, timeout, retry_safe)
-        self._path.submit(call, apart=self._conn.is_reader())
+        self._path.submit(call)
         return call.future
 
     def call(
@@ -157,7 +157,7 @@ class Peer:
         if session is None:
             raise self._path.gone()
         session.check_size(text)
-        session.notify(text, apart=self._conn.is_reader())
+        session.notify(text)
 
     def _make(
         self,
