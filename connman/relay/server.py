@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import math
+import resource
 import socket
 import ssl
 from collections.abc import Callable
@@ -28,13 +29,22 @@ _logger = logging.getLogger("connman.relay")
 
 # Accepted in one go: the sides that are there wait meanwhile.
 _AT_ONCE = 32
-_BACKLOG = 1024
 # Sockets before their upgrade, in all. One more, and the oldest of them goes: an honest client is through in
 # milliseconds, those that hold sockets open to keep others out are the oldest ones.
-_MOST_DOORS = 1024
+_MOST_DOORS = 512
 # How long to accept nothing when the system has no descriptor left.
 _PAUSE = 0.1
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+# What else of the process has open, besides its clients.
+_SPARE_DESCRIPTORS = 64
+
+
+def _descriptors() -> float:
+    """Return how many descriptors the process may have: without one left, nobody's connection can be accepted."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return math.inf if soft == resource.RLIM_INFINITY else soft
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,7 @@ class Server:
         # Set whenever a pair has parted or a socket is gone.
         self._parted = asyncio.Event()
         self.switch = Switchboard(limits, rules.tokens, broker, self.counts, self._side_gone)
+        self._room = max(1, min(limits.max_connections, _descriptors() - _MOST_DOORS - _SPARE_DESCRIPTORS))
         self._broker = broker
         self._tls = tls
         self._listeners: list[socket.socket] = []
@@ -153,7 +164,7 @@ class Server:
             raise HttpRefused(503, "the relay is stopping", "stopping", {"Retry-After": "1"})
         if delay := self._rates.delay(key, self.loop.time()):
             raise HttpRefused(429, "too many attempts", "rate", {"Retry-After": str(int(delay) + 1)})
-        if len(self.switch.sides) >= self.limits.max_connections:
+        if len(self.switch.sides) >= self._room:
             raise HttpRefused(503, "the relay is full", "full", {"Retry-After": "5"})
         if self._addresses.get(key, 0) >= self.limits.max_per_address:
             raise HttpRefused(429, "too many connections", "full", {"Retry-After": "5"})

@@ -35,6 +35,9 @@ from connman.relay.wire import (
     parse_first,
 )
 
+# Read at once from one side, and so the longest that the others wait for it: see `Side`.
+_CHUNK = 65536
+
 _logger = logging.getLogger("connman.relay")
 
 
@@ -56,6 +59,7 @@ class Switchboard:
         self.tokens = tokens
         self.broker = broker
         self.counts = counts
+        self.buffer = memoryview(bytearray(_CHUNK))
         self._on_gone = on_gone
         self.board: Board[Side] = Board()
         self.sides: set[Side] = set()
@@ -157,10 +161,11 @@ class Switchboard:
             raise FirstMessageRefused(TOO_MANY, "too many names")
         side.name = name
         side.waits_as(Phase.SPARE)
-        side.send(PROVIDED)
         self.board.add_spare(name, side)
         self.counts.spares += 1
         self.broker.spare_added(name)
+        # Behind all of it: who hears this may be looked for.
+        side.send(PROVIDED)
 
     def _enter_group(self, side: Side, key: bytes) -> None:
         try:
