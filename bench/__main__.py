@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from bench import report
 from bench.judge import Outcomes, Row, Verdict, exit_status, verdicts
-from bench.rows import FULL, QUICK, all_rows, chosen
+from bench.rows import all_rows, chosen
 from bench.run import run_row
+from bench.scale import FULL, QUICK
 
 USAGE = """\
 connman beside its peers, in one run, in turn: A B C, A B C. Each client runs in a fresh process against a fresh

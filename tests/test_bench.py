@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bench import report, rows, wire
+from bench import report, rows, scale, wire
 from bench.__main__ import main
 from bench.clients.meter import Meter
 from bench.judge import Outcome, Row, Target, Task, exit_status, judge, ratio, verdicts
@@ -97,9 +97,9 @@ def test_an_outcome_gathers_what_clients_print() -> None:
 # The rows
 
 
-@pytest.mark.parametrize("scale", [rows.FULL, rows.QUICK])
-def test_rows_fit_together(scale: rows.Scale) -> None:
-    found = rows.all_rows(scale)
+@pytest.mark.parametrize("amount", [scale.FULL, scale.QUICK])
+def test_rows_fit_together(amount: scale.Scale) -> None:
+    found = rows.all_rows(amount)
     assert len({row.name for row in found}) == len(found)
     for row in found:
         labels = [task.label for task in row.tasks]
@@ -109,7 +109,7 @@ def test_rows_fit_together(scale: rows.Scale) -> None:
 
 
 def test_every_sender_sends_what_the_server_waits_for() -> None:
-    for row in rows.all_rows(rows.FULL):
+    for row in rows.all_rows(scale.FULL):
         for task in row.tasks:
             if task.job in ("send", "send_many"):
                 asked = int(task.path.rpartition("/")[2])
@@ -118,7 +118,7 @@ def test_every_sender_sends_what_the_server_waits_for() -> None:
 
 
 def test_rows_are_chosen_by_how_their_names_begin() -> None:
-    everything = rows.all_rows(rows.QUICK)
+    everything = rows.all_rows(scale.QUICK)
     assert [row.name for row in rows.chosen(everything, ["rec", "open-a"])] == [
         "receive-32",
         "receive-1k",

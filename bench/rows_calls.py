@@ -1,0 +1,108 @@
+"""The rows about calls and about forwarding: what is measured, and what is to be reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bench.judge import Row, Target, Task
+from bench.scale import Scale
+
+CONNMAN = "connman through its relay"
+CONNMAN_THREADS = "connman, 64 threads in call()"
+RPYC = "rpyc direct"
+RPYC_KEPT = "rpyc direct, method looked up once"
+RPYC_ASYNC = "rpyc direct, async_()"
+SOCKETIO = "python-socketio call() direct"
+SOCKETIO_THREADS = "python-socketio call(), 16 threads"
+SOCKETIO_EMIT = "python-socketio emit() direct"
+FLOOR = "floor: raw sockets through picows"
+
+THROUGH_CONNMAN = ("servers.relay_connman", "servers.calls_connman")
+THROUGH_PICOWS = ("servers.relay_picows uvloop", "servers.echo_behind")
+TO_RPYC = ("servers.calls_rpyc",)
+TO_SOCKETIO = ("servers.calls_socketio",)
+
+ONE_BY_ONE = (
+    (CONNMAN, "calls_connman", "calls", THROUGH_CONNMAN, 6_000),
+    (RPYC, "calls_rpyc", "calls", TO_RPYC, 4_000),
+    (RPYC_KEPT, "calls_rpyc", "calls_kept", TO_RPYC, 8_000),
+    (SOCKETIO, "calls_socketio", "calls", TO_SOCKETIO, 1_500),
+    (FLOOR, "calls_floor", "calls", THROUGH_PICOWS, 8_000),
+)
+"""Label, client, job, servers, and how many calls take about half a second or more."""
+WINDOW = 64
+MANY = (
+    (CONNMAN, "calls_connman", "calls_in_flight", THROUGH_CONNMAN, 24_000, {"window": WINDOW}),
+    (CONNMAN_THREADS, "calls_connman", "calls_from_threads", THROUGH_CONNMAN, 16_000, {"threads": WINDOW}),
+    (SOCKETIO, "calls_socketio", "calls", TO_SOCKETIO, 1_500, {}),
+    (SOCKETIO_THREADS, "calls_socketio", "calls_from_threads", TO_SOCKETIO, 3_200, {"threads": 16}),
+    (SOCKETIO_EMIT, "calls_socketio", "calls_in_flight", TO_SOCKETIO, 3_200, {"window": WINDOW}),
+    (RPYC_ASYNC, "calls_rpyc", "calls_in_flight", TO_RPYC, 10_000, {"window": WINDOW}),
+    (FLOOR, "calls_floor", "calls_in_flight", THROUGH_PICOWS, 80_000, {"window": WINDOW}),
+)
+RELAY = "connman"
+WEBSOCKETS, WEBSOCKETS_UVLOOP = "websockets", "websockets, uvloop"
+AIOHTTP, PICOWS, PICOWS_UVLOOP = "aiohttp", "picows", "picows, uvloop"
+FORWARDERS = (
+    (RELAY, 300_000),
+    (WEBSOCKETS, 60_000),
+    (WEBSOCKETS_UVLOOP, 60_000),
+    (AIOHTTP, 100_000),
+    (PICOWS, 300_000),
+    (PICOWS_UVLOOP, 400_000),
+)
+"""Label, and how many frames take about a second."""
+FRAME = 64
+
+
+def calls_row(scale: Scale) -> Row:
+    """Make the row about calls one at a time."""
+    tasks = [
+        Task(label, client, job, "", {"count": int(count * scale.amount)}, servers)
+        for label, client, job, servers, count in ONE_BY_ONE
+    ]
+    title = "calls one at a time: add(1, 2)"
+    return Row(
+        "calls", title, "calls/s", tasks, [Target(CONNMAN, RPYC, at_least=1.5)], scale.rounds, floor=FLOOR
+    )
+
+
+def many_row(scale: Scale) -> Row:
+    """Make the row about many calls at once over one connection."""
+    tasks = [
+        Task(label, client, job, "", {"count": int(count * scale.amount), **numbers}, servers)
+        for label, client, job, servers, count, numbers in MANY
+    ]
+    targets = [Target(CONNMAN, SOCKETIO, at_least=5), Target(CONNMAN, SOCKETIO_THREADS, at_least=5)]
+    title = f"calls, {WINDOW} in flight over one connection, but for where it says otherwise"
+    return Row("calls-64", title, "calls/s", tasks, targets, scale.rounds, floor=FLOOR)
+
+
+def forward_row(scale: Scale, pairs: int) -> Row:
+    """Make a row about one relay process that forwards between so many pairs."""
+    tasks = []
+    for label, count in FORWARDERS:
+        library, _, loop = label.partition(", ")
+        numbers = {"pairs": pairs, "count": int(count * scale.amount), "size": FRAME}
+        servers = (f"servers.relay_{library} {loop}".strip(),)
+        tasks.append(Task(label, "forward", "forward", library, numbers, servers))
+    title = f"frames of {FRAME} B through one relay process, {pairs} pair{'s' if pairs > 1 else ''}"
+    targets = [Target(RELAY, WEBSOCKETS, at_least=2.5), Target(RELAY, WEBSOCKETS_UVLOOP, at_least=2.5)]
+    return Row(
+        f"forward-{pairs}",
+        title,
+        "frames/s",
+        tasks,
+        targets,
+        scale.rounds,
+        placement="apart",
+        floor=PICOWS_UVLOOP,
+    )
+
+
+def call_rows(scale: Scale) -> Iterator[Row]:
+    """Make all of them."""
+    yield calls_row(scale)
+    yield many_row(scale)
+    yield forward_row(scale, 1)
+    yield forward_row(scale, 16)
