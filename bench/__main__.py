@@ -39,7 +39,9 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="run each row N times")
     parser.add_argument(
-        "--write", action="store_true", help="write the results and charts of a quick run as well"
+        "--write",
+        action="store_true",
+        help="write the results and charts of a quick run as well; with --only, beside those that are there",
     )
     parser.add_argument("--list", action="store_true", help="name the rows and run none")
     parser.add_argument(
@@ -100,8 +102,9 @@ def main(words: list[str] | None = None) -> int:
     print(
         f"took {time.monotonic() - begin:.0f} s, load average before {load:.1f} on {os.cpu_count()} processors"
     )
-    if not wanted.only and (wanted.write or not wanted.quick):
-        report.write(report.results(measured, load))
+    if wanted.write or not (wanted.only or wanted.quick):
+        kept = report.results(measured, load)
+        report.write(report.joined(report.read(), kept) if wanted.only else kept)
         draw()
     return exit_status([verdict for _, verdict in judged])
 

@@ -31,6 +31,7 @@ ONE_BY_ONE = (
 )
 """Label, client, job, servers, and how many calls take about half a second or more."""
 WINDOW = 64
+WINDOWS = (1, 4, 16, 64, 256)
 MANY = (
     (CONNMAN, "calls_connman", "calls_in_flight", THROUGH_CONNMAN, 24_000, {"window": WINDOW}),
     (CONNMAN_THREADS, "calls_connman", "calls_from_threads", THROUGH_CONNMAN, 16_000, {"threads": WINDOW}),
@@ -53,6 +54,7 @@ FORWARDERS = (
 )
 """Label, and how many frames take about a second."""
 FRAME = 64
+MORE_PAIRS = (64, 256)
 
 
 def calls_row(scale: Scale) -> Row:
@@ -78,8 +80,20 @@ def many_row(scale: Scale) -> Row:
     return Row("calls-64", title, "calls/s", tasks, targets, scale.rounds, floor=FLOOR)
 
 
-def forward_row(scale: Scale, pairs: int) -> Row:
-    """Make a row about one relay process that forwards between so many pairs."""
+def curve_row(scale: Scale, window: int) -> Row:
+    """Make a point of the curve about calls by how many are under way."""
+    labels = {CONNMAN, SOCKETIO_EMIT, RPYC_ASYNC}
+    tasks = [
+        Task(label, client, job, "", {"count": int(count * scale.amount), "window": window}, servers)
+        for label, client, job, servers, count, _ in MANY
+        if label in labels
+    ]
+    title = f"calls, {window} in flight over one connection"
+    return Row(f"curve-calls-{window}", title, "calls/s", tasks, (), 2, "calls", window)
+
+
+def forward_row(scale: Scale, pairs: int, *, is_judged: bool = True) -> Row:
+    """Make a row about one relay process that forwards between so many pairs, a point of a curve."""
     tasks = []
     for label, count in FORWARDERS:
         library, _, loop = label.partition(", ")
@@ -88,15 +102,10 @@ def forward_row(scale: Scale, pairs: int) -> Row:
         tasks.append(Task(label, "forward", "forward", library, numbers, servers))
     title = f"frames of {FRAME} B through one relay process, {pairs} pair{'s' if pairs > 1 else ''}"
     targets = [Target(RELAY, WEBSOCKETS, at_least=2.5), Target(RELAY, WEBSOCKETS_UVLOOP, at_least=2.5)]
+    name, rounds = (f"forward-{pairs}", scale.rounds) if is_judged else (f"curve-forward-{pairs}", 2)
     return Row(
-        f"forward-{pairs}",
-        title,
-        "frames/s",
-        tasks,
-        targets,
-        scale.rounds,
-        placement="apart",
-        floor=PICOWS_UVLOOP,
+        *(name, title, "frames/s", tasks, targets if is_judged else (), rounds),
+        *("forward", pairs, "apart", PICOWS_UVLOOP),
     )
 
 
@@ -106,3 +115,6 @@ def call_rows(scale: Scale) -> Iterator[Row]:
     yield many_row(scale)
     yield forward_row(scale, 1)
     yield forward_row(scale, 16)
+    if scale.has_curves:
+        yield from (curve_row(scale, window) for window in WINDOWS)
+        yield from (forward_row(scale, pairs, is_judged=False) for pairs in MORE_PAIRS)

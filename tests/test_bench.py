@@ -1,12 +1,14 @@
 """The bench: its judge lets no false figure pass, its runs are alike for all, and one row runs as a whole."""
 
 import importlib.util
+import itertools
 import json
 import math
 import re
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 from bench import report, rows, scale, wire
 from bench.__main__ import main
+from bench.clients import calling, forward
 from bench.clients.meter import Meter
 from bench.judge import Outcome, Row, Target, Task, exit_status, judge, ratio, verdicts
 from bench.run import processors, run_row, run_task, server
@@ -225,6 +228,74 @@ def test_an_idle_connection_has_a_decent_peer(opcode: int, answer: int) -> None:
     assert exchange("idle", masked, 4) == wire.frame(b"\x03\xe8", answer)
 
 
+# Forwarding and calls
+
+
+def echo_pairs(count: int) -> list[forward.Pair]:
+    """Pairs whose near end is given back, unmasked, what it sends: no relay at all."""
+    pairs = []
+    for _ in range(count):
+        sender, far = socket.socketpair()
+        taker, back = socket.socketpair()
+        threading.Thread(target=unmask_all, args=(far, back), daemon=True).start()
+        pairs.append((sender, taker))
+    return pairs
+
+
+def unmask_all(far: socket.socket, back: socket.socket) -> None:
+    with far, back:
+        while head := read(far, 6):
+            payload = read(far, head[1] & 0x7F)
+            back.sendall(bytes([head[0], head[1] & 0x7F]) + wire.unmasked(payload, head[2:]))
+
+
+def test_every_frame_that_is_pumped_in_is_counted_at_the_far_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        forward, "BLOCK", 1000
+    )  # no whole number of frames: a send() may end in the middle of one
+    pairs = echo_pairs(3)
+    assert forward.pump(pairs, 500, 64) > 0
+    for sender, taker in pairs:
+        sender.close()
+        taker.settimeout(20)
+        assert taker.recv(1) == b""  # no more came than was counted
+        taker.close()
+
+
+def test_a_relay_that_leaves_has_not_forwarded() -> None:
+    sender, far = socket.socketpair()
+    taker, back = socket.socketpair()
+    with sender, taker, far:
+        back.close()
+        with pytest.raises(ConnectionError, match="left with 66 bytes to come"):
+            forward.pump([(sender, taker)], 1, 64)
+
+
+def test_masked_frames_are_what_was_masked() -> None:
+    one = wire.masked_frame(b"abcdefgh")
+    assert (one[0], one[1]) == (0x81, 0x80 | 8)
+    assert wire.unmasked(one[6:], one[2:6]) == b"abcdefgh" != one[6:]
+
+
+@pytest.mark.parametrize("measure", [calling.one_by_one, calling.from_threads, calling.in_flight])
+def test_a_wrong_answer_is_no_figure(measure: Any) -> None:
+    numbers = {calling.one_by_one: (8,), calling.from_threads: (8, 2), calling.in_flight: (8, 2)}[measure]
+    begin = [lambda one, other: lambda: one + other] if measure is calling.in_flight else []
+    assert measure(lambda one, other: one + other, *begin, *numbers)["value"] > 0
+    begin = [lambda one, other: lambda: one] if begin else []
+    seen = itertools.count()
+    add = (lambda one, other: one + other) if begin else (lambda one, other: one + other + (next(seen) > 200))
+    with pytest.raises(AssertionError, match="a wrong answer"):
+        measure(add, *begin, *numbers)
+
+
+def test_a_server_that_cannot_start_says_why() -> None:
+    task = Task("floor", "floor", "echo", "echo/32", {}, ("servers.no_such_server",))
+    assert "no_such_server" in run_task(task)["error"]
+    gone = Task("floor", "floor", "echo", "echo/32", {}, ("servers.calls_connman no_number",))
+    assert run_task(gone).keys() & {"error", "missing"}
+
+
 # What is written
 
 
@@ -267,6 +338,18 @@ def test_results_hold_figures_versions_and_no_names_of_the_machine() -> None:
     }
     assert set(kept["machine"]) == {"cpus", "system", "architecture", "python", "load"}
     assert socket.gethostname() not in json.dumps(kept["machine"])
+
+
+def test_rows_measured_later_join_the_results_that_are_there() -> None:
+    outcomes = {"mine": outcome(2, version="connman 9.9"), "theirs": outcome(1)}
+    old = report.results([(a_row(), outcomes)], 0.5)
+    other = Row("other", "", "s", a_row().tasks)
+    both = report.joined(old, report.results([(other, {"mine": outcome(3, version="x 1")})], 4))
+    assert both["rows"]["row"] == old["rows"]["row"]
+    assert both["rows"]["other"]["figures"]["mine"]["median"] == 3
+    assert both["rows"]["other"]["run"] == {"measured": both["measured"], "load": 4}
+    assert both["versions"] == {"connman": "9.9", "x": "1"}
+    assert both["machine"] == old["machine"]
 
 
 def test_charts_are_drawn_alike_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,38 +75,48 @@ def _version(library: str) -> str:
 
 def pump(pairs: list[Pair], count: int, size: int) -> float:
     """Send so many frames through each pair; return the seconds from the first byte sent to the last one received."""
-    one, arriving = wire.masked_frame(wire.text(size).encode()), len(wire.frame(wire.text(size).encode()))
-    block = memoryview(one * max(1, BLOCK // len(one)))
-    buffer = bytearray(BLOCK)
-    selector = selectors.DefaultSelector()
-    unsent = {sender: len(one) * count for sender, _ in pairs}
-    missing = {taker: arriving * count for _, taker in pairs}
-    for pair in pairs:
-        for sock, event in zip(pair, (selectors.EVENT_WRITE, selectors.EVENT_READ), strict=True):
-            sock.setblocking(False)
-            selector.register(sock, event)
-    whole, begin = len(block), time.perf_counter()
-    until = begin + PATIENCE
-    while missing:
-        if time.perf_counter() > until:
-            raise TimeoutError(f"{sum(missing.values())} bytes did not arrive")
-        for key, event in selector.select(1.0):
-            sock = key.fileobj
-            if event == selectors.EVENT_READ:
-                got = sock.recv_into(buffer)
-                missing[sock] -= got or _gone(missing[sock])
-                if missing[sock] <= 0:
-                    del missing[sock]
-                    selector.unregister(sock)
-            else:
-                # Where in a frame the last send() ended: the next begins there.
-                left = unsent[sock]
-                at = -left % len(one)
-                unsent[sock] = left = left - sock.send(block[at : min(whole, at + left)])
-                if not left:
-                    selector.unregister(sock)
-    return time.perf_counter() - begin
+    with selectors.DefaultSelector() as selector:
+        load = Load(selector, pairs, count, size)
+        begin = time.perf_counter()
+        while load.missing:
+            if time.perf_counter() > begin + PATIENCE:
+                raise TimeoutError(f"{sum(load.missing.values())} bytes did not arrive")
+            for key, event in selector.select(1.0):
+                (load.take if event == selectors.EVENT_READ else load.send)(key.fileobj)
+        return time.perf_counter() - begin
 
 
-def _gone(missing: int) -> int:
-    raise ConnectionError(f"the relay left with {missing} bytes to come")
+class Load:
+    """What is still to be sent, and what is still to arrive."""
+
+    def __init__(self, selector: selectors.BaseSelector, pairs: list[Pair], count: int, size: int) -> None:
+        self._selector = selector
+        one = wire.masked_frame(wire.text(size).encode())
+        self._frame = len(one)
+        self._block = memoryview(one * max(1, BLOCK // len(one)))
+        self._buffer = bytearray(BLOCK)
+        self._unsent = {sender: len(one) * count for sender, _ in pairs}
+        self.missing = {taker: len(wire.frame(wire.text(size).encode())) * count for _, taker in pairs}
+        for sender, taker in pairs:
+            sender.setblocking(False)
+            taker.setblocking(False)
+            selector.register(sender, selectors.EVENT_WRITE)
+            selector.register(taker, selectors.EVENT_READ)
+
+    def send(self, sock: socket.socket) -> None:
+        """Send what the system takes, from where in a frame the last send() ended."""
+        left = self._unsent[sock]
+        at = -left % self._frame
+        self._unsent[sock] = left = left - sock.send(self._block[at : at + left])
+        if not left:
+            self._selector.unregister(sock)
+
+    def take(self, sock: socket.socket) -> None:
+        """Count what has arrived."""
+        got = sock.recv_into(self._buffer)
+        if not got:
+            raise ConnectionError(f"the relay left with {self.missing[sock]} bytes to come")
+        self.missing[sock] -= got
+        if self.missing[sock] <= 0:
+            del self.missing[sock]
+            self._selector.unregister(sock)
