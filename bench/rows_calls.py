@@ -54,7 +54,17 @@ FORWARDERS = (
 )
 """Label, and how many frames take about a second."""
 FRAME = 64
+FULL_ONLY = {SOCKETIO_EMIT, RPYC_ASYNC, CONNMAN_THREADS, WEBSOCKETS_UVLOOP, AIOHTTP, PICOWS}
+"""What a quick run does without."""
 MORE_PAIRS = (64, 256)
+
+
+def left(scale: Scale, tasks: list[Task], targets: list[Target]) -> tuple[list[Task], list[Target]]:
+    """Return what a run of this scale measures of a row, and the targets that it can judge."""
+    if scale.has_curves:
+        return tasks, targets
+    tasks = [task for task in tasks if task.label not in FULL_ONLY]
+    return tasks, [target for target in targets if target.against not in FULL_ONLY]
 
 
 def calls_row(scale: Scale) -> Row:
@@ -63,10 +73,8 @@ def calls_row(scale: Scale) -> Row:
         Task(label, client, job, "", {"count": int(count * scale.amount)}, servers)
         for label, client, job, servers, count in ONE_BY_ONE
     ]
-    title = "calls one at a time: add(1, 2)"
-    return Row(
-        "calls", title, "calls/s", tasks, [Target(CONNMAN, RPYC, at_least=1.5)], scale.rounds, floor=FLOOR
-    )
+    title, targets = "calls one at a time: add(1, 2)", [Target(CONNMAN, RPYC, at_least=1.5)]
+    return Row("calls", title, "calls/s", *left(scale, tasks, targets), scale.rounds, floor=FLOOR)
 
 
 def many_row(scale: Scale) -> Row:
@@ -77,7 +85,7 @@ def many_row(scale: Scale) -> Row:
     ]
     targets = [Target(CONNMAN, SOCKETIO, at_least=5), Target(CONNMAN, SOCKETIO_THREADS, at_least=5)]
     title = f"calls, {WINDOW} in flight over one connection, but for where it says otherwise"
-    return Row("calls-64", title, "calls/s", tasks, targets, scale.rounds, floor=FLOOR)
+    return Row("calls-64", title, "calls/s", *left(scale, tasks, targets), scale.rounds, floor=FLOOR)
 
 
 def curve_row(scale: Scale, window: int) -> Row:
@@ -104,7 +112,7 @@ def forward_row(scale: Scale, pairs: int, *, is_judged: bool = True) -> Row:
     targets = [Target(RELAY, WEBSOCKETS, at_least=2.5), Target(RELAY, WEBSOCKETS_UVLOOP, at_least=2.5)]
     name, rounds = (f"forward-{pairs}", scale.rounds) if is_judged else (f"curve-forward-{pairs}", 2)
     return Row(
-        *(name, title, "frames/s", tasks, targets if is_judged else (), rounds),
+        *(name, title, "frames/s", *left(scale, tasks, targets if is_judged else []), rounds),
         *("forward", pairs, "apart", PICOWS_UVLOOP),
     )
 
