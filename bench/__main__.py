@@ -28,7 +28,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--python", metavar="X.Y", help="with that interpreter, in .venv-X.Y")
     parser.add_argument(
-        "--quick", action="store_true", help="fewer rounds, smaller counts, no curves: under 60 s"
+        "--quick", action="store_true", help="fewer rounds, smaller counts, no curves: under two minutes"
     )
     parser.add_argument(
         "--only",
