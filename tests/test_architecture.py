@@ -47,8 +47,10 @@ ONLY_IN = {
     "tenacity": ("connection/backoff.py",),
     "websocket": ("transport/",),
     "urllib3": ("transport/http.py", "integrations/pusher/auth.py"),
-    "ssl": ("transport/",),
-    "socket": ("transport/", "testing", "cli"),
+    "ssl": ("transport/", "relay/"),
+    "socket": ("transport/", "testing", "cli", "relay/"),
+    "uvloop": ("relay/relay.py",),
+    "websockets": ("relay/frames.py",),
 }
 
 

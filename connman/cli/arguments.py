@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from connman.cli import words
+from connman.cli.commands import Job, Parser, UsageError, add_command
+from connman.cli.dialling import INSECURE, add_dial_options, dial_options
 from connman.cli.doctor import Checkup
 from connman.cli.session import Settings
 from connman.cli.ways import TREE_TIMEOUT, default_tree, ways_to
@@ -18,13 +20,7 @@ from connman.endpoint import Endpoint
 from connman.errors import ConnmanError
 from connman.options import make_options
 from connman.strategy import Strategy
-from connman.transport.tls import make_context
 from connman.version import __version__
-
-_INSECURE = (
-    "--insecure: the server's certificate is NOT VERIFIED: "
-    "whoever is on the way can read and change everything, passwords included"
-)
 
 _CONNECT = """\
 Keep a connection to URL: every line of standard input is sent as one message, messages go to standard output, and
@@ -95,22 +91,7 @@ exit codes:
 _OPTION = re.compile("--[a-z-]{1,30}")
 
 
-class UsageError(Exception):
-    """The command line is wrong; the text is one line without secrets."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Raise instead of printing the usage and exiting."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise.
-
-        Raises: UsageError.
-        """
-        raise UsageError(message)
-
-
-def parse(arguments: Sequence[str]) -> tuple[Settings | Checkup, int]:
+def parse(arguments: Sequence[str]) -> tuple[Settings | Checkup | Job, int]:
     """Return what the command line asks for, and how often it says -v.
 
     Raises: UsageError; SystemExit after --help and --version, which print.
@@ -118,9 +99,9 @@ def parse(arguments: Sequence[str]) -> tuple[Settings | Checkup, int]:
     """
     parser = _make_parser()
     first = next((word for word in arguments if not word.startswith("-")), None)
-    if first not in (None, "connect", "doctor"):
+    if first not in (None, *_COMMANDS):
         # Before argparse, which would quote it; a forgotten "connect" makes the URL the first word.
-        raise UsageError("the first word is a command: connman connect URL, or connman doctor URL")
+        raise UsageError(f"the first word is a command, as in connman connect URL: {', '.join(_COMMANDS)}")
     try:
         found, strays = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
@@ -129,59 +110,52 @@ def parse(arguments: Sequence[str]) -> tuple[Settings | Checkup, int]:
         names = (word.partition("=")[0] for word in strays)
         unknown = next((name for name in names if _OPTION.fullmatch(name)), "")
         raise UsageError(
-            f"there is no option {unknown}" if unknown else "there are words behind URL that mean nothing"
+            f"there is no option {unknown}"
+            if unknown
+            else f"there are words behind {found.last} that mean nothing"
         )
     try:
-        return (_settings(found) if found.command == "connect" else _checkup(found)), found.verbose
+        return found.make(found), found.verbose
     except ConnmanError as error:
         raise UsageError(str(error)) from None
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="connman", description="Keep connections open.", allow_abbrev=False, exit_on_error=False
     )
     parser.add_argument("--version", action="version", version=f"connman {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{connect,doctor}")
-    connect = _add_command(
-        commands,
-        "connect",
-        "connect to a URL: lines in, messages out",
-        _CONNECT,
-        _CONNECT_STRATEGY + _CONNECT_MORE,
-    )
-    _add_session_options(connect)
-    _add_way_options(connect)
-    _add_dial_options(connect)
-    doctor = _add_command(
-        commands, "doctor", "dial a URL in every way and say what is wrong", _DOCTOR, _DOCTOR_MORE
-    )
-    _add_doctor_options(doctor)
-    _add_way_options(doctor)
-    _add_dial_options(doctor)
+    commands = parser.add_subparsers(dest="command", required=True, metavar=f"{{{','.join(_COMMANDS)}}}")
+    for add in _COMMANDS.values():
+        add(commands)
     return parser
 
 
-def _add_command(commands: Any, name: str, summary: str, description: str, more: str) -> _Parser:
-    parser: _Parser = commands.add_parser(
-        name,
-        help=summary,
-        description=description,
-        epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        exit_on_error=False,
-    )
+def _add_connect(commands: Any) -> None:
+    summary = "connect to a URL: lines in, messages out"
+    verbose = "what each step of an attempt came to; -vv: the library's log as well"
+    more = _CONNECT_STRATEGY + _CONNECT_MORE
+    parser = add_command(commands, "connect", summary, _CONNECT, more, verbose=verbose)
+    _add_what(parser)
+    _add_session_options(parser)
+    _add_way_options(parser)
+    add_dial_options(parser)
+    parser.set_defaults(make=_settings, last="URL")
+
+
+def _add_doctor(commands: Any) -> None:
+    summary = "dial a URL in every way and say what is wrong"
+    parser = add_command(commands, "doctor", summary, _DOCTOR, _DOCTOR_MORE, verbose="-vv: the library's log")
+    _add_what(parser)
+    _add_doctor_options(parser)
+    _add_way_options(parser)
+    add_dial_options(parser)
+    parser.set_defaults(make=_checkup, last="URL")
+
+
+def _add_what(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("url", metavar="URL")
     parser.add_argument("--json", action="store_true", help="one JSON object a line; see below")
-    parser.add_argument(
-        "-v",
-        "--verbose",
-        action="count",
-        default=0,
-        help="connect: what each step of an attempt came to; -vv: the library's log as well",
-    )
-    return parser
 
 
 def _add_session_options(parser: argparse.ArgumentParser) -> None:
@@ -227,41 +201,8 @@ def _add_way_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_dial_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "-H", dest="headers", action="append", default=[], type=words.headers, metavar="'NAME: VALUE'",
-        help="send this header with the upgrade; may be repeated; @FILE reads one a line, which keeps secrets off ps",
-    )  # fmt: skip
-    add(
-        "-s",
-        dest="subprotocols",
-        action="append",
-        default=[],
-        metavar="PROTO",
-        help="offer this subprotocol; may be repeated",
-    )
-    add(
-        "--proxy",
-        type=words.proxy,
-        metavar="URL",
-        help="http:// or socks5h:// and the like; 'none' ignores the environment's",
-    )
-    add(
-        "--open-timeout",
-        type=words.seconds,
-        metavar="SECONDS",
-        help=f"for one attempt, DNS to upgrade (default 10; {TREE_TIMEOUT:g} for a whole strategy)",
-    )
-    trust = parser.add_mutually_exclusive_group()
-    trust.add_argument("--insecure", action="store_true", help="do not verify the server's certificate")
-    trust.add_argument(
-        "--ca", metavar="FILE", help="trust the authorities in this PEM file instead of the system's"
-    )
-
-
 def _settings(found: argparse.Namespace) -> Settings:
-    options = _options(found) | {"reconnect": not found.once}
+    options = dial_options(found) | {"reconnect": not found.once}
     if found.ping_interval is not None:
         options["ping_interval"] = found.ping_interval or None
     if found.strategy is not None:
@@ -277,7 +218,7 @@ def _settings(found: argparse.Namespace) -> Settings:
         count=found.count,
         eof_wait=found.eof_wait,
         is_verbose=found.verbose > 0,
-        warnings=(_INSECURE,) if found.insecure else (),
+        warnings=(INSECURE,) if found.insecure else (),
     )
 
 
@@ -292,7 +233,7 @@ def _strategy(found: argparse.Namespace, endpoint: Endpoint) -> Strategy | None:
 
 
 def _checkup(found: argparse.Namespace) -> Checkup:
-    options = _options(found)
+    options = dial_options(found)
     make_options(options)  # only to hear its complaints now
     endpoint = Endpoint.parse(found.url)
     return Checkup(
@@ -300,7 +241,7 @@ def _checkup(found: argparse.Namespace) -> Checkup:
         options=options,
         expects_message=found.expect_message,
         is_json=found.json,
-        warnings=(_INSECURE,) if found.insecure else (),
+        warnings=(INSECURE,) if found.insecure else (),
     )
 
 
@@ -320,22 +261,13 @@ def _http(found: argparse.Namespace, beside: Endpoint) -> str | None:
     return url
 
 
-def _options(found: argparse.Namespace) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "headers": [pair for pairs in found.headers for pair in pairs],
-        "subprotocols": found.subprotocols,
-    }
-    if found.proxy is not None:
-        options["proxy"] = found.proxy or None
-    if found.open_timeout is not None:
-        options["open_timeout"] = found.open_timeout
-    if found.insecure or found.ca is not None:
-        options["ssl_context"] = make_context(authorities=found.ca, verify=not found.insecure)
-    return options
-
-
 def _without_value(error: argparse.ArgumentError) -> str:
     """Return what argparse complains of, without the word that it quotes."""
     text = str(error)
     is_ours = isinstance(error.__context__, argparse.ArgumentTypeError)
     return text if is_ours else re.split("[:,]? ['\"]", text, maxsplit=1)[0]
+
+
+_COMMANDS = {"connect": _add_connect, "doctor": _add_doctor}
+"""The commands, each with what adds its parser: that sets ``make``, which turns the words found into what is run, and
+``last``, the name of the last word."""

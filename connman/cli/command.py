@@ -6,12 +6,13 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from connman.cli.arguments import UsageError, parse
+from connman.cli.arguments import parse
+from connman.cli.commands import UsageError, plain_renderer
 from connman.cli.doctor import Checkup, Doctor, make_report
 from connman.cli.interrupt import Interrupted, interruptible
-from connman.cli.output import OutputFailed, Writer, fill_standard_descriptors, has_colour
-from connman.cli.render import JsonRenderer, LogFormatter, Note, Renderer, TextRenderer
-from connman.cli.session import Session, make_renderer
+from connman.cli.output import OutputFailed, Writer, fill_standard_descriptors
+from connman.cli.render import JsonRenderer, LogFormatter, Note, Renderer
+from connman.cli.session import Session, Settings, make_renderer
 from connman.errors import ConnmanError
 
 
@@ -40,6 +41,10 @@ def _run(arguments: Sequence[str]) -> int:
     level = logging.DEBUG if verbosity > 1 else logging.ERROR
     if isinstance(settings, Checkup):
         return _run_doctor(settings, level)
+    if not isinstance(settings, Settings):
+        # Commands that run for long tell of what they meet by the log.
+        _show_log(plain_renderer(), min(level, (logging.WARNING, logging.INFO)[verbosity > 0]))
+        return settings.run()
     renderer = make_renderer(settings)
     try:
         session = Session(settings, renderer)
@@ -51,7 +56,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _run_doctor(checkup: Checkup, level: int) -> int:
-    text = TextRenderer(binary="hex", is_terminal=True, has_colour=has_colour(2))
+    text = plain_renderer()
     renderer: Renderer = JsonRenderer() if checkup.is_json else text
     _show_log(renderer, level)
     for warning in checkup.warnings:

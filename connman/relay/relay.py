@@ -1,0 +1,244 @@
+"""The relay as an object: a with-block that runs a server on a loop and a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Self
+
+from connman.errors import ConnmanError, InvalidOption
+from connman.relay.addresses import is_loopback, networks
+from connman.relay.broker import Broker, NoBroker
+from connman.relay.counts import Snapshot
+from connman.relay.limits import Limits
+from connman.relay.server import Rules, Server
+from connman.relay.tokens import NoTokens, Tokens
+
+_logger = logging.getLogger("connman.relay")
+
+_START_TIMEOUT = 30.0
+_BACKLOG = 1024
+
+
+class RelayFailed(ConnmanError):
+    """The relay could not begin to listen; the text says where and why."""
+
+
+class Relay:
+    """A relay between providers and callers, both of which can only dial out. Inert until started.
+
+    ``port`` 0: any that is free. ``tokens``: what knows who may do what; without it, ``host`` is a loopback address,
+    and only clients that name the relay by an address, as localhost or as one of ``hosts`` are let in. ``origins``:
+    the pages that may come, such as ``"https://example.com"``, or ``"*"``; None for those of the relay's own host.
+    Programs send no Origin and are not asked for one. ``trusted_proxies``: addresses and networks whose
+    X-Forwarded-For is believed. ``tls``: a context, or the paths of certificate chain and key. ``broker``: what joins
+    it with other relays.
+
+    Raises: InvalidOption.
+    Threads: any; its loop runs on a thread of its own.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8765,
+        *,
+        tokens: Tokens | None = None,
+        limits: Limits | None = None,
+        tls: ssl.SSLContext | tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
+        origins: Iterable[str] | None = None,
+        hosts: Iterable[str] = (),
+        trusted_proxies: Iterable[str] = (),
+        broker: Broker | None = None,
+    ) -> None:
+        if tokens is None and not is_loopback(host):
+            raise InvalidOption("without tokens a relay listens on a loopback address only")
+        self._host = host
+        self._wanted_port = port
+        self._limits = limits or Limits()
+        self._rules = Rules(
+            tokens if tokens is not None else NoTokens(),
+            None if origins is None else tuple(origins),
+            tuple(hosts),
+            networks(trusted_proxies),
+        )
+        self._tls = _context(tls)
+        self._broker = broker or NoBroker()
+        self._lock = threading.Lock()
+        # Guarded by _lock: _thread, _ended. Set once by the thread before `start` returns: _server, _loop, port.
+        self._thread: threading.Thread | None = None
+        self._server: Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._grace = 0.0
+        self.port = 0
+
+    def __repr__(self) -> str:
+        return f"<Relay {self._host}:{self.port or self._wanted_port}>"
+
+    @property
+    def url(self) -> str:
+        """Where it is to be reached; once it has started."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{'wss' if self._tls else 'ws'}://{host}:{self.port}/"
+
+    def start(self) -> Self:
+        """Begin to listen and return when it does; it can be started once.
+
+        Raises: RelayFailed.
+        Threads: any.
+        """
+        with self._lock:
+            if self._thread is not None:
+                raise RelayFailed("a relay is started once")
+            sockets = _listen(self._host, self._wanted_port)
+            # A daemon, so that a program that forgets it can end: what it had to tell its clients the closing of
+            # their sockets tells as well.
+            started: Future[None] = Future()
+            self._thread = threading.Thread(
+                target=self._serve_loop, args=(sockets, started), name="connman-relay", daemon=True
+            )
+        self.port = sockets[0].getsockname()[1]
+        self._thread.start()
+        started.result(_START_TIMEOUT)
+        return self
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop(0.0)
+
+    def stop(self, grace: float = 0.0, *, timeout: float | None = None) -> bool:
+        """Refuse new pairs, give those there are ``grace`` seconds to end, close them with 1001, and wait for the end.
+
+        A second call may shorten the grace. Returns whether it has ended within ``timeout``; None: grace and 10 s.
+        Idempotent.
+
+        Threads: any but its own.
+        """
+        thread, loop = self._thread, self._loop
+        if thread is None or loop is None:
+            return True
+        try:
+            loop.call_soon_threadsafe(self._begin_stop, grace)
+        except RuntimeError:
+            pass  # its loop is closed: it has ended
+        thread.join(grace + 10.0 if timeout is None else timeout)
+        return not thread.is_alive()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it has ended; None: without limit. Returns whether it has.
+
+        Threads: any but its own.
+        """
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout)
+        return thread is None or not thread.is_alive()
+
+    def run(self) -> None:
+        """Start, and wait until somebody stops it.
+
+        Raises: RelayFailed.
+        Threads: any but its own.
+        """
+        self.start()
+        self.wait()
+
+    def snapshot(self) -> Snapshot:
+        """Return what it is doing and has done; the numbers may be some microseconds apart.
+
+        Threads: any.
+        """
+        server = self._server
+        if server is None or self._loop is None:
+            return Snapshot()
+        return server.counts.snapshot(
+            self._loop.time(),
+            names=server.board.names,
+            relays=self._broker.relays(),
+            broker=self._broker.state,
+            stopping=server.switch.is_stopping,
+        )
+
+    # The thread
+
+    def _serve_loop(self, sockets: list[socket.socket], started: Future[None]) -> None:
+        try:
+            with asyncio.Runner(loop_factory=_new_loop) as runner:
+                runner.run(self._serve(sockets, started))
+        except Exception as error:  # top of a thread
+            if started.done():
+                _logger.exception("the relay has failed")
+            else:
+                started.set_exception(error)
+        finally:
+            for sock in sockets:
+                sock.close()
+
+    async def _serve(self, sockets: list[socket.socket], started: Future[None]) -> None:
+        self._stopping = asyncio.Event()
+        server = Server(self._limits, self._rules, self._broker, self._tls)
+        await server.start(sockets)
+        self._server, self._loop = server, server.loop
+        started.set_result(None)
+        await self._stopping.wait()
+        await server.stop(self._grace)
+
+    def _begin_stop(self, grace: float) -> None:
+        assert self._stopping is not None
+        assert self._server is not None
+        self._grace = grace
+        self._server.shorten(grace)
+        self._stopping.set()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop  # lazy: a relay does without, at about two thirds of the speed
+    except ImportError:
+        return asyncio.SelectorEventLoop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise RelayFailed(f"cannot listen on {host}: {error}") from error
+    sockets: list[socket.socket] = []
+    try:
+        for family, _, _, _, address in dict.fromkeys(found):
+            # The second family gets the port that the first was given.
+            wanted = (address[0], sockets[0].getsockname()[1] if sockets and not port else port)
+            sock = socket.create_server(wanted, family=family, backlog=_BACKLOG)
+            sock.setblocking(False)
+            sockets.append(sock)
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        raise RelayFailed(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    return sockets
+
+
+def _context(tls: Any) -> ssl.SSLContext | None:
+    if tls is None or isinstance(tls, ssl.SSLContext):
+        return tls
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate, key = tls
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidOption(f"cannot use the certificate or its key: {error}") from error
+    return context

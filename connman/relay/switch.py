@@ -1,0 +1,277 @@
+"""The switchboard: what the first message of a side leads to, who is joined with whom, and who is told of an end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from connman.relay.board import Board
+from connman.relay.broker import Broker, BrokerLost, Other, RemoteRefused, RemoteSide
+from connman.relay.counts import Counts
+from connman.relay.limits import Limits
+from connman.relay.side import Phase, Side
+from connman.relay.tokens import Grant, TokenRefused, Tokens
+from connman.relay.wire import (
+    BAD_TOKEN,
+    BROKER_LOST,
+    CONNECTED,
+    GOING_AWAY,
+    HANDOVER,
+    INVALID_FIELD,
+    NO_PROVIDER,
+    NOT_ALLOWED,
+    NOT_READY,
+    PARTNER_LEFT,
+    PROVIDED,
+    REACHED,
+    TOO_MANY,
+    First,
+    FirstMessageRefused,
+    Group,
+    Provide,
+    is_ready,
+    parse_first,
+)
+
+_logger = logging.getLogger("connman.relay")
+
+
+class Switchboard:
+    """Joins the sides of one relay.
+
+    Threads: the relay's.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        tokens: Tokens,
+        broker: Broker,
+        counts: Counts,
+        on_gone: Callable[[Side], None],
+    ) -> None:
+        self.limits = limits
+        self.tokens = tokens
+        self.broker = broker
+        self.counts = counts
+        self._on_gone = on_gone
+        self.board: Board[Side] = Board()
+        self.sides: set[Side] = set()
+        self.is_stopping = False
+        # A caller that waits: the task that looks for its spare. A spare that was handed over: who waits for "ready".
+        self._searches: dict[Side, asyncio.Task[None]] = {}
+        self._handovers: dict[Side, asyncio.Future[bool]] = {}
+
+    # What sides tell
+
+    def first_message(self, side: Side, text: str) -> None:
+        """Take the first message of ``side``: it waits, is joined, or is closed with what is wrong."""
+        try:
+            first = parse_first(text)
+            side.grant = self._granted(side, first)
+            self._enter(side, first)
+        except FirstMessageRefused as refused:
+            _logger.debug("refused %r: %s", side, refused)
+            side.close(refused.code, refused.reason)
+
+    def ready(self, side: Side, text: str) -> None:
+        """Take what a spare said to the handover: the caller that waits for it is joined with it."""
+        if not is_ready(text):
+            self.counts.count_refused("ready")
+            side.close(INVALID_FIELD, 'Expected {"command":"ready"}')
+            return
+        side.waits_as(Phase.HELD)
+        handover = self._handovers.pop(side, None)
+        if handover is not None and not handover.done():
+            handover.set_result(True)
+
+    def left(self, side: Side, code: int, reason: str) -> None:
+        """Undo what ``side`` was part of, and tell whom it concerns."""
+        if self.board.remove_spare(side.name, side):
+            self.counts.spares -= 1
+            self.broker.spare_gone(side.name)
+        search = self._searches.pop(side, None)
+        if search is not None:
+            search.cancel()
+        handover = self._handovers.pop(side, None)
+        if handover is not None and not handover.done():
+            handover.set_result(False)
+        if side.group:
+            self.board.leave_group(side.group)
+        other, side.other = side.other, None
+        if other is not None:
+            self._part(side, other, code, reason)
+
+    def gone(self, side: Side) -> None:
+        """Forget a side whose socket is closed."""
+        self.sides.discard(side)
+        self.counts.connections -= 1
+        self._on_gone(side)
+
+    # The first message
+
+    def _granted(self, side: Side, first: First) -> Grant:
+        try:
+            if first.token is not None or side.grant is None:
+                return self.tokens.check(first.token)
+        except TokenRefused as refused:
+            self.counts.count_refused("token")
+            raise FirstMessageRefused(BAD_TOKEN, str(refused)) from None
+        if side.grant.is_expired(time.time()):
+            self.counts.count_refused("token")
+            raise FirstMessageRefused(BAD_TOKEN, "the token has expired")
+        return side.grant
+
+    def _enter(self, side: Side, first: First) -> None:
+        grant = side.grant
+        assert grant is not None
+        if isinstance(first, Group):
+            allowed = grant.may_provide(first.self_name) and grant.may_reach(first.other_name)
+        elif isinstance(first, Provide):
+            allowed = grant.may_provide(first.name)
+        else:
+            allowed = grant.may_reach(first.name)
+        if not allowed:
+            self.counts.count_refused("name")
+            raise FirstMessageRefused(NOT_ALLOWED, "the token does not allow this name")
+        if self.is_stopping:
+            raise FirstMessageRefused(GOING_AWAY, "the relay is stopping")
+        if isinstance(first, Group):
+            self._enter_group(side, first.key)
+        elif isinstance(first, Provide):
+            self._provide(side, first.name)
+        else:
+            side.name = first.name
+            side.waits_as(Phase.HELD)
+            self._searches[side] = asyncio.get_running_loop().create_task(self._search(side))
+
+    def _provide(self, side: Side, name: str) -> None:
+        waiting = self.board.spares(name)
+        if waiting >= self.limits.max_per_name:
+            self.counts.count_refused("full")
+            raise FirstMessageRefused(TOO_MANY, "too many spares of this name")
+        if not waiting and self.board.names >= self.limits.max_names:
+            self.counts.count_refused("full")
+            raise FirstMessageRefused(TOO_MANY, "too many names")
+        side.name = name
+        side.waits_as(Phase.SPARE)
+        side.send(PROVIDED)
+        self.board.add_spare(name, side)
+        self.counts.spares += 1
+        self.broker.spare_added(name)
+
+    def _enter_group(self, side: Side, key: bytes) -> None:
+        try:
+            other = self.board.enter_group(key, side)
+        except OverflowError:
+            self.counts.count_refused("full")
+            raise FirstMessageRefused(INVALID_FIELD, "Group full (2 members)") from None
+        side.group = key
+        side.waits_as(Phase.ALONE)
+        if other is not None:
+            self.counts.groups += 1
+            self._make_pair(side, other)
+            for member in (other, side):
+                member.send(CONNECTED)
+            for member in (other, side):
+                member.begin()
+
+    # Looking for a spare
+
+    async def _search(self, caller: Side) -> None:
+        code, reason = NO_PROVIDER, "no provider of that name"
+        try:
+            async with asyncio.timeout(self.limits.join_timeout):
+                failed = self.counts.handovers_failed
+                spare = await self.take_spare(caller.name)
+                if spare is not None:
+                    self._searches.pop(caller, None)
+                    self._pair_up(caller, spare)
+                    return
+                if self.counts.handovers_failed > failed:
+                    code, reason = NOT_READY, "not ready in time"
+                remote = await self.broker.open_remote(caller.name)
+                if remote is not None:
+                    self._searches.pop(caller, None)
+                    caller.send(REACHED)
+                    self.join(caller, remote)
+                    return
+        except TimeoutError:
+            code, reason = NOT_READY, "not ready in time"
+        except BrokerLost:
+            code, reason = BROKER_LOST, "the broker was lost"
+        except RemoteRefused as refused:
+            code, reason = refused.code, refused.reason
+        if self._searches.pop(caller, None) is not None:
+            self.counts.count_refused("no-provider" if code == NO_PROVIDER else "not-ready")
+            caller.close(code, reason)
+
+    async def take_spare(self, name: str) -> Side | None:
+        """Return the newest spare of ``name`` that says it is ready, handed over; None when there is none.
+
+        Those that are not ready in time are closed, and the next one is asked. Cancelled in the middle of a handover
+        that spare is closed.
+
+        Threads: the relay's.
+        """
+        while (spare := self.board.newest_spare(name)) is not None:
+            self.counts.spares -= 1
+            self.broker.spare_gone(name)
+            if await self._hand_over(spare):
+                return spare
+        return None
+
+    async def _hand_over(self, spare: Side) -> bool:
+        handover: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._handovers[spare] = handover
+        spare.waits_as(Phase.CALLED)
+        spare.send(HANDOVER)
+        try:
+            async with asyncio.timeout(self.limits.ready_timeout):
+                is_ready = await handover
+        except TimeoutError:
+            is_ready = False
+        except asyncio.CancelledError:
+            spare.close(4102, "the other side was lost")
+            raise
+        if not is_ready:
+            self.counts.handovers_failed += 1
+            spare.close(NOT_READY, "not ready in time")
+        return is_ready and spare.phase is Phase.HELD
+
+    # Pairs
+
+    def _pair_up(self, caller: Side, spare: Side) -> None:
+        self._make_pair(caller, spare)
+        caller.send(REACHED)
+        caller.begin()
+        spare.begin()
+
+    def _make_pair(self, one: Side, two: Side) -> None:
+        self.counts.pairs += 1
+        self.counts.pairs_total += 1
+        one.join(two)
+        two.join(one)
+
+    def join(self, side: Other, remote: RemoteSide) -> None:
+        """Make a pair of a side here, which has been told of it, and one elsewhere.
+
+        Threads: the relay's.
+        """
+        assert isinstance(side, Side)
+        self.counts.pairs += 1
+        self.counts.pairs_total += 1
+        side.join(remote)
+        remote.attach(side)
+        side.begin()
+
+    def _part(self, side: Side, other: Other, code: int, reason: str) -> None:
+        self.counts.pairs -= 1
+        if side.group:
+            self.counts.groups -= 1
+            code, reason = PARTNER_LEFT, ""
+        if isinstance(other, Side):
+            other.other = None
+        other.close(code, reason)

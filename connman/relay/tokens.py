@@ -1,0 +1,112 @@
+"""Who may provide and who may reach which names: what a token grants, and the seam to whatever knows tokens."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fnmatch import translate
+from functools import lru_cache
+from typing import Protocol
+
+from connman.errors import ConnmanError
+
+LONGEST_TOKEN = 8192
+"""Characters of a token: more is refused before anything is computed of it."""
+
+
+class TokenRefused(ConnmanError):
+    """The token is missing, unknown, expired or wrong. The text says which of these, without the token.
+
+    It may be told to the client: it names nothing that the client could not know.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a token allows: names that may be provided and reached, as glob patterns such as ``"device-*"``.
+
+    A pattern covers a whole name and tells upper from lower case; ``*``, ``?`` and ``[…]`` have the meaning they have
+    in file names. ``expires``: Unix seconds (``time.time()``) at which it ends, None for never.
+    """
+
+    provide: tuple[str, ...] = ()
+    reach: tuple[str, ...] = ()
+    expires: float | None = None
+
+    def may_provide(self, name: str) -> bool:
+        """Tell whether ``name`` may be provided.
+
+        Threads: any.
+        """
+        return covers(self.provide, name)
+
+    def may_reach(self, name: str) -> bool:
+        """Tell whether ``name`` may be reached.
+
+        Threads: any.
+        """
+        return covers(self.reach, name)
+
+    def is_expired(self, now: float) -> bool:
+        """Tell whether it has ended at ``now``, in Unix seconds.
+
+        Threads: any.
+        """
+        return self.expires is not None and now >= self.expires
+
+
+EVERYTHING = Grant(("*",), ("*",))
+"""Allows every name, for ever."""
+
+
+class Tokens(Protocol):
+    """Knows what a token grants: `NoTokens`, `TokenFile`, `JwtTokens`, or something of your own."""
+
+    def check(self, token: str | None) -> Grant:
+        """Return what ``token`` grants; None when the client has shown none. It is called on the relay's loop: be quick.
+
+        Raises: TokenRefused, whose text does not hold the token.
+        Threads: the relay's.
+        """
+
+
+class NoTokens:
+    """Lets everybody do everything: for a relay on loopback.
+
+    Threads: `check` from any.
+    """
+
+    def check(self, token: str | None) -> Grant:
+        """Return a grant of everything, whatever ``token`` is.
+
+        Threads: any.
+        """
+        del token
+        return EVERYTHING
+
+
+def checked_length(token: str | None) -> str:
+    """Return ``token`` when there is one of a sane length.
+
+    Raises: TokenRefused.
+    Threads: any.
+    """
+    if not token:
+        raise TokenRefused("a token is needed")
+    if len(token) > LONGEST_TOKEN:
+        raise TokenRefused("the token is too long")
+    return token
+
+
+def covers(patterns: tuple[str, ...], name: str) -> bool:
+    """Tell whether one of ``patterns`` covers the whole of ``name``.
+
+    Threads: any.
+    """
+    return any(pattern == "*" or _compiled(pattern).fullmatch(name) is not None for pattern in patterns)
+
+
+# Not fnmatch.fnmatchcase, whose own cache is as large as 32,768: patterns come out of tokens.
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(translate(pattern))

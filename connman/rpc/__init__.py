@@ -1,0 +1,1 @@
+"""Calls across the wire: services of one process called from another, over a connection that comes back."""
