@@ -276,7 +276,9 @@ class CallTimeout(RpcError, TimeoutError):
 
 
 class PeerGone(RpcError):
-    """The path to the peer broke while calls were under way; whether they ran is unknown."""
+    """The path to the peer broke. ``sent``: False when the request never left, so nothing ran; True when that is unknown."""
+
+    sent = True
 
 
 class NoSuchService(RpcError):
@@ -344,6 +346,5 @@ def retry_verdict(error: BaseException) -> Retry:
 
 
 def _look_up(number: int, exact: dict[int, Retry], bands: tuple[tuple[int, int, Retry], ...]) -> Retry:
-    if number in exact:
-        return exact[number]
-    return next((verdict for low, high, verdict in bands if low <= number <= high), Retry.AGAIN)
+    in_band = next((verdict for low, high, verdict in bands if low <= number <= high), Retry.AGAIN)
+    return exact.get(number, in_band)

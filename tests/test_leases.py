@@ -1,6 +1,7 @@
 """Leases: what an interruption at any point leaves behind (the rest is told through pools, in test_pool.py)."""
 
 import contextlib
+import gc
 import itertools
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +23,8 @@ def interrupted_at(number: int) -> Iterator[Callable[[], bool]]:
     """Raise at the `number`-th point of leases.py where a signal handler may run; yield what tells whether there was one.
 
     These are the beginnings of functions and the returns from C functions; not those of generator expressions, which
-    are closed in places where Python can only print what is raised.
+    are closed in places where Python can only print what is raised. No garbage is collected meanwhile: it would call
+    weak references' callbacks, of which Python can only print it as well.
     """
     count = itertools.count(1)
     was_hit = False
@@ -33,11 +35,13 @@ def interrupted_at(number: int) -> Iterator[Callable[[], bool]]:
             was_hit = True
             raise Interrupted
 
+    gc.disable()
     sys.setprofile(profile)
     try:
         yield lambda: was_hit
     finally:
         sys.setprofile(None)
+        gc.enable()
 
 
 def is_inside(frame: FrameType) -> bool:

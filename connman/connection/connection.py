@@ -177,13 +177,15 @@ class Connection(Core):
         Threads: any but the reader's; each message goes to one caller.
         """
         fork.check_process()
-        if self._callbacks.takes_data:
-            raise TypeError("recv() is for connections without on_data")
+        if self._callbacks.takes_data or self._receiver is not None:
+            raise TypeError("recv() is for connections without on_data, and without a Peer")
         if self._life.is_reader():
             raise WouldDeadlock("the reader thread cannot wait for what only it can read")
         return self._inbox.get(Deadline.after(self._clock, timeout), self._why_no_more)
 
     def _why_no_more(self) -> Exception | None:
+        if self._receiver is not None:
+            return TypeError("a Peer has taken over what is read")
         state = self.state
         if state is State.CLOSED:
             return self._life.closing or ConnectionClosed()

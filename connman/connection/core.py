@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn, Unpack, cast
 
 from connman.clock import LONGEST_WAIT, Clock, SystemClock
@@ -24,9 +24,10 @@ from connman.connection.future import ConnectedFuture
 from connman.connection.life import Life
 from connman.connection.queue import BoundedQueue
 from connman.connection.reader import ThreadReaders
+from connman.connection.receiver import Handover, Receiver
 from connman.endpoint import Endpoint
 from connman.errors import ConnectError, ConnectionClosed, InvalidOption, printable
-from connman.options import OptionArguments, make_options, shows_options
+from connman.options import OptionArguments, Options, make_options, shows_options
 from connman.records import Message, State
 from connman.transport.base import Dialer
 from connman.transport.login import Channel
@@ -102,6 +103,7 @@ class Core:
         self._clock = clock or _system_clock
         self._readers: Readers = _thread_readers
         self._watchers: tuple[Callable[[Connection, State], None], ...] = ()
+        self._receiver: Receiver | None = None
         self._build()
         fork.register(self)
         fork.end_at_exit(self)
@@ -145,6 +147,8 @@ class Core:
             callbacks=self._callbacks,
             dispatcher=self._dispatcher,
         )
+        if self._receiver is not None:
+            self._cycle.receive_by(self._receiver)
 
     def _ask(self, *, wants_future: bool = True) -> ConnectedFuture | None:
         """Start the reader if idle; return the shared Future if wanted."""
@@ -181,6 +185,28 @@ class Core:
         """The newest failure or loss, None before the first."""
         fork.check_process()
         return self._life.last_error
+
+    @property
+    def closing(self) -> ConnectionClosed | None:
+        """What `disconnect` was told, None before."""
+        return self._life.closing
+
+    @property
+    def options(self) -> Options:
+        """The options that it was made with."""
+        return self._options
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that it was made with."""
+        return self._clock
+
+    def is_reader(self) -> bool:
+        """Return whether the calling thread is the one that dials and reads, on which no wait for it can end.
+
+        Threads: any.
+        """
+        return self._life.is_reader()
 
     def end_soon(self, code: int = 1001, reason: str = "", timeout: float = 1.0) -> None:
         """Begin what `disconnect` does and return at once; `has_ended` waits for it.
@@ -249,8 +275,42 @@ class Core:
             )
         elif state is State.IDLE:
             self._inbox.wake()
+        if (receiver := self._cycle.receiver) is not None:
+            receiver.changed(state)
         for watcher in self._watchers:
             watcher(cast("Connection", self), state)
+
+    def attach(
+        self, receiver: Receiver, first: Sequence[Message] = (), *, replaces: Receiver | None = None
+    ) -> None:
+        """Have ``receiver`` take what is read, instead of `recv`; first of all what `recv` has not taken yet.
+
+        ``replaces``: the present one, which calls this inside its own `received`; ``first`` are messages that it got and
+        that are for its successor.
+
+        Raises: TypeError for a connection with ``on_data``; ValueError when it has another receiver.
+        Threads: any; a running one holds its reader back until ``receiver`` knows of the open transport.
+        """
+        fork.check_process()
+        if self._on[1] is not None:
+            raise TypeError("a connection with on_data takes no other receiver")
+        if self._receiver is not replaces:
+            raise ValueError(f"{self.name} has a receiver already")
+        self._receiver = receiver
+        handover = Handover(lambda: self._receiver)
+        # Before the look at what is open: either the reader finds the receiver, or this finds what the reader has opened.
+        self._cycle.receive_by(handover)
+        handover.run(lambda: self._hand_over(receiver, handover, first))
+
+    def _hand_over(self, receiver: Receiver, handover: Handover, first: Sequence[Message]) -> None:
+        transport = self._life.transport
+        if transport is not None and self._life.closing is None:
+            receiver.opened(transport)
+        messages = [*self._inbox.divert(lambda items: handover.received(list(items))), *first]
+        if messages:
+            receiver.received(messages)
+        if self._receiver is receiver:  # it may have been replaced by what it has received
+            self._cycle.receive_by(receiver)
 
     def read_by(self, readers: Readers) -> None:
         """Be read by ``readers`` instead of by a thread of its own.

@@ -12,6 +12,7 @@ from connman.connection.backoff import Backoff
 from connman.connection.callbacks import Callbacks, Dispatcher
 from connman.connection.keepalive import Keepalive
 from connman.connection.life import Ended, Life
+from connman.connection.receiver import Receiver
 from connman.endpoint import Endpoint
 from connman.errors import ConnectionClosed, ConnectionLost, ConnmanError, ProtocolError
 from connman.options import Options
@@ -54,7 +55,7 @@ class Cycle:
 
     __slots__ = (
         "_backoff", "_callbacks", "_clock", "_conn", "_dialer", "_dispatcher", "_endpoint", "_handshake",
-        "_is_queued", "_keepalive", "_options", "attempts", "life", "name", "takes_all",
+        "_is_queued", "_keepalive", "_options", "attempts", "life", "name", "receiver", "takes_all",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +88,15 @@ class Cycle:
         # Callbacks on the reader thread take what is read at once: nothing waits, so room need not be looked for.
         self.takes_all = callbacks.takes_data and dispatcher.is_immediate
         self._is_queued = callbacks.takes_data and not dispatcher.is_immediate
+        self.receiver: Receiver | None = None
+
+    def receive_by(self, receiver: Receiver) -> None:
+        """Tell ``receiver`` of everything from now on, and have it take what is read.
+
+        Threads: any.
+        """
+        self.receiver = receiver
+        self.takes_all = True
 
     def restart(self) -> None:
         """Begin a new series of attempts."""
@@ -123,6 +133,8 @@ class Cycle:
             return False
         self._start_keepalive(transport, seen_until)
         self._log(logging.INFO, "open", transport=transport.name)
+        if self.receiver is not None:
+            self.receiver.opened(transport)
         self.life.resolve(self._conn)
         self._dispatcher.run(lambda: self._callbacks.opened(self._conn), 0)
         if first:
@@ -145,8 +157,12 @@ class Cycle:
             self._log(logging.WARNING, f"no pings: {error}")
 
     def deliver(self, messages: list[Message]) -> None:
-        """Count messages, and hand them to ``on_data`` or to ``recv``."""
-        if not self._is_queued:
+        """Count messages, and hand them to ``on_data``, to ``recv`` or to the receiver."""
+        if self.receiver is not None:
+            if self.life.closing is None:
+                self._callbacks.received += len(messages)
+                self.receiver.received(messages)
+        elif not self._is_queued:
             # Not behind the callbacks without an `on_data`: one of them may wait in `recv`.
             self._callbacks.data(self._conn, messages)
         elif self.life.closing is None:  # behind a callback that blocks they would pile up without a bound
@@ -203,6 +219,8 @@ class Cycle:
         ended = self.life.ended(error, decide)
         self._log_end(ended, attempt)
         reset = _reset(ended, attempt)
+        if self.receiver is not None:
+            self.receiver.reset(reset)
         self._dispatcher.run(lambda: self._callbacks.reset(self._conn, reset), 0)
         if ended.retry_in is None:
             self._backoff.reset()

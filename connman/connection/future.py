@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from connman.clock import LONGEST_WAIT
 from connman.errors import Forked, WouldDeadlock
@@ -18,17 +18,20 @@ from connman.threads import Condition, at_once, is_kill, is_own
 if TYPE_CHECKING:
     from connman.connection.connection import Connection
 
+_T = TypeVar("_T")
+
 logger = logging.getLogger("connman.connection")
 
 
-class ConnectedFuture(Future["Connection"]):
-    """The Future that `Connection.get_connected` shares among all callers.
+class ReaderFuture(Future[_T]):
+    """A Future that a reader thread settles.
 
-    It is running from the start, so ``cancel()`` returns False. Waiting for it on the one thread that could fulfil it
-    raises WouldDeadlock; in a forked child the parent's pending one fails with Forked.
+    Waiting for it on that thread raises WouldDeadlock; in a forked child the parent's pending one fails with Forked.
 
     Threads: every method from any thread.
     """
+
+    _deadlock = "the reader thread cannot wait for what only it can bring"
 
     def __init__(self, is_reader: Callable[[], bool]) -> None:
         super().__init__()
@@ -36,14 +39,13 @@ class ConnectedFuture(Future["Connection"]):
         self._condition = Condition()
         self._is_reader = is_reader
         self._owner_pid = os.getpid()
-        self.set_running_or_notify_cancel()
 
-    def result(self, timeout: float | None = None) -> Connection:
-        """Return the open connection, waiting up to ``timeout`` seconds.
+    def result(self, timeout: float | None = None) -> _T:
+        """Return what it resolves to, waiting up to ``timeout`` seconds.
 
         None: for as long as it takes; 0 and less: not at all.
 
-        Raises: TimeoutError, which leaves the Future as it is; the error with which connecting ended; WouldDeadlock.
+        Raises: TimeoutError, which leaves the Future as it is; the error with which it ended; WouldDeadlock.
         Threads: any.
         """
         self._check()
@@ -51,7 +53,7 @@ class ConnectedFuture(Future["Connection"]):
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return the error, None when it opened, waiting up to ``timeout`` seconds; None, 0 and less as for `result`.
+        """Return the error, None when there is none, waiting up to ``timeout`` seconds; None, 0 and less as for `result`.
 
         Raises: TimeoutError; WouldDeadlock.
         Threads: any.
@@ -70,12 +72,12 @@ class ConnectedFuture(Future["Connection"]):
             with contextlib.suppress(TimeoutError):  # also if it is the error of the Future: it is done then
                 super().exception(at_once(left))
 
-    def add_done_callback(self, fn: Callable[[Future[Connection]], object]) -> None:
+    def add_done_callback(self, fn: Callable[[Future[_T]], object]) -> None:
         """Have ``fn`` called with this Future when it is done, at once if it is.
 
         What it raises on the reader thread, SystemExit included, is logged and ends nothing.
 
-        Threads: any; ``fn`` runs on the one that opens or ends the connection.
+        Threads: any; ``fn`` runs on the one that settles it.
         """
         super().add_done_callback(lambda future: _guarded(fn, future))
 
@@ -100,7 +102,22 @@ class ConnectedFuture(Future["Connection"]):
         if os.getpid() != self._owner_pid:
             self.fail_forked()
         elif self._is_reader() and not self.done():
-            raise WouldDeadlock("the reader thread cannot wait for the connection that only it can open")
+            raise WouldDeadlock(self._deadlock)
+
+
+class ConnectedFuture(ReaderFuture["Connection"]):
+    """The Future that `Connection.get_connected` shares among all callers.
+
+    It is running from the start, so ``cancel()`` returns False.
+
+    Threads: every method from any thread.
+    """
+
+    _deadlock = "the reader thread cannot wait for the connection that only it can open"
+
+    def __init__(self, is_reader: Callable[[], bool]) -> None:
+        super().__init__(is_reader)
+        self.set_running_or_notify_cancel()
 
 
 class SharedFuture:
@@ -149,7 +166,7 @@ class SharedFuture:
         return future
 
 
-def _guarded(callback: Callable[[Future[Connection]], object], future: Future[Connection]) -> None:
+def _guarded(callback: Callable[[Future[_T]], object], future: Future[_T]) -> None:
     try:
         callback(future)
     except BaseException as error:  # user callback: it must not end the connection

@@ -26,7 +26,7 @@ class BoundedQueue(Generic[_T]):
 
     __slots__ = (
         "_clock", "_is_bounded", "_is_closed", "_items", "_lock", "_max_size", "_not_empty", "_not_full",
-        "_on_room", "_size", "_size_of",
+        "_on_room", "_sink", "_size", "_size_of",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, max_size: int, size_of: Callable[[_T], int]) -> None:
@@ -38,12 +38,13 @@ class BoundedQueue(Generic[_T]):
         # Two, because every item that comes in would wake a reader that waits for one to go out.
         self._not_empty = Signal(self._lock)
         self._not_full = Signal(self._lock)
-        # Guarded by _lock: _items, _size, _is_closed, _is_bounded.
+        # Guarded by _lock: _items, _size, _is_closed, _is_bounded, _sink.
         # Made for the first item: an empty one takes 760 bytes of a connection that is idle or has an `on_data`.
         self._items: deque[_T] | None = None
         self._size = 0
         self._is_closed = False
         self._is_bounded = True
+        self._sink: Callable[[Sequence[_T]], None] | None = None
         self._on_room: Callable[[], None] | None = None
 
     def on_room(self, callback: Callable[[], None]) -> None:
@@ -69,12 +70,26 @@ class BoundedQueue(Generic[_T]):
         """
         size = sum(map(self._size_of, items))
         with self._lock:
-            if not self._is_closed:
+            sink = self._sink
+            if sink is None and not self._is_closed:
                 if self._items is None:
                     self._items = deque()
                 self._items.extend(items)
                 self._size += size
                 self._not_empty.notify_all()
+        if sink is not None:
+            sink(items)
+
+    def divert(self, sink: Callable[[Sequence[_T]], None]) -> list[_T]:
+        """Have ``sink`` called with what comes from now on, and return what waits; everyone who waits looks again.
+
+        Threads: any; ``sink`` runs on that of whoever appends.
+        """
+        with self._lock:
+            items, self._items, self._size = list(self._items or ()), None, 0
+            self._sink = sink
+        self.wake()
+        return items
 
     @property
     def has_room(self) -> bool:

@@ -1,1 +1,19 @@
-"""Calls across the wire: services of one process called from another, over a connection that comes back."""
+"""Calls across a connection: each side may serve, and call the services of the other."""
+
+from connman.rpc.codec import UNDEFINED, NotAllowed
+from connman.rpc.counters import CloseStatus, PeerStats
+from connman.rpc.path import PeerClosed
+from connman.rpc.peer import Peer
+from connman.rpc.services import Services
+from connman.rpc.serving import current_peer
+
+__all__ = [
+    "UNDEFINED",
+    "CloseStatus",
+    "NotAllowed",
+    "Peer",
+    "PeerClosed",
+    "PeerStats",
+    "Services",
+    "current_peer",
+]

@@ -1,0 +1,183 @@
+"""One call under way, and who waits for its answer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from connman.connection.future import ReaderFuture
+from connman.threads import LOOK
+
+if TYPE_CHECKING:
+    from connman.rpc.table import Table
+
+
+class Upload(Protocol):
+    """What a call has put up for the other side to pull, until the call is over."""
+
+    def close(self) -> None:
+        """Take it down; never blocks."""
+
+
+class Call:
+    """A request, its place in the table, and whoever waits for the answer.
+
+    It is over once, by whatever comes first of the answer, the deadline, a cancel and the end of its path: `settle` and
+    `fail` return False when something else has come before.
+
+    Threads: any.
+    """
+
+    __slots__ = (
+        "began", "call_id", "deadline", "has_left", "id", "is_over", "service", "stream", "table", "text", "upload",
+    )  # fmt: skip
+
+    def __init__(self, table: Table, service: int | str, text: str, is_reader: Callable[[], bool]) -> None:
+        self.table = table
+        self.service = service
+        self.text = text  # of the request, behind its id
+        self.deadline: float | None = None
+        self.began = 0.0
+        # Guarded by the table's lock: id (None while it has no path), is_over, has_left (on a path that has ended).
+        self.id: int | None = None
+        self.is_over = self.has_left = False
+        self.call_id: str | None = None  # of a call that may go out again
+        self.stream: Any = None  # of a call that is answered by a stream: the streams' own
+        self.upload: Upload | None = None
+
+    def settle(self, value: object) -> bool:
+        """Answer it with ``value``."""
+        if not self.table.take(self):
+            return False
+        self.settled(value)
+        return True
+
+    def fail(self, error: BaseException) -> bool:
+        """Have it end with ``error``."""
+        if not self.table.take(self):
+            return False
+        self.failed(error)
+        return True
+
+    def settled(self, value: object) -> None:
+        """Tell whoever waits of ``value``; by the one who took it out of the table."""
+        raise NotImplementedError
+
+    def failed(self, error: BaseException) -> None:
+        """Tell whoever waits of ``error``; by the one who took it out of the table."""
+        raise NotImplementedError
+
+    def _take_down(self) -> None:
+        if self.upload is not None:
+            self.upload.close()
+
+
+class BlockingCall(Call):
+    """A call whose caller waits for it and for nothing else: a lock tells him, which is cheaper than a Future."""
+
+    __slots__ = ("_answered", "_error", "_value")
+
+    def __init__(self, table: Table, service: int | str, text: str, is_reader: Callable[[], bool]) -> None:
+        super().__init__(table, service, text, is_reader)
+        self._value: object = None
+        self._error: BaseException | None = None
+        self._answered = threading.Lock()
+        self._answered.acquire(False)
+
+    def settled(self, value: object) -> None:
+        """See `Call`."""
+        self._value = value
+        self._answered.release()
+
+    def failed(self, error: BaseException) -> None:
+        """See `Call`."""
+        self._error = error
+        self._answered.release()
+
+    def wait(self) -> Any:
+        """Wait for the answer and return it.
+
+        Raises: what it ended with; what a signal handler raised, after having given it up.
+        Threads: the caller's.
+        """
+        try:
+            if threading.current_thread() is threading.main_thread():
+                while not self._answered.acquire(timeout=LOOK):  # in steps, see `threads.at_once`
+                    pass
+            else:
+                self._answered.acquire()
+        except BaseException:  # user code (a signal handler) raised
+            self.table.drop(self)
+            self._take_down()
+            raise
+        self._answered.release()
+        if self.upload is not None:
+            self.upload.close()
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+class CallFuture(ReaderFuture[Any]):
+    """The Future of one call. Cancelling it drops the answer; the service may run all the same.
+
+    Threads: every method from any thread.
+    """
+
+    _deadlock = "the reader thread cannot wait for the answer that only it can read"
+
+    def __init__(self, is_reader: Callable[[], bool], drop: Callable[[], None]) -> None:
+        super().__init__(is_reader)
+        self._drop = drop
+
+    def cancel(self) -> bool:
+        """Give the call up; False when it is over already.
+
+        Threads: any.
+        """
+        if not super().cancel():
+            return False
+        self._drop()
+        return True
+
+
+class FutureCall(Call):
+    """A call whose caller holds a Future."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, table: Table, service: int | str, text: str, is_reader: Callable[[], bool]) -> None:
+        super().__init__(table, service, text, is_reader)
+        self.future = CallFuture(is_reader, self._given_up)
+
+    def _given_up(self) -> None:
+        self.table.drop(self)
+        self._take_down()
+
+    def settled(self, value: object) -> None:
+        """See `Call`."""
+        # Cancelled meanwhile it says no; and from now on it cannot be.
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_result(value)
+        self._take_down()
+
+    def failed(self, error: BaseException) -> None:
+        """See `Call`."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
+        self._take_down()
+
+
+class StreamCall(Call):
+    """A call whose answers go to a stream, which has its own idea of how long to wait."""
+
+    __slots__ = ()
+
+    def settled(self, value: object) -> None:
+        """See `Call`."""
+        self.stream.settle(value)
+
+    def failed(self, error: BaseException) -> None:
+        """See `Call`."""
+        self.stream.fail(error)

@@ -1,0 +1,110 @@
+"""What one process offers: functions under ids, the threads that run them, and the answers that may be asked for again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from connman.clock import Clock, SystemClock
+from connman.connection import fork
+from connman.errors import InvalidOption
+from connman.rpc.answered import Answered
+from connman.rpc.wire import checked_service_id
+from connman.rpc.workers import Workers
+
+Service = Callable[..., Any]
+
+
+class Services:
+    """Functions that the other side may call, and at most ``max_workers`` threads for all peers that share this.
+
+    ``functions``: ids (a positive int or a text) and what they name. While all threads are busy ``max_waiting`` requests
+    wait; what comes beyond is answered at once with an error whose ``code`` is "TOO-BUSY".
+
+    Raises: InvalidOption; ValueError for an id that is none; TypeError for what cannot be called.
+    Threads: every method from any thread; functions are called on several threads at once.
+    """
+
+    def __init__(
+        self,
+        functions: Mapping[int | str, Service] | None = None,
+        *,
+        max_workers: int = 32,
+        max_waiting: int = 1024,
+        clock: Clock | None = None,
+    ) -> None:
+        for name, number, least in (("max_workers", max_workers, 1), ("max_waiting", max_waiting, 0)):
+            if type(number) is not int or number < least:
+                raise InvalidOption(f"{name} is a number from {least}")
+        self._functions: dict[int | str, Service] = {}
+        self.workers = Workers("services", max_workers, max_waiting)
+        self.answered = Answered(clock or SystemClock())
+        self._make_lock()
+        # Guarded by _lock: _users (paths that are open).
+        self._users = 0
+        for key, function in (functions or {}).items():
+            self.add(key, function)
+        fork.register(self)
+
+    def _make_lock(self) -> None:
+        self._lock = threading.RLock()
+
+    def add(self, service: int | str, function: Service) -> None:
+        """Offer ``function`` as ``service``, in the place of what was there.
+
+        Raises: ValueError for an id that is neither a positive int nor a text; TypeError for what cannot be called.
+        Threads: any.
+        """
+        if not callable(function):
+            raise TypeError(f"a service is a callable, not {type(function).__name__}")
+        self._functions[checked_service_id(service)] = function
+
+    def remove(self, service: int | str) -> None:
+        """Offer ``service`` no longer; nothing when it is not there. Calls that run go on.
+
+        Threads: any.
+        """
+        self._functions.pop(service, None)
+
+    def clear(self) -> None:
+        """Offer nothing any more.
+
+        Threads: any.
+        """
+        self._functions = {}
+
+    def get(self, service: int | str) -> Service | None:
+        """Return the function of ``service``, None when there is none.
+
+        Threads: any.
+        """
+        return self._functions.get(service)
+
+    def opened(self) -> None:
+        """Count a path over which requests may come.
+
+        Threads: any.
+        """
+        with self._lock:
+            self._users += 1
+
+    def ended(self) -> None:
+        """Count one path less; without any the idle threads end at once.
+
+        Threads: any.
+        """
+        with self._lock:
+            self._users -= 1
+            is_last = self._users == 0
+        if is_last:
+            self.workers.rest()
+
+    def after_fork(self) -> None:
+        """Run nothing in a child process; what is offered stays.
+
+        Threads: the first one of the child that uses connman.
+        """
+        self._make_lock()
+        self._users = 0
+        self.answered.after_fork()

@@ -1,0 +1,266 @@
+"""One transport's worth of a peer: what goes out on it, and what comes in by it belongs together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from connman.clock import Clock
+from connman.errors import MessageTooBig, PeerGone, WouldDeadlock
+from connman.records import Data
+from connman.rpc import wire
+from connman.rpc.calls import Call, StreamCall
+from connman.rpc.outbox import Outbox, size_of
+from connman.rpc.services import Services
+from connman.rpc.streams import Streams
+from connman.rpc.table import Table
+from connman.rpc.workers import Workers
+from connman.transport.base import Transport
+
+if TYPE_CHECKING:
+    from connman.rpc.peer import Peer
+
+_GATHERED = 32
+MARGIN = 128
+"""Bytes of a message beside its payload, for what stands around that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a peer is made of; the same for all of its sessions."""
+
+    peer: Peer
+    name: str
+    clock: Clock
+    table: Table
+    services: Services
+    workers: Workers  # of the peer's own, for what its reader and its timer cannot do themselves
+    is_reader: Callable[[], bool]
+    send_timeout: float
+    call_timeout: float | None
+    max_message_size: int
+
+
+class Session:
+    """One open transport of a peer: requests go out on it and nowhere else, answers go back by it or are dropped.
+
+    Threads: any, but for what is said there.
+    """
+
+    def __init__(self, parts: Parts, transport: Transport) -> None:
+        self._parts = parts
+        self._table = parts.table
+        self._counters = parts.table.counters
+        self.peer = parts.peer
+        self.clock = parts.clock
+        self.services = parts.services
+        self.max_message_size = parts.max_message_size
+        self.call_timeout = parts.call_timeout
+        self.transport = transport
+        self._outbox = Outbox(transport, parts.table.lock, parts.send_timeout, parts.max_message_size)
+        # Guarded by the table's lock: is_over, _is_flush_due.
+        self.is_over = False
+        self._is_flush_due = False
+        self.streams = Streams(self)
+
+    # Going out.
+
+    def send(self, call: Call, *, apart: bool = False) -> bool:
+        """Send the request of ``call``; False when the path is gone. ``apart``: have another thread do it."""
+        with self._table.lock:
+            if self.is_over:
+                return False
+            self.put_locked(call)
+        if call.deadline is not None:
+            self._table.watch(call)
+        if apart:
+            self.flush_apart()
+        else:
+            self.flush()
+        return True
+
+    def put_locked(self, call: Call) -> None:
+        """Give ``call`` its id, and its request to the outbox; the table's lock is held."""
+        number = self._table.number_locked(call)
+        self._outbox.put_locked(f'{{"requestId":{number},{call.text}')
+
+    def notify(self, text: str, *, apart: bool = False) -> None:
+        """Send a request that nobody waits for; ``text``: behind its id.
+
+        Raises: PeerGone.
+        """
+        with self._table.lock:
+            if self.is_over:
+                raise self.gone()
+            number = self._counters.sent
+            self._counters.sent = number + 1
+            self._outbox.put_locked(f'{{"requestId":{number},{text}')
+        if apart:
+            self.flush_apart()
+        else:
+            self.flush()
+
+    def start(self, service: int | str, args: str, stream: Any, extra: str = "") -> Call:
+        """Send a request whose answers go to ``stream``; ``args``: encoded, ``extra``: more fields, each behind a comma.
+
+        Raises: PeerGone; MessageTooBig.
+        """
+        text = wire.request(service, args, extra)
+        self.check_size(text)
+        call = StreamCall(self._table, service, text, self._parts.is_reader)
+        call.stream = stream
+        call.began = self.clock.now()
+        if not self.send(call, apart=self._parts.is_reader()):
+            raise self.gone()
+        return call
+
+    def cancel(self, call: Call) -> None:
+        """Take ``call`` out of the table; nothing is told to anybody."""
+        self._table.take(call)
+
+    def post(self, message: Data) -> bool:
+        """Have ``message`` go out without ever waiting for the network; False when the path is gone.
+
+        Threads: any, the reader included.
+        """
+        with self._table.lock:
+            if self.is_over:
+                return False
+            self._outbox.put_locked(message)
+        self.flush_apart()
+        return True
+
+    def write(self, message: Data) -> None:
+        """Send ``message``, waiting for the network if it must.
+
+        Raises: PeerGone.
+        Threads: any but the reader.
+        """
+        with self._table.lock:
+            if self.is_over:
+                raise self.gone()
+            self._outbox.put_locked(message)
+        self.flush()
+
+    def answer(self, number: int, tail: str) -> None:
+        """Send an answer together with those of the jobs that follow, but soon.
+
+        Threads: a worker.
+        """
+        with self._table.lock:
+            if self.is_over:
+                return
+            self._outbox.put_locked(f'{{"responseId":{number},{tail}')
+        if len(self._outbox.waiting) < _GATHERED:
+            self.services.workers.run_last(self._flush_answers)
+        else:
+            self._flush_answers()
+
+    def _flush_answers(self) -> None:
+        # Not waiting for who is sending: one worker at most is held up by a peer that does not read.
+        self._outbox.flush(self._counters)
+
+    def flush(self) -> None:
+        """Send what waits, or leave it to who is sending; wait for that one when much waits."""
+        self._outbox.flush(self._counters, must_wait=self._outbox.is_full)
+
+    def flush_apart(self) -> None:
+        """Have what waits sent by who is sending, or by a thread of the peer's own."""
+        with self._table.lock:
+            if self._is_flush_due or self._outbox.is_busy:
+                return
+            self._is_flush_due = True
+        self._parts.workers.submit(self._flush_due)
+
+    def _flush_due(self) -> None:
+        with self._table.lock:
+            self._is_flush_due = False
+        self._outbox.flush(self._counters)
+
+    # For the streams.
+
+    def count_invalid(self) -> None:
+        """Count a frame that is no message.
+
+        Threads: the reader.
+        """
+        self._counters.invalid += 1
+
+    def refuse_reader(self) -> None:
+        """Raise on the reader thread, which must not wait for what only it can read.
+
+        Raises: WouldDeadlock.
+        """
+        if self._parts.is_reader():
+            raise WouldDeadlock("the reader thread cannot wait for what only it can read")
+
+    def check_size(self, text: str) -> None:
+        """Raise when a request with ``text`` in it would be too large.
+
+        Raises: MessageTooBig.
+        """
+        if self.is_too_big(text):
+            raise MessageTooBig("the arguments are larger than a message may be")
+
+    def is_too_big(self, text: str) -> bool:
+        """Return whether a message with ``text`` in it would be larger than the other side is thought to take."""
+        most = self.max_message_size - MARGIN
+        return len(text) * 4 > most and size_of(text) > most
+
+    def count_refused(self) -> None:
+        """Count a request that was refused because too many wait.
+
+        Threads: the reader.
+        """
+        self._counters.refused += 1
+
+    @property
+    def calls(self) -> Mapping[int, Call]:
+        """The calls that wait for their answers."""
+        return self._table.by_id
+
+    def was_sent(self, number: int) -> bool:
+        """Return whether a request of ours had this id."""
+        return 0 <= number < self._counters.sent
+
+    def count_late(self) -> None:
+        """Count an answer, or a part of one, that nobody waits for any more.
+
+        Threads: the reader.
+        """
+        self._counters.late += 1
+
+    def find(self, number: object) -> Call | None:
+        """Return the call that a part of an answer is for; None, and counted, when there is none.
+
+        Threads: the reader.
+        """
+        return self._table.find(number)
+
+    # Its end.
+
+    def gone(self) -> PeerGone:
+        """Return the error for who comes too late."""
+        return gone(f"{self._parts.name}: the path to the peer is gone", was_sent=False)
+
+    def unsent_ids(self) -> set[int]:
+        """Return the ids of requests that did not go out; once it is over."""
+        return self._outbox.unsent_ids()
+
+    def end(self, error: PeerGone) -> None:
+        """End what streams; it is over already.
+
+        Threads: any.
+        """
+        self.streams.end(error)
+
+
+def gone(text: str, *, was_sent: bool) -> PeerGone:
+    """Return a PeerGone.
+
+    Threads: any; pure.
+    """
+    error = PeerGone(text)
+    error.sent = was_sent
+    return error

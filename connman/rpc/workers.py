@@ -1,0 +1,194 @@
+"""Threads that come when there is work and go when there is none: as few as do, as many as it takes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from connman.connection import fork
+from connman.threads import is_kill, spawn
+
+logger = logging.getLogger("connman.rpc")
+
+IDLE = 10.0
+"""Seconds after which a thread that has nothing to do ends."""
+
+Job = Callable[[], object]
+
+
+class _Worker:
+    """One thread, as the others see it: the lock it waits at while it has nothing to do."""
+
+    __slots__ = ("is_let_go", "is_started", "wake")
+
+    def __init__(self) -> None:
+        self.is_started = False
+        self.is_let_go = False
+        self.wake = threading.Lock()
+
+
+class Workers:
+    """Run jobs on at most ``most`` threads, in the order they came in; at most ``room`` of them wait for a thread.
+
+    A thread that is awake takes one job after another, so many short ones cost no wake-up each. Another one is woken
+    whenever something waits and none is on its way: it gets its turn when the first one blocks or computes for long.
+    So a slow job delays no other one, as long as there are threads.
+
+    Threads: every method from any thread; none blocks.
+    """
+
+    def __init__(self, name: str, most: int, room: int) -> None:
+        self._name = name
+        self._most = most
+        self._room = room
+        self._fresh()
+        fork.register(self)
+
+    def _fresh(self) -> None:
+        self._lock = threading.RLock()
+        # Guarded by _lock: everything below. The thread that was idle last is woken first: its memory is still warm.
+        self._jobs: deque[Job] = deque()
+        self._ends: dict[Job, None] = {}
+        self._idle: list[_Worker] = []
+        self._count = 0
+        self._is_searching = False
+        self._is_resting = False
+
+    def submit(self, job: Job) -> bool:
+        """Have ``job()`` run soon; False when there is neither a thread for it nor room to wait."""
+        with self._lock:
+            self._is_resting = False
+            if len(self._jobs) >= self._room + len(self._idle) + self._most - self._count:
+                return False
+            self._jobs.append(job)
+            worker = self._call_locked()
+        return worker is None or self._send_out(worker)
+
+    def run_last(self, end: Job) -> None:
+        """Have ``end()`` called behind the jobs that wait, or by another thread if one of them takes long.
+
+        For what several jobs have in common, such as sending their answers: it is called once for all who ask meanwhile.
+
+        Threads: a job.
+        """
+        with self._lock:
+            self._ends[end] = None
+
+    def _call_locked(self) -> _Worker | None:
+        """Return whom to send out for what waits; None when somebody is on the way, or there is nobody left."""
+        if self._is_searching or not (self._idle or self._count < self._most):
+            return None
+        self._is_searching = True
+        if self._idle:
+            return self._idle.pop()
+        self._count += 1
+        return _Worker()
+
+    def _send_out(self, worker: _Worker) -> bool:
+        """Wake ``worker``, or start it; False when no thread is granted and there is no other one to do its jobs."""
+        if worker.is_started:
+            worker.wake.release()
+            return True
+        worker.is_started = True
+        try:
+            spawn(f"worker-{self._name}", lambda: self._loop(worker))
+        except RuntimeError:
+            with self._lock:
+                self._is_searching = False
+                self._count -= 1
+                if not self._count:
+                    self._jobs.clear()
+                return self._count > 0
+        return True
+
+    def _loop(self, worker: _Worker) -> None:
+        worker.wake.acquire(False)  # whoever sends it out lets go of it
+        try:
+            self._work(worker)
+        except BaseException as killed:  # top of a thread: what waits is for another one
+            with self._lock:
+                self._count -= 1
+                self._is_searching = False
+                other = self._call_locked() if self._jobs or self._ends else None
+            if other is not None:
+                self._send_out(other)
+            if not is_kill(killed):
+                raise
+
+    def _work(self, worker: _Worker) -> None:
+        is_out = True
+        while True:
+            other = None
+            with self._lock:
+                if is_out:
+                    self._is_searching = is_out = False
+                    # It was called because somebody is busy: what that one has left to the end must not wait for him.
+                    job = self._next_end_locked() or self._next_job_locked()
+                else:
+                    job = self._next_job_locked() or self._next_end_locked()
+                if job is None:
+                    if self._is_resting:
+                        self._count -= 1
+                        return
+                    self._idle.append(worker)
+                elif self._jobs or self._ends:
+                    other = self._call_locked()
+            if other is not None:
+                self._send_out(other)
+            if job is not None:
+                self._run(job)
+            elif not self._wait(worker):
+                return
+            else:
+                is_out = True
+            del job
+
+    def _next_job_locked(self) -> Job | None:
+        return self._jobs.popleft() if self._jobs else None
+
+    def _next_end_locked(self) -> Job | None:
+        if not self._ends:
+            return None
+        end = next(iter(self._ends))
+        del self._ends[end]
+        return end
+
+    def _wait(self, worker: _Worker) -> bool:
+        """Wait to be sent out; False when nobody has for long, or everybody was let go: the thread has to end."""
+        if worker.wake.acquire(timeout=IDLE):
+            return not worker.is_let_go
+        with self._lock:
+            if worker in self._idle:
+                self._idle.remove(worker)
+                self._count -= 1
+                return False
+        # It was called just now, and is woken in a moment.
+        worker.wake.acquire()
+        return not worker.is_let_go
+
+    def _run(self, job: Job) -> None:
+        try:
+            job()
+        except BaseException as error:  # top of a thread: one job's failure must not stop the others
+            if is_kill(error):
+                raise
+            logger.exception("a job of %s failed", self._name)
+
+    def rest(self) -> None:
+        """Let every thread end as soon as it has nothing to do; the next job brings threads back."""
+        with self._lock:
+            self._is_resting = True
+            idle, self._idle = self._idle, []
+            self._count -= len(idle)
+        for worker in idle:
+            worker.is_let_go = True
+            worker.wake.release()
+
+    def after_fork(self) -> None:
+        """Have nothing to do in a child process: jobs and threads are the parent's.
+
+        Threads: the first one of the child that uses connman.
+        """
+        self._fresh()
