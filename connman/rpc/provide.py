@@ -30,7 +30,7 @@ def provide(
 ) -> Provider:
     """Offer ``services`` under ``name`` on the relay at ``url``, from now on until `Provider.close`; return at once.
 
-    ``services``: functions by id, or a `Services`, which others may share and which is left as it is. ``token``: what the relay lets one in for; a
+    ``services``: functions by id, or a `Services`, which others may share. ``token``: what the relay lets one in for; a
     callable is asked for each attempt. ``spares``: connections that wait for callers. ``max_peers``: callers and spares
     at most; further callers are told by the relay that nobody is there. ``max_workers``: threads that run services, for
     all callers together. ``call_timeout``: of calls to the caller, see `Peer`. ``on_peer(peer)``: called with each
@@ -48,13 +48,11 @@ def provide(
     if on_peer is not None and not callable(on_peer):
         raise InvalidOption("on_peer is a callable or None")
     joining = Joining("provide", url, name, token, given.pop("headers", None))
-    is_shared = isinstance(services, Services)
     pool = services if isinstance(services, Services) else Services(services, max_workers=max_workers)
     provider = Provider(
         joining,
         pool,
         given,
-        owns_services=not is_shared,
         spares=spares,
         max_peers=max_peers,
         on_peer=on_peer,

@@ -71,7 +71,6 @@ class Provider:
         services: Services,
         options: Mapping[str, Any],
         *,
-        owns_services: bool,
         spares: int,
         max_peers: int,
         on_peer: Callable[[Peer], object] | None,
@@ -81,7 +80,6 @@ class Provider:
         self.name = joining.name
         self._joining = joining
         self._services = services
-        self._owns_services = owns_services
         self._options = options
         self._checked = make_options(dict(options))
         self._wanted = spares
@@ -156,7 +154,7 @@ class Provider:
         self._top_up()
         if first is None:
             return
-        peer = Peer(spare.conn, services=self._services, first=first, **self._peer_options)
+        peer = Peer(spare.conn, services=self._services, first=first, replaces=spare, **self._peer_options)
         # A pair that nobody is at any more is closed for good: a use of it would dial, and say our name again.
         peer.closed.add_done_callback(lambda _: spare.conn.end_soon())
         with self._changed:
@@ -227,8 +225,6 @@ class Provider:
         ending = self._end(ConnectionClosed())
         for conn in ending:
             conn.end_soon(1001, "the provider stops", timeout)
-        if self._owns_services:
-            self._services.close()
         return ending
 
     def close(self, timeout: float | None = None) -> None:

@@ -56,4 +56,3 @@ def test_services_may_be_shared() -> None:
     finally:
         with_one.close(0)
         with_two.close(0)
-        services.close()

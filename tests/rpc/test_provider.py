@@ -11,8 +11,8 @@ import connman
 from connman import Manager
 from connman.errors import ConnectionClosed, ConnectTimeout, UpgradeRefused, WaitTimeout, WouldDeadlock
 from connman.rpc import Peer, Provider, ProviderStats, provide
-from connman.testing import ScriptedDialer
 from connman.testing import Peer as Side
+from connman.testing import ScriptedDialer
 from tests.rpc.relay_side import PATIENCE, RelaySide, answer, ask, hand_over
 from tests.waiting import eventually
 
@@ -312,7 +312,8 @@ def test_closing_while_it_dials_logs_in_or_waits(providing: Providing, outcome: 
 
 
 def test_closing_by_a_service(relay: RelaySide, providing: Providing) -> None:
-    provider = providing(relay, spares=1, services={"stop": lambda: provider.close()})
+    provider = providing(relay, spares=1)
+    provider.services.add("stop", provider.close)
     caller = hand_over(relay.spare())
     ask(caller, 0, "stop")
     provider.wait_closed(PATIENCE)
