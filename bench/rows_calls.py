@@ -45,7 +45,7 @@ RELAY = "connman"
 WEBSOCKETS, WEBSOCKETS_UVLOOP = "websockets", "websockets, uvloop"
 AIOHTTP, PICOWS, PICOWS_UVLOOP = "aiohttp", "picows", "picows, uvloop"
 FORWARDERS = (
-    (RELAY, 300_000),
+    (RELAY, 2_000_000),
     (WEBSOCKETS, 60_000),
     (WEBSOCKETS_UVLOOP, 60_000),
     (AIOHTTP, 100_000),
