@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,7 +135,7 @@ class Call:
             peer.close(timeout=_HURRIED_CLOSE)
         return 0
 
-    def _chunks(self, peer: Peer) -> Iterator[bytes]:
+    def _chunks(self, peer: Peer) -> Generator[bytes]:
         if not self.is_stream:
             result = peer.call(self.service, *self.arguments, timeout=self.timeout)
             is_raw = isinstance(result, bytes)

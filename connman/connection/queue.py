@@ -89,6 +89,8 @@ class BoundedQueue(Generic[_T]):
             items, self._items, self._size = list(self._items or ()), None, 0
             self._sink = sink
         self.wake()
+        if self._on_room is not None:
+            self._on_room()
         return items
 
     @property

@@ -2,8 +2,12 @@
 
 from connman.rpc.codec import UNDEFINED, NotAllowed
 from connman.rpc.counters import CloseStatus, PeerStats
+from connman.rpc.joining import RelayRefused, Token
 from connman.rpc.path import PeerClosed
 from connman.rpc.peer import Peer
+from connman.rpc.provide import provide
+from connman.rpc.provider import Provider, ProviderStats
+from connman.rpc.reach import reach
 from connman.rpc.services import Services
 from connman.rpc.serving import current_peer
 
@@ -14,6 +18,12 @@ __all__ = [
     "Peer",
     "PeerClosed",
     "PeerStats",
+    "Provider",
+    "ProviderStats",
+    "RelayRefused",
     "Services",
+    "Token",
     "current_peer",
+    "provide",
+    "reach",
 ]

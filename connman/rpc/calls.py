@@ -89,11 +89,13 @@ class BlockingCall(Call):
         """See `Call`."""
         self._value = value
         self._answered.release()
+        self._take_down()
 
     def failed(self, error: BaseException) -> None:
         """See `Call`."""
         self._error = error
         self._answered.release()
+        self._take_down()
 
     def wait(self) -> Any:
         """Wait for the answer and return it.
@@ -112,8 +114,6 @@ class BlockingCall(Call):
             self._take_down()
             raise
         self._answered.release()
-        if self.upload is not None:
-            self.upload.close()
         if self._error is not None:
             raise self._error
         return self._value

@@ -105,7 +105,7 @@ class Outbox:
         try:
             self._transport.send(batch, self._send_timeout)
         except ConnmanError as error:
-            self.unsent = batch[getattr(error, "sent", 0) :]
+            self.unsent += batch[getattr(error, "sent", 0) :]
             self._transport.abort(ConnectionLost(str(error)))
         else:
             counters.bytes_sent += sum(map(size_of, batch))

@@ -13,6 +13,7 @@ from connman.rpc.counters import CloseStatus
 from connman.rpc.joining import is_no_such_peer
 from connman.rpc.routing import Routing
 from connman.rpc.session import Parts, Session, gone
+from connman.rpc.table import timed_out
 from connman.transport.base import Transport
 
 if TYPE_CHECKING:
@@ -58,7 +59,10 @@ class Path:
     def submit(self, call: Call, *, apart: bool = False) -> None:
         """Send the request of ``call``, now or as soon as there is a path; it fails if there will be none soon."""
         session = self.session
-        if session is None or not session.send(call, apart=apart):
+        if call.deadline is not None and call.deadline <= call.began:
+            call.is_over = True
+            call.failed(timed_out(call))
+        elif session is None or not session.send(call, apart=apart):
             self._wait(call)
 
     def wait_session(self, deadline: float | None) -> Session:
@@ -87,13 +91,15 @@ class Path:
                 self._table.waiting[call] = None
             else:
                 begun = self._begin_locked(session, (call,))
+        self._table.watch(call)
         if session is not None:
             self._begun(session, begun)
-        self._table.watch(call)
+            return
         # Behind that: either `changed` finds the call, or this finds what `changed` was told of.
         state = self._conn.state
-        if state in (State.IDLE, State.CLOSED) or (state is State.WAITING and call.call_id is None):
-            call.fail(self._why(call))
+        is_hopeless = state in (State.IDLE, State.CLOSED) or (state is State.WAITING and call.call_id is None)
+        if is_hopeless and self._table.take_waiting(call):
+            call.failed(self._why(call))
 
     def _why(self, call: Call) -> ConnmanError:
         error = self._conn.closing or self._conn.last_error
@@ -211,7 +217,9 @@ class Path:
         Threads: the first one of the child that uses connman.
         """
         failed = self._table.after_fork()
-        self.session = None
+        session, self.session = self.session, None
+        if session is not None:
+            session.is_over = True  # for the service that has forked, and comes back to answer
         closed, self.closed = self.closed, self._new_closed()
 
         def tell() -> None:

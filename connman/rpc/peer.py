@@ -9,6 +9,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from connman.connection import fork
+from connman.connection.receiver import Receiver
 from connman.errors import InvalidOption, MessageTooBig, WouldDeadlock
 from connman.options import check_seconds
 from connman.records import Message
@@ -18,9 +19,9 @@ from connman.rpc.codec import NotAllowed, encode
 from connman.rpc.counters import CloseStatus, PeerStats
 from connman.rpc.outbox import size_of
 from connman.rpc.path import Path
+from connman.rpc.reading import Stream
 from connman.rpc.services import Service, Services
 from connman.rpc.session import MARGIN, Parts
-from connman.rpc.streams import Stream
 from connman.rpc.table import Table
 from connman.rpc.workers import Workers
 
@@ -38,7 +39,8 @@ class Peer:
     ``conn``: without ``on_data``; what it brings is the peer's from now on, and `Peer.close` ends it. An idle one is
     started by the first call. ``services``: what the other side may call: ids and functions, or a `Services` that several
     peers share (``max_workers``, threads for services, is that one's then). ``call_timeout``: seconds a call waits for
-    its answer unless it says otherwise, None for no limit. ``first``: messages that were received on ``conn`` already, by the receiver that it ``replaces``.
+    its answer unless it says otherwise, None for no limit. ``first``: messages that were received on ``conn`` already.
+    ``replaces``: who takes what ``conn`` reads until now, and makes this inside its own ``received``.
 
     Calls made while an attempt to connect is under way go out when it has succeeded, and fail when it fails. Calls under
     way when a connection is lost fail with PeerGone at once, but for those that are ``retry_safe``.
@@ -143,6 +145,20 @@ class Peer:
         self._path.submit(call)
         return call.wait()
 
+    def stream(self, service: int | str, /, *args: Any, timeout: Timeout = ...) -> Stream:
+        """Call ``service`` of the other side and return a reader of the chunks that it sends: an iterator, to be closed.
+
+        ``timeout``: seconds to wait for each chunk, and for a path; as for `send` otherwise.
+
+        Raises: what `send` raises; PeerGone and NoSuchPeer when there is no path; WouldDeadlock on the reader thread
+            while there is none yet.
+        Threads: any.
+        """
+        fork.check_process()
+        wire.checked_service_id(service)
+        session = self._path.wait_session(self._deadline(timeout))
+        return session.streams.open(service, args, self._call_timeout if timeout is ... else timeout)
+
     def notify(self, service: int | str, /, *args: Any) -> None:
         """Call ``service`` without wanting to know what comes of it.
 
@@ -195,20 +211,6 @@ class Peer:
     def _deadline(self, timeout: Timeout) -> float | None:
         seconds = self._seconds(timeout)
         return None if seconds is None else self._clock.now() + seconds
-
-    def stream(self, service: int | str, /, *args: Any, timeout: Timeout = ...) -> Stream:
-        """Call ``service`` and return what it streams, to be iterated and closed: an iterator and a with-block.
-
-        ``timeout``: seconds to wait for each chunk, else as for `send`. The sender is told to stop when the stream is
-        closed, or nobody holds it any more.
-
-        Raises: as `call` for the request; while iterating what a call's Future fails with.
-        Threads: any but the reader's; the stream one at a time.
-        """
-        fork.check_process()
-        wire.checked_service_id(service)
-        session = self._path.wait_session(self._deadline(timeout))
-        return session.streams.open(service, args, self._seconds(timeout))
 
     # Its end, and looking at it.
 

@@ -25,7 +25,7 @@ from connman.errors import (
 from connman.manager import Manager
 from connman.options import make_options
 from connman.records import Message, State
-from connman.rpc.joining import Joining
+from connman.rpc.joining import Joining, RelayRefused
 from connman.rpc.peer import Peer
 from connman.rpc.services import Services
 from connman.rpc.spare import Spare
@@ -51,6 +51,10 @@ class ProviderStats:
     peers: int
     handovers: int
     last_error: str | None
+
+
+class _Ended(ConnectionClosed):
+    """It was ended by `close`, or with everything else."""
 
 
 class Provider:
@@ -81,7 +85,8 @@ class Provider:
         self._joining = joining
         self._services = services
         self._options = options
-        self._checked = make_options(dict(options))
+        joining.options(options, longest_pause=1.0)  # only to hear its complaints now
+        self._close_timeout, self._open_timeout = _timeouts(options)
         self._wanted = spares
         self._most = max_peers
         self._on_peer = on_peer
@@ -161,9 +166,9 @@ class Provider:
             if spare.number in self._pairs:
                 self._pairs[spare.number] = (spare, peer)
         if self._on_peer is not None:
-            self._tell(peer, self._on_peer)
+            self._tell_user(peer, self._on_peer)
 
-    def _tell(self, peer: Peer, on_peer: Callable[[Peer], object]) -> None:
+    def _tell_user(self, peer: Peer, on_peer: Callable[[Peer], object]) -> None:
         try:
             on_peer(peer)
         except BaseException as error:  # user callback: it must end neither the pair nor its reader
@@ -202,6 +207,8 @@ class Provider:
             maybe_call_later(SystemClock(), _THREAD_PAUSE, self._top_up)
 
     def _refused(self, error: Exception) -> None:
+        if isinstance(error, ConnectionClosed):  # in its life, not when it asked
+            error = RelayRefused(error.code, error.reason)
         logger.error("provide %s: no further attempt: %s", self.name, error, extra={"conn": self.name})
         for conn in self._end(error, with_pairs=False):
             conn.end_soon(1000)
@@ -217,12 +224,15 @@ class Provider:
             self._changed.notify_all()
         return spares + pairs
 
-    def end_soon(self, timeout: float = 1.0) -> list[Connection]:
-        """Begin what `close` does and return at once; return the connections that are ending.
+    def end_soon(self) -> None:
+        """Begin what `close` does and return at once; what is open has 1 s to answer.
 
         Threads: any; never blocks.
         """
-        ending = self._end(ConnectionClosed())
+        self._tell_end(1.0)
+
+    def _tell_end(self, timeout: float) -> list[Connection]:
+        ending = self._end(_Ended())
         for conn in ending:
             conn.end_soon(1001, "the provider stops", timeout)
         return ending
@@ -236,8 +246,8 @@ class Provider:
         Threads: any; called on one of connman's own threads, as by a service, it returns at once and finishes behind.
         """
         fork.check_process()
-        bound = self._checked.close_timeout if timeout is None else max(0.0, timeout)
-        ending = self.end_soon(bound)
+        bound = self._close_timeout if timeout is None else max(0.0, timeout)
+        ending = self._tell_end(bound)
         if not is_own():
             end_all(ending, Deadline.after(SystemClock(), bound))
 
@@ -246,7 +256,7 @@ class Provider:
 
         Threads: any but connman's own.
         """
-        return all_gone(self._end(ConnectionClosed()), Deadline.after(SystemClock(), within))
+        return all_gone(self._end(_Ended()), Deadline.after(SystemClock(), within))
 
     def after_fork(self) -> None:
         """Have ended in a child process: the connections are the parent's.
@@ -283,7 +293,7 @@ class Provider:
         """
         if not self._wait(lambda: self._ending is not None and not self._spares and not self._pairs, timeout):
             raise WaitTimeout(f"{self.name}: not ended within {timeout:g} s")
-        if not isinstance(self._ending, ConnectionClosed):
+        if not isinstance(self._ending, _Ended):
             assert self._ending is not None
             raise self._ending
 
@@ -334,7 +344,7 @@ class Provider:
         Raises: as `wait_ready`, but ConnectTimeout for its WaitTimeout, after having ended the provider.
         """
         try:
-            return self.wait_ready(self._checked.open_timeout)
+            return self.wait_ready(self._open_timeout)
         except BaseException as error:  # user code (a signal handler) may have raised as well
             self.close(0)
             if isinstance(error, WaitTimeout):
@@ -346,3 +356,8 @@ class Provider:
 
     def __repr__(self) -> str:
         return f"<Provider {self.name}>"
+
+
+def _timeouts(options: Mapping[str, Any]) -> tuple[float, float]:
+    checked = make_options(dict(options))
+    return checked.close_timeout, checked.open_timeout

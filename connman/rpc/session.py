@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from connman.errors import MessageTooBig, PeerGone, WouldDeadlock
 from connman.records import Data
 from connman.rpc import wire
 from connman.rpc.calls import Call, StreamCall
+from connman.rpc.codec import NotAllowed, encode
 from connman.rpc.outbox import Outbox, size_of
 from connman.rpc.services import Services
 from connman.rpc.streams import Streams
@@ -101,15 +102,19 @@ class Session:
         else:
             self.flush()
 
-    def start(self, service: int | str, args: str, stream: Any, extra: str = "") -> Call:
-        """Send a request whose answers go to ``stream``; ``args``: encoded, ``extra``: more fields, each behind a comma.
+    def start(self, service: int | str, args: Sequence[Any], stream: Any, window: int | None = None) -> Call:
+        """Send a request whose answers go to ``stream``, at most ``window`` bytes unasked.
 
-        Raises: PeerGone; MessageTooBig.
+        Raises: PeerGone; NotAllowed and MessageTooBig for arguments that cannot travel.
         """
-        text = wire.request(service, args, extra)
+        try:
+            encoded, upload = encode(args), None
+        except NotAllowed:
+            encoded, upload = self.streams.upload(args)
+        text = wire.request(service, encoded, "" if window is None else f',"window":{window}')
         self.check_size(text)
         call = StreamCall(self._table, service, text, self._parts.is_reader)
-        call.stream = stream
+        call.stream, call.upload = stream, upload
         call.began = self.clock.now()
         if not self.send(call, apart=self._parts.is_reader()):
             raise self.gone()
@@ -171,7 +176,9 @@ class Session:
             if self._is_flush_due or self._outbox.is_busy:
                 return
             self._is_flush_due = True
-        self._parts.workers.submit(self._flush_due)
+        if not self._parts.workers.submit(self._flush_due):
+            with self._table.lock:
+                self._is_flush_due = False
 
     def _flush_due(self) -> None:
         with self._table.lock:

@@ -1,46 +1,91 @@
-"""A stand-in until the streams are here."""
+"""All streams of a session, both ways: what a Peer brings them, and asks of them."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from typing import Any
 
-
-def is_stream(value: object) -> bool:
-    return False
+from connman.rpc.codec import LARGEST_ID
+from connman.rpc.reading import Stream
+from connman.rpc.receiving import WINDOW
+from connman.rpc.seams import Session
+from connman.rpc.sending import is_stream
+from connman.rpc.streams_in import StreamsIn
+from connman.rpc.streams_out import MARK, StreamsOut, Upload
+from connman.rpc.wire import whole
 
 
 class Streams:
-    def __init__(self, session: Any) -> None:
-        self.session = session
-        self.uploads: dict[str, Any] = {}
+    """All streams of one session.
 
-    def response(self, call: Any, message: dict[str, Any]) -> None:
-        pass
+    Threads: as each method says; those of the reader neither block nor raise.
+    """
 
-    def binary(self, frame: bytes) -> None:
-        self.session.count_invalid()
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._incoming = StreamsIn(session)
+        self._outgoing = StreamsOut(session)
+        self.response = self._incoming.response
+        self.binary = self._incoming.binary
+        self.send = self._outgoing.send
+        self.upload = self._outgoing.upload
+        self.pull = self._outgoing.pull
+        self.uploads = self._outgoing.offers
+        """What the peer may ask for, by the id of the service; `pull` answers it."""
 
     def control(self, message: dict[str, Any]) -> None:
-        pass
+        """Take a frame of type stream-credit or write-stream-error.
 
-    def pull(self, message: dict[str, Any]) -> None:
-        pass
+        Threads: the reader.
+        """
+        number, size = whole(message.get("requestId")), whole(message.get("bytes"))
+        if message["type"] == "write-stream-error":
+            # The model sends one without an id as well; it counts, and that is all.
+            if number is not None:
+                self._outgoing.cancel(number)
+        elif number is not None and size is not None and 0 < size < LARGEST_ID:
+            self._outgoing.credit(number, size)
+        else:
+            self._session.count_invalid()
 
-    def end(self, error: Exception) -> None:
-        pass
+    def open(self, service: int | str, args: Sequence[Any], timeout: float | None) -> Stream:
+        """Ask for a stream and return its reader; ``timeout``: how long to wait for each chunk.
 
-    def upload(self, args: Any) -> Any:
-        from connman.rpc.codec import encode
+        Raises: PeerGone, NotAllowed.
+        Threads: any.
+        """
+        stream = self._reader(service, args, timeout)
+        stream.begin()
+        return stream
 
-        return encode(args), None
+    def _reader(self, service: int | str, args: Sequence[Any], timeout: float | None) -> Stream:
+        return self._incoming.stream(
+            lambda buffer: self._session.start(service, args, buffer, WINDOW), timeout
+        )
 
     def unwrap(self, args: list[Any]) -> list[Any]:
+        """Put the reader of a stream in the place of each argument that stands for one; it is asked for when it is read.
+
+        Threads: any.
+        """
+        todo: list[Any] = [args]
+        while todo:
+            holder = todo.pop()
+            pairs = list(enumerate(holder)) if isinstance(holder, list) else list(holder.items())
+            for key, value in pairs:
+                if isinstance(value, dict) and len(value) == 1 and isinstance(value.get(MARK), str):
+                    holder[key] = self._reader(value[MARK], (), self._session.call_timeout)
+                elif isinstance(value, dict | list):
+                    todo.append(value)
         return args
 
-    def send(self, request_id: int, window: int | None, value: object) -> None:
-        pass
+    def end(self, error: Exception) -> None:
+        """End every stream with ``error``: the path broke.
 
-    def open(self, service: int | str, args: Any, timeout: float | None) -> Any:
-        raise NotImplementedError
+        Threads: any; it does not block.
+        """
+        self._incoming.end(error)
+        self._outgoing.end()
 
 
-class Stream:
-    """A stand-in."""
+__all__ = ["Stream", "Streams", "Upload", "is_stream"]

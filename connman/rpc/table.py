@@ -75,6 +75,11 @@ class Table:
         with self.lock:
             return self._take_locked(call)
 
+    def take_waiting(self, call: Call) -> bool:
+        """Take ``call`` out if it has no path yet."""
+        with self.lock:
+            return call.id is None and self._take_locked(call)
+
     def _take_locked(self, call: Call) -> bool:
         if call.is_over:
             return False
@@ -136,9 +141,7 @@ class Table:
             else:
                 self._set_timer_locked(max(rest, now + _PACE) if len(everything) > _MANY else rest)
         for call in late:
-            call.failed(
-                CallTimeout(f"no answer of service {call.service!r} in time; whether it ran is unknown")
-            )
+            call.failed(timed_out(call))
             if call.stream is not None:
                 call.stream.dropped(call)
 
@@ -189,6 +192,17 @@ class Table:
         """Return the numbers as they are."""
         with self.lock:
             return self.counters.snapshot(self.in_flight)
+
+
+def timed_out(call: Call) -> CallTimeout:
+    """Return the error of a call that has not been answered in time.
+
+    Threads: any.
+    """
+    if not call.text:
+        return CallTimeout("no path to the peer in time")
+    ran = "it was not sent" if call.id is None and not call.has_left else "whether it ran is unknown"
+    return CallTimeout(f"no answer of service {call.service!r} in time; {ran}")
 
 
 def _is_number(value: object) -> TypeGuard[int]:

@@ -80,14 +80,26 @@ def failure(name: str, message: str, code: object = None) -> str:
 
     Threads: any; pure.
     """
+    return f'"type":"error","error":{_details(name, message, code)}}}'
+
+
+def _details(name: str, message: str, code: object) -> str:
     error: dict[str, Any] = {"name": name, "message": message[:MOST_ERROR_TEXT]}
     if isinstance(code, str | int) and not isinstance(code, bool):
         error["code"] = code if isinstance(code, int) and abs(code) < 2**53 else str(code)[:200]
-    return f'"type":"error","error":{encode(error)}}}'
+    return encode(error)
 
 
 def failure_of(error: BaseException) -> str:
     """Return what follows the id of a response that carries what a service raised.
+
+    Threads: any; it runs the error's own ``__str__``.
+    """
+    return f'"type":"error","error":{told(error)}}}'
+
+
+def told(error: BaseException) -> str:
+    """Return what is told of an error, as JSON.
 
     Threads: any; it runs the error's own ``__str__``.
     """
@@ -99,7 +111,7 @@ def failure_of(error: BaseException) -> str:
         code = getattr(error, "code", None)
     except Exception:  # user code
         code = None
-    return failure(type(error).__name__, message, code)
+    return _details(type(error).__name__, message, code)
 
 
 def unknown_service(service: int | str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -118,8 +119,10 @@ class Workers:
                 raise
 
     def _work(self, worker: _Worker) -> None:
-        is_out = True
-        while True:
+        is_out, pid = True, os.getpid()
+        while (
+            os.getpid() == pid
+        ):  # a job that forks comes back in the child as well, where this is nobody's thread
             other = None
             with self._lock:
                 if is_out:

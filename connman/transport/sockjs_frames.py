@@ -24,7 +24,7 @@ HEAD = struct.Struct("!cQ")
 MESSAGE, PING = b"m", b"p"
 
 # A line may be longer than the largest message: servers put all that waits into one array, and escape.
-_LINE = 4 << 20
+_LINE = 2 << 20
 # Of one array: more than that, or one for every 64 bytes, only cost memory.
 _MOST = 65536
 _MOST_CLOSE = 65536

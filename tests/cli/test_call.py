@@ -109,7 +109,7 @@ SERVICES: dict[int | str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def relay() -> Iterator[str]:
     with Relay(port=0) as relay, provide(relay.url, "device", SERVICES):
         yield relay.url

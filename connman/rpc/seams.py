@@ -1,0 +1,92 @@
+"""What streams need of the session they belong to, and of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from connman.clock import Clock
+
+
+class Call(Protocol):
+    """A request of ours that is waiting for its answer."""
+
+    id: int | None
+    upload: Any
+    stream: Any
+    """A `Receiving` when the answer is read as a stream, or has begun to come as one."""
+
+    def settle(self, value: object) -> bool:
+        """Answer the call with ``value``; False when it was over already.
+
+        Threads: the reader.
+        """
+
+    def fail(self, error: BaseException) -> bool:
+        """Fail the call; False when it was over already.
+
+        Threads: any.
+        """
+
+
+class Session(Protocol):
+    """One opened transport, from its open to its end."""
+
+    clock: Clock
+    max_message_size: int
+    call_timeout: float | None
+
+    def post(self, message: str | bytes) -> bool:
+        """Queue ``message`` without blocking; False when the path is gone.
+
+        Threads: any.
+        """
+
+    def write(self, message: str | bytes) -> None:
+        """Send ``message``, waiting while the peer does not read.
+
+        Raises: PeerGone.
+        Threads: any but the reader.
+        """
+
+    @property
+    def calls(self) -> Mapping[int, Any]:
+        """The calls that wait, by their ids."""
+
+    def start(self, service: int | str, args: Sequence[Any], stream: Any, window: int | None = None) -> Any:
+        """Send a request and return its call: it has no deadline, and what comes goes to ``stream``.
+
+        Raises: PeerGone, NotAllowed, MessageTooBig.
+        Threads: any.
+        """
+
+    def cancel(self, call: Any) -> None:
+        """Forget ``call``: nobody waits for its answer any more. Idempotent.
+
+        Threads: any.
+        """
+
+    def was_sent(self, request_id: int) -> bool:
+        """Return whether a request of this id went out.
+
+        Threads: any.
+        """
+
+    def refuse_reader(self) -> None:
+        """Refuse to wait on the thread that brings what is waited for.
+
+        Raises: WouldDeadlock.
+        Threads: any.
+        """
+
+    def count_late(self) -> None:
+        """Count a part of an answer that nobody waits for.
+
+        Threads: the reader.
+        """
+
+    def count_invalid(self) -> None:
+        """Count a message that is none.
+
+        Threads: the reader.
+        """

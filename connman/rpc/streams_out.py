@@ -1,0 +1,198 @@
+"""The streams that go out over a session: what services return, and what callers put among their arguments."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from connman.rpc.codec import LARGEST_ID, NotAllowed, encode
+from connman.rpc.seams import Session
+from connman.rpc.sending import Sending, Source, is_stream
+from connman.rpc.wire import failure, whole
+from connman.rpc.workers import Workers
+
+MAX_STREAMS = 1000
+"""Streams that a session sends at the same time; each takes a thread while it has something to send."""
+MARK = "$__stream$"
+"""The key of an argument that is a stream: its value is the id of a service that sends it."""
+TOO_BUSY = failure("TooBusy", "too many streams are being sent here already", "TOO-BUSY")
+
+
+class _Offer(NamedTuple):
+    """A stream among the arguments of a call that the peer has not asked for yet."""
+
+    value: Any
+    context: contextvars.Context
+
+
+class Upload:
+    """The streams among the arguments of one call. They end with it.
+
+    Threads: `add` by one, `close` by any.
+    """
+
+    def __init__(self, offer: Callable[[Any], str], withdraw: Callable[[str], None]) -> None:
+        self._offer = offer
+        self._withdraw = withdraw
+        self._names: list[str] = []
+
+    def add(self, value: object) -> object:
+        """Offer ``value``, and return what stands for it among the arguments.
+
+        Raises: TypeError for what is no stream.
+        Threads: the one that encodes the arguments.
+        """
+        if not is_stream(value):
+            raise TypeError("neither JSON nor a stream")
+        self._names.append(self._offer(value))
+        return {MARK: self._names[-1]}
+
+    def close(self) -> None:
+        """Offer nothing any more, and send no more of what is being sent. Idempotent; it does not block.
+
+        Threads: any.
+        """
+        for name in self._names:
+            self._withdraw(name)
+
+
+class StreamsOut:
+    """The streams that go out over one session.
+
+    Threads: every method from any thread; none blocks.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._workers: Workers | None = None
+        self._lock = threading.Lock()
+        # Guarded by _lock: _sending (by the peer's request id), _pulled (those of them that are uploads, by name),
+        # offers (by name), _count, _is_ended.
+        self._sending: dict[int, Sending] = {}
+        self._pulled: dict[str, Sending] = {}
+        self.offers: dict[str, _Offer] = {}
+        self._count = 0
+        self._is_ended = False
+
+    def send(self, request_id: int, window: int | None, value: Any) -> None:
+        """Send what a service returned, as the answer to ``request_id``.
+
+        Threads: any.
+        """
+        self._start(request_id, window, Source(value, is_ours=True), contextvars.copy_context())
+
+    def upload(self, args: Sequence[Any]) -> tuple[str, Upload]:
+        """Encode arguments some of which are streams.
+
+        Raises: NotAllowed.
+        Threads: any.
+        """
+        upload = Upload(self._offer, self._withdraw)
+        try:
+            return encode(args, upload.add), upload
+        except NotAllowed:
+            upload.close()
+            raise
+
+    def _offer(self, value: Any) -> str:
+        with self._lock:
+            self._count += 1
+            name = f"{MARK}{self._count}"
+            self.offers[name] = _Offer(value, contextvars.copy_context())
+        return name
+
+    def _withdraw(self, name: str) -> None:
+        with self._lock:
+            self.offers.pop(name, None)
+            sending = self._pulled.get(name)
+        if sending is not None:
+            sending.cancel()
+
+    def pull(self, message: dict[str, Any]) -> None:
+        """Send what is offered by the name that a request asks for.
+
+        Threads: the reader.
+        """
+        name = message["serviceId"]
+        with self._lock:
+            offer = self.offers.pop(name, None)
+        number = whole(message["requestId"])
+        if offer is None or number is None:
+            return  # its call was over just now
+        source = Source(offer.value, is_ours=False)
+        self._start(number, whole(message.get("window")), source, offer.context, name)
+
+    def _start(
+        self, request_id: int, window: int | None, source: Source, context: contextvars.Context, name: str = ""
+    ) -> None:  # fmt: skip
+        def over(sending: Sending) -> None:
+            with self._lock:
+                if self._sending.get(request_id) is sending:
+                    del self._sending[request_id]
+                self._pulled.pop(name, None)
+
+        size = window if window is not None and 0 < window < LARGEST_ID else None
+        sending = Sending(
+            self._session, request_id, size, source, context=context, resume=self._run, over=over
+        )
+        with self._lock:
+            is_welcome = (
+                len(self._sending) < MAX_STREAMS and request_id not in self._sending and not self._is_ended
+            )
+            if is_welcome:
+                self._sending[request_id] = sending
+                if name:
+                    self._pulled[name] = sending
+        if is_welcome:
+            self._run(sending)
+        else:
+            self._refuse(sending)
+
+    def _run(self, sending: Sending) -> None:
+        with self._lock:
+            if self._workers is None:
+                self._workers = Workers("streams", MAX_STREAMS, 0)
+            workers, is_ended = self._workers, self._is_ended
+        if not workers.submit(sending.run):
+            self._refuse(sending)
+        elif is_ended:
+            workers.rest()
+
+    def _refuse(self, sending: Sending) -> None:
+        self._session.post(f'{{"responseId":{sending.request_id},{TOO_BUSY}')
+        sending.drop()
+
+    def credit(self, request_id: int, size: int) -> None:
+        """Let ``size`` more bytes of a stream go out.
+
+        Threads: the reader.
+        """
+        sending = self._sending.get(request_id)
+        if sending is not None:
+            sending.add_credit(size)
+
+    def cancel(self, request_id: int) -> None:
+        """Stop a stream that nobody reads any more.
+
+        Threads: the reader.
+        """
+        sending = self._sending.get(request_id)
+        if sending is not None:
+            sending.cancel()
+
+    def end(self) -> None:
+        """Stop every stream: the path broke.
+
+        Threads: any.
+        """
+        with self._lock:
+            self._is_ended = True
+            self.offers.clear()
+            streams = list(self._sending.values())
+            workers = self._workers
+        for sending in streams:
+            sending.cancel()
+        if workers is not None:
+            workers.rest()
