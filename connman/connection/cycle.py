@@ -14,7 +14,7 @@ from connman.connection.keepalive import Keepalive
 from connman.connection.life import Ended, Life
 from connman.connection.receiver import Receiver
 from connman.endpoint import Endpoint
-from connman.errors import ConnectionClosed, ConnectionLost, ConnmanError, ProtocolError
+from connman.errors import ORDERLY_CODES, ConnectionClosed, ConnectionLost, ConnmanError, ProtocolError
 from connman.options import Options
 from connman.records import Message, Reset, State, Step
 from connman.threads import is_kill
@@ -255,7 +255,10 @@ class Cycle:
             return  # told by whoever called `disconnect`
         what = "lost" if ended.was_open else "attempt failed"
         follows = "no retry" if ended.retry_in is None else f"next attempt in {ended.retry_in:.2f} s"
-        self._log(logging.WARNING, f"{what}: {ended.error}; {follows}", attempt=attempt)
+        is_orderly = isinstance(ended.error, ConnectionClosed) and ended.error.code in ORDERLY_CODES
+        # The peer has said goodbye to a connection that is not to come back: nothing to warn of.
+        level = logging.INFO if ended.was_open and is_orderly and ended.retry_in is None else logging.WARNING
+        self._log(level, f"{what}: {ended.error}; {follows}", attempt=attempt)
 
     def _log(self, level: int, text: str, **fields: object) -> None:
         logger.log(

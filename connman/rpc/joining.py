@@ -29,6 +29,7 @@ READY = '{"command":"ready"}'
 """What a provider answers to the handover; the frames behind it are the pair's own."""
 NO_PROVIDER = 4104
 """The close code with which a relay says that nobody provides the name just now."""
+_NOT_READY = 4110
 
 _MEANINGS = {
     1001: "it is stopping",
@@ -40,7 +41,7 @@ _MEANINGS = {
     4102: "the other side was lost",
     NO_PROVIDER: "no provider of that name",
     4108: "the first frame came too late",
-    4110: "the provider was not ready in time",
+    _NOT_READY: "the provider was not ready in time",
     4113: "the way between two relays was lost",
     4129: "there are too many already",
 }
@@ -160,7 +161,9 @@ class Joining:
 class Pause:
     """The delays between attempts: 0.1 s doubling up to ``longest``, half of each at random.
 
-    A ``wait=``. The longest is shorter than a connection's own: who waits for calls wants to know soon.
+    While a relay answers that nobody provides the name, or that the provider was not ready, they stay below a second, or
+    a tenth of the time this has lasted: who waits for a provider that restarts wants it back soon, and whoever asks for
+    one that has gone for good does not ask too often. A ``wait=``.
 
     Threads: any.
     """
@@ -171,6 +174,9 @@ class Pause:
     def __call__(self, state: Any) -> float:
         """Return the seconds to wait, for tenacity's state of the retrying."""
         full = min(_FIRST_PAUSE * 2.0 ** min(int(state.attempt_number) - 1, 32), self._longest)
+        closed = _close_behind(state.outcome.exception())
+        if closed is not None and closed.code in (NO_PROVIDER, _NOT_READY):
+            full = min(full, max(1.0, state.seconds_since_start / 10))
         return full / 2 + _random.uniform(0, full / 2)
 
 
@@ -213,14 +219,18 @@ def is_no_such_peer(error: BaseException | None) -> bool:
 
     Threads: any; pure.
     """
+    closed = _close_behind(error)
+    return closed is not None and closed.code == NO_PROVIDER
+
+
+def _close_behind(error: BaseException | None) -> ConnectionClosed | None:
+    """Return the close that an attempt failed with, if it was one."""
     # GaveUp, of HandshakeFailed, of RelayRefused: no chain of ours is longer.
     for _ in range(4):
-        if error is None:
-            return False
-        if isinstance(error, ConnectionClosed) and error.code == NO_PROVIDER:
-            return True
+        if error is None or isinstance(error, ConnectionClosed):
+            return error
         error = error.__cause__
-    return False
+    return None
 
 
 def _relay_endpoint(target: object) -> Endpoint:

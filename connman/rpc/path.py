@@ -91,14 +91,16 @@ class Path:
                 self._table.waiting[call] = None
             else:
                 begun = self._begin_locked(session, (call,))
-        self._table.watch(call)
         if session is not None:
+            self._table.watch(call)
             self._begun(session, begun)
             return
         # Behind that: either `changed` finds the call, or this finds what `changed` was told of.
         state = self._conn.state
         is_hopeless = state in (State.IDLE, State.CLOSED) or (state is State.WAITING and call.call_id is None)
-        if is_hopeless and self._table.take_waiting(call):
+        if not is_hopeless:
+            self._table.watch(call)
+        elif self._table.take_waiting(call):
             call.failed(self._why(call))
 
     def _why(self, call: Call) -> ConnmanError:
@@ -135,6 +137,7 @@ class Path:
             tickets = self._begin_locked(session, waiting)
             if self.closed.done():
                 self.closed = self._new_closed()
+        self._parts.workers.resume()
         self._parts.services.opened()
         if waiting:
             self._begun(session, tickets)

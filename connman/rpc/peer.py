@@ -19,7 +19,6 @@ from connman.rpc.codec import NotAllowed, encode
 from connman.rpc.counters import CloseStatus, PeerStats
 from connman.rpc.outbox import size_of
 from connman.rpc.path import Path
-from connman.rpc.reading import Stream
 from connman.rpc.services import Service, Services
 from connman.rpc.session import MARGIN, Parts
 from connman.rpc.table import Table
@@ -144,20 +143,6 @@ class Peer:
         call = self._make(BlockingCall, service, args, timeout, retry_safe)
         self._path.submit(call)
         return call.wait()
-
-    def stream(self, service: int | str, /, *args: Any, timeout: Timeout = ...) -> Stream:
-        """Call ``service`` of the other side and return a reader of the chunks that it sends: an iterator, to be closed.
-
-        ``timeout``: seconds to wait for each chunk, and for a path; as for `send` otherwise.
-
-        Raises: what `send` raises; PeerGone and NoSuchPeer when there is no path; WouldDeadlock on the reader thread
-            while there is none yet.
-        Threads: any.
-        """
-        fork.check_process()
-        wire.checked_service_id(service)
-        session = self._path.wait_session(self._deadline(timeout))
-        return session.streams.open(service, args, self._call_timeout if timeout is ... else timeout)
 
     def notify(self, service: int | str, /, *args: Any) -> None:
         """Call ``service`` without wanting to know what comes of it.

@@ -84,7 +84,7 @@ class Stream:
                 self._begun = self._begin(self)
             return None if self._is_closed else self._begun
 
-    def read(self) -> Any:
+    def read_all(self) -> Any:
         """Return all that is still to come, as one: ``b""`` when that is nothing.
 
         Threads: any but the connection's own.

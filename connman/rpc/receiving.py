@@ -235,15 +235,16 @@ class Buffer(Receiving):
         self.is_over = False
         self._upload: Upload | None = None
 
-    def keep_upload(self, upload: Upload | None) -> None:
+    def keep_upload(self, upload: Upload) -> None:
         """Have ``upload`` closed when no more comes.
 
         Threads: any.
         """
         with self._lock:
-            if not self.is_over:
-                self._upload, upload = upload, None
-        if upload is not None:
+            is_over = self.is_over
+            if not is_over:
+                self._upload = upload
+        if is_over:
             upload.close()
 
     def start(self) -> None:

@@ -88,6 +88,7 @@ class Services:
         """
         with self._lock:
             self._users += 1
+        self.workers.resume()
 
     def ended(self) -> None:
         """Count one path less; without any the idle threads end at once.

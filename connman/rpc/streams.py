@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from connman.rpc.codec import LARGEST_ID
+from connman.errors import ConnmanError
+from connman.rpc.codec import LARGEST_ID, NotAllowed, encode
 from connman.rpc.reading import Stream
-from connman.rpc.receiving import WINDOW
-from connman.rpc.seams import Session
+from connman.rpc.receiving import WINDOW, Buffer
+from connman.rpc.seams import Call, Session
 from connman.rpc.sending import is_stream
 from connman.rpc.streams_in import StreamsIn
 from connman.rpc.streams_out import MARK, StreamsOut, Upload
@@ -59,9 +60,23 @@ class Streams:
         return stream
 
     def _reader(self, service: int | str, args: Sequence[Any], timeout: float | None) -> Stream:
-        return self._incoming.stream(
-            lambda buffer: self._session.start(service, args, buffer, WINDOW), timeout
-        )
+        return self._incoming.stream(lambda buffer: self._begin(buffer, service, args), timeout)
+
+    def _begin(self, buffer: Buffer, service: int | str, args: Sequence[Any]) -> Call:
+        upload = None
+        try:
+            text = encode(args)
+        except NotAllowed:
+            text, upload = self.upload(args)
+        try:
+            call: Call = self._session.start(service, text, buffer, f',"window":{WINDOW}')
+        except ConnmanError:
+            if upload is not None:
+                upload.close()
+            raise
+        if upload is not None:
+            buffer.keep_upload(upload)
+        return call
 
     def unwrap(self, args: list[Any]) -> list[Any]:
         """Put the reader of a stream in the place of each argument that stands for one; it is asked for when it is read.

@@ -41,14 +41,14 @@ class StreamsIn:
 
     # Frames
 
-    def response(self, call: Call | None, message: dict[str, Any]) -> None:
-        """Take a frame of type stream, stream-start, stream-end or stream-error; ``call`` is None for an unknown id.
+    def response(self, message: dict[str, Any]) -> None:
+        """Take a frame of type stream, stream-start, stream-end or stream-error.
 
         Threads: the reader.
         """
         kind = message["type"]
+        call = self._call_of(message.get("responseId"), is_over=kind in ("stream-end", "stream-error"))
         if call is None:
-            self._stray(whole(message.get("responseId")), is_over=kind in ("stream-end", "stream-error"))
             return
         receiving = self._receiving_of(call)
         try:
@@ -83,10 +83,8 @@ class StreamsIn:
         except ProtocolError:
             self._session.count_invalid()
             return
-        call = self._session.calls.get(request_id)
+        call = self._call_of(request_id, is_over=False)
         if call is None:
-            self._session.count_late()
-            self._stray(request_id, is_over=False)
             return
         receiving = self._receiving_of(call)
         try:
@@ -106,16 +104,19 @@ class StreamsIn:
         receiving.fail(error)
         self._session.cancel(call)
 
-    def _stray(self, request_id: int | None, *, is_over: bool) -> None:
-        """Tell the sender of a stream that answers a call which is over to stop, once."""
-        if request_id is None or not self._session.was_sent(request_id):
-            return
+    def _call_of(self, number: object, *, is_over: bool) -> Call | None:
+        """Return the call that a frame belongs to; the sender of a stream to a call that is over is told to stop, once."""
+        request_id = whole(number)
         with self._lock:
             is_left = request_id in self._left
-            if is_over:
+            if is_over and request_id is not None:
                 self._left.pop(request_id, None)
-        if not (is_left or is_over):
+        if is_left:
+            return None
+        call: Call | None = self._session.find(number)
+        if call is None and request_id is not None and not is_over and self._session.was_sent(request_id):
             self._tell_to_stop(request_id)
+        return call
 
     def leave(self, call: Call) -> None:
         """Tell the sender that nobody reads the stream that answers ``call`` any more.
@@ -149,7 +150,6 @@ class StreamsIn:
         session = self._session
         buffer = Buffer(session.clock, session.max_message_size, self.leave)
         call = begin(buffer)
-        buffer.keep_upload(call.upload)
 
         def acknowledge(size: int) -> None:
             session.post(f'{{"requestId":{call.id},"type":"stream-credit","bytes":{size}}}')

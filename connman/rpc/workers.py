@@ -60,7 +60,6 @@ class Workers:
     def submit(self, job: Job) -> bool:
         """Have ``job()`` run soon; False when there is neither a thread for it nor room to wait."""
         with self._lock:
-            self._is_resting = False
             if len(self._jobs) >= self._room + len(self._idle) + self._most - self._count:
                 return False
             self._jobs.append(job)
@@ -179,8 +178,13 @@ class Workers:
                 raise
             logger.exception("a job of %s failed", self._name)
 
+    def resume(self) -> None:
+        """Let threads wait for jobs again."""
+        with self._lock:
+            self._is_resting = False
+
     def rest(self) -> None:
-        """Let every thread end as soon as it has nothing to do; the next job brings threads back."""
+        """Let every thread end as soon as it has nothing to do; jobs still get one, until `resume` for each of them."""
         with self._lock:
             self._is_resting = True
             idle, self._idle = self._idle, []

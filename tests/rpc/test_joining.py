@@ -3,6 +3,7 @@
 import itertools
 import json
 import pickle
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -272,11 +273,25 @@ def test_a_word_of_a_relay_has_its_command() -> None:
 
 
 class State:
-    def __init__(self, number: int) -> None:
+    """Of tenacity's what is looked at."""
+
+    def __init__(self, number: int, error: Exception | None = None, seconds: float = 0.0) -> None:
         self.attempt_number = number
+        self.seconds_since_start = seconds
+        self.outcome: Future[None] = Future()
+        self.outcome.set_exception(error or ConnectError("relay", (), "refused"))
 
 
 @given(st.integers(1, 10_000))
 def test_the_delays_double_up_to_the_longest_and_are_half_random(number: int) -> None:
     full = min(0.1 * 2.0 ** min(number - 1, 32), 8.0)
     assert full / 2 <= Pause(8.0)(State(number)) <= full
+
+
+@pytest.mark.parametrize("code", [4104, 4110])
+def test_a_relay_that_answers_is_asked_again_within_a_tenth_of_the_time_that_it_lasts(code: int) -> None:
+    error = HandshakeFailed("relay", (), "handshake")
+    error.__cause__ = RelayRefused(code)
+    for seconds, full in ((5.0, 1.0), (30.0, 3.0), (60.0, 6.0), (3600.0, 8.0)):
+        assert full / 2 <= Pause(8.0)(State(30, error, seconds)) <= full
+    assert Pause(8.0)(State(1, error, 3600.0)) <= 0.1

@@ -131,14 +131,14 @@ class Chaos:
         self._tail = Tail(self._paths[0])
         self.breaks: list[Break] = []
         self._talkers: list[Talker] = []
-        self.relay = Process("relay", "connman", "relay", "--port", "0")
+        self.relay = Process("relay", "tmprelay", "--port", "0")
         url = re.search(r"ws://\S+", self._listen(self.relay).first())
         if url is None:
             raise SystemExit(f"the relay says: {self._talkers[0].lines}")
         self.url = url[0]
         port = re.search(r":(\d+)", self.url.partition("//")[2])
         assert port is not None
-        self.relay.words = ["connman", "relay", "--port", port[1]]
+        self.relay.words = ["tmprelay", "--port", port[1]]
         self.sides = {role: self._side(role) for role in ("provider", "caller")}
         self.lives = Counter(dict.fromkeys(self.sides, 0))
 
@@ -228,8 +228,10 @@ def report(record: Record, chaos: Chaos, seconds: float) -> int:
     print(f"{len(calls):,} calls in {seconds:.0f} s, {outcomes['ok'] / seconds:,.0f} good ones/s: {told}")
     safe = [call for call in calls if call.is_safe]
     again = Counter(key for key, _ in record.runs)
+    met = sum(any(call.start < each.at < (call.end or 0.0) for each in chaos.breaks) for call in safe)
+    twice = sum(count > 1 for count in again.values())
     print(
-        f"{len(safe):,} of them may be sent again; {sum(n > 1 for n in again.values())} ran in more than one life"
+        f"{len(safe):,} of them may be sent again: {met} met a break, {twice} ran in more than one life of a side"
     )
     once = [call for call in calls if not call.is_safe and call.end is not None]
     cut = [lateness(call, chaos.breaks) for call in once if call.outcome != "ok"]

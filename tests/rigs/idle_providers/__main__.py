@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="at rest, default 60")
     args = parser.parse_args()
     relay = subprocess.Popen(
-        [sys.executable, "-m", "connman", "relay", "--port", "0"], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tmprelay", "--port", "0"], stderr=subprocess.PIPE, text=True
     )
     try:
         assert relay.stderr is not None
