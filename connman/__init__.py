@@ -15,7 +15,7 @@ from connman.transport.login import Channel
 from connman.version import __version__
 
 if TYPE_CHECKING:
-    from connman import rpc, strategy
+    from connman import relay, rpc, strategy
 
 __all__ = [
     "Channel",
@@ -38,6 +38,7 @@ __all__ = [
     "get_pool",
     "length_prefixed",
     "lines",
+    "relay",
     "rpc",
     "strategy",
 ]
@@ -46,11 +47,11 @@ __all__ = [
 logging.getLogger("connman").addHandler(logging.NullHandler())
 
 
-_LAZY = ("rpc", "strategy")
+_LAZY = ("relay", "rpc", "strategy")
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when it is used: most programs need neither, and need not wait for them.
+    # Imported when it is used: most programs need none of them, and need not wait for them.
     if name in _LAZY:
         return importlib.import_module(f"connman.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

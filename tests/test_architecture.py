@@ -50,6 +50,9 @@ ONLY_IN = {
     "ssl": ("transport/", "relay/"),
     "socket": ("transport/", "testing", "cli", "relay/"),
     "uvloop": ("relay/relay.py",),
+    "jwt": ("relay/jwt_tokens.py",),
+    "cryptography": ("relay/jwt_keys.py",),
+    "prometheus_client": ("relay/metrics.py",),
     "websockets": ("relay/frames.py",),
 }
 

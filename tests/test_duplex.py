@@ -1,4 +1,4 @@
-"""The rig `scripts/duplex` itself: a book that could not find damage would prove nothing."""
+"""The rig `duplex` itself: a book that could not find damage would prove nothing."""
 
 import subprocess
 import sys

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from connman.cli import call, provide, words
+from connman.cli import call, provide, relay, words
 from connman.cli.commands import Job, Parser, UsageError, add_command
 from connman.cli.dialling import INSECURE, add_dial_options, dial_options
 from connman.cli.doctor import Checkup
@@ -268,6 +268,12 @@ def _without_value(error: argparse.ArgumentError) -> str:
     return text if is_ours else re.split("[:,]? ['\"]", text, maxsplit=1)[0]
 
 
-_COMMANDS = {"connect": _add_connect, "doctor": _add_doctor, "provide": provide.add, "call": call.add}
+_COMMANDS = {
+    "connect": _add_connect,
+    "doctor": _add_doctor,
+    "provide": provide.add,
+    "call": call.add,
+    "relay": relay.add,
+}
 """The commands, each with what adds its parser: that sets ``make``, which turns the words found into what is run, and
 ``last``, the name of the last word."""

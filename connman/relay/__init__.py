@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from connman.relay.broker import Broker, BrokerHost, BrokerLost, RemoteRefused, RemoteSide
-from connman.relay.counts import Rate, RelaySeen, Snapshot
-from connman.relay.limits import Limits
-from connman.relay.relay import Relay, RelayFailed
-from connman.relay.tokens import Grant, NoTokens, TokenRefused, Tokens
-
 if TYPE_CHECKING:
+    from connman.relay.broker import Broker, BrokerHost, BrokerLost, RemoteRefused, RemoteSide
+    from connman.relay.cluster.broker import RedisBroker
+    from connman.relay.counts import Rate, RelaySeen, Snapshot
     from connman.relay.jwt_tokens import JwtTokens
+    from connman.relay.limits import Limits
+    from connman.relay.relay import Relay, RelayFailed
     from connman.relay.token_file import TokenFile
+    from connman.relay.tokens import Grant, NoTokens, TokenRefused, Tokens
 
 __all__ = [
     "Broker",
@@ -24,6 +24,7 @@ __all__ = [
     "Limits",
     "NoTokens",
     "Rate",
+    "RedisBroker",
     "Relay",
     "RelayFailed",
     "RelaySeen",
@@ -35,11 +36,21 @@ __all__ = [
     "Tokens",
 ]
 
-# Imported by whoever names them: one needs a library.
-_LAZY = {"JwtTokens": "connman.relay.jwt_tokens", "TokenFile": "connman.relay.token_file"}
+# Imported when they are used: the command line knows them all, and most of its commands need none. Some need a library.
+_PLACES = {
+    "broker": ("Broker", "BrokerHost", "BrokerLost", "RemoteRefused", "RemoteSide"),
+    "cluster.broker": ("RedisBroker",),
+    "counts": ("Rate", "RelaySeen", "Snapshot"),
+    "jwt_tokens": ("JwtTokens",),
+    "limits": ("Limits",),
+    "relay": ("Relay", "RelayFailed"),
+    "token_file": ("TokenFile",),
+    "tokens": ("Grant", "NoTokens", "TokenRefused", "Tokens"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+    for place, names in _PLACES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"connman.relay.{place}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 S = TypeVar("S", bound=Hashable)
@@ -14,12 +14,13 @@ class Board(Generic[S]):
     Threads: one at a time (the relay's); `len` of `names` from any.
     """
 
-    __slots__ = ("_groups", "_spares")
+    __slots__ = ("_groups", "_pairs", "_spares")
 
     def __init__(self) -> None:
         # A dict for each name: it keeps the order, and a spare in the middle leaves without a search.
         self._spares: dict[str, dict[S, None]] = {}
         self._groups: dict[bytes, list[S]] = {}
+        self._pairs: dict[str, int] = {}
 
     def add_spare(self, name: str, side: S) -> None:
         """Put ``side`` behind the other spares of ``name``: it is taken first."""
@@ -54,12 +55,25 @@ class Board(Generic[S]):
         """How many names have a spare."""
         return len(self._spares)
 
-    def counted_names(self) -> Iterator[tuple[str, int]]:
-        """Return each name with the number of its spares.
+    def pair_added(self, name: str) -> None:
+        """Count a pair under the name that its caller reached."""
+        self._pairs[name] = self._pairs.get(name, 0) + 1
 
-        Threads: any: it goes over a copy.
+    def pair_gone(self, name: str) -> None:
+        """Count it no more."""
+        left = self._pairs.get(name, 0) - 1
+        if left > 0:
+            self._pairs[name] = left
+        else:
+            self._pairs.pop(name, None)
+
+    def counted_names(self) -> list[tuple[str, int, int]]:
+        """Return the names in use, each with the number of its spares and of its pairs, in order.
+
+        Threads: any: it goes over copies.
         """
-        return ((name, len(spares)) for name, spares in self._spares.copy().items())
+        spares, pairs = self._spares.copy(), self._pairs.copy()
+        return [(n, len(spares.get(n, ())), pairs.get(n, 0)) for n in sorted(spares.keys() | pairs.keys())]
 
     def enter_group(self, key: bytes, side: S) -> S | None:
         """Put ``side`` into a group; return the member that was there before, None for the first one.

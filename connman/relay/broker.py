@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from connman.errors import ConnmanError
@@ -29,8 +30,8 @@ class Other(Protocol):
     Threads: the relay's.
     """
 
-    def forward(self, opcode: int, fin: bool, payload: bytes | bytearray) -> None:
-        """Send a frame on to this side's client; the payload is never longer than 64 KiB."""
+    def forward(self, frames: Sequence[bytes | bytearray]) -> None:
+        """Send frames on to this side's client: head, payload, head, payload and so on, of at most 64 KiB each."""
 
     def close(self, code: int, reason: str) -> None:
         """Close this side, after what has been forwarded; the first call counts."""

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from connman.errors import ConnmanError, InvalidOption
 from connman.relay.addresses import is_loopback, networks
@@ -20,6 +20,9 @@ from connman.relay.counts import Snapshot
 from connman.relay.limits import Limits
 from connman.relay.server import Rules, Server
 from connman.relay.tokens import NoTokens, Tokens
+
+if TYPE_CHECKING:
+    from connman.relay.admin import Admin
 
 _logger = logging.getLogger("connman.relay")
 
@@ -39,9 +42,10 @@ class Relay:
     the pages that may come, such as ``"https://example.com"``, or ``"*"``; None for those of the relay's own host.
     Programs send no Origin and are not asked for one. ``trusted_proxies``: addresses and networks whose
     X-Forwarded-For is believed. ``tls``: a context, or the paths of certificate chain and key. ``broker``: what joins
-    it with other relays.
+    it with other relays. ``admin``: host and port of the page, the health and the metrics for whoever runs it;
+    ``admin_names``: with the names on the page.
 
-    Raises: InvalidOption.
+    Raises: InvalidOption; also where an extra that is asked for is not installed.
     Threads: any; its loop runs on a thread of its own.
     """
 
@@ -57,6 +61,8 @@ class Relay:
         hosts: Iterable[str] = (),
         trusted_proxies: Iterable[str] = (),
         broker: Broker | None = None,
+        admin: tuple[str, int] | None = None,
+        admin_names: bool = False,
     ) -> None:
         if tokens is None and not is_loopback(host):
             raise InvalidOption("without tokens a relay listens on a loopback address only")
@@ -71,6 +77,7 @@ class Relay:
         )
         self._tls = _context(tls)
         self._broker = broker or NoBroker()
+        self._admin = _admin(self, admin, admin_names)
         self._lock = threading.Lock()
         # Guarded by _lock: _thread, _ended. Set once by the thread before `start` returns: _server, _loop, port.
         self._thread: threading.Thread | None = None
@@ -92,7 +99,7 @@ class Relay:
     def start(self) -> Self:
         """Begin to listen and return when it does; it can be started once.
 
-        Raises: RelayFailed.
+        Raises: RelayFailed; ConnmanError where the broker refuses, or the admin's port cannot be had.
         Threads: any.
         """
         with self._lock:
@@ -108,6 +115,12 @@ class Relay:
         self.port = sockets[0].getsockname()[1]
         self._thread.start()
         started.result(_START_TIMEOUT)
+        if self._admin is not None:
+            try:
+                self._admin.start()
+            except ConnmanError:
+                self.stop()
+                raise
         return self
 
     def __enter__(self) -> Self:
@@ -134,6 +147,9 @@ class Relay:
         except RuntimeError:
             pass  # its loop is closed: it has ended
         thread.join(grace + 10.0 if timeout is None else timeout)
+        if self._admin is not None:
+            # Behind the grace: until then it says that the relay is stopping.
+            self._admin.stop()
         return not thread.is_alive()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -170,6 +186,19 @@ class Relay:
             broker=self._broker.state,
             stopping=server.switch.is_stopping,
         )
+
+    @property
+    def admin_url(self) -> str | None:
+        """Where the page for whoever runs it is; None without one."""
+        return None if self._admin is None else self._admin.url
+
+    def names(self) -> list[tuple[str, int, int]]:
+        """Return the names in use, each with the number of its spares and of its pairs.
+
+        Threads: any.
+        """
+        server = self._server
+        return [] if server is None else server.board.counted_names()
 
     # The thread
 
@@ -230,6 +259,18 @@ def _listen(host: str, port: int) -> list[socket.socket]:
             sock.close()
         raise RelayFailed(f"cannot listen on {host} port {port}: {error.strerror}") from error
     return sockets
+
+
+def _admin(relay: Relay, where: tuple[str, int] | None, names: bool) -> Admin | None:
+    if where is None:
+        return None
+    from connman.relay.admin import Admin  # lazy: it needs prometheus_client
+    from connman.relay.page import NameLine  # lazy: with it
+
+    def lines() -> list[NameLine]:
+        return [NameLine(*line) for line in relay.names()]
+
+    return Admin(relay.snapshot, *where, names=lines if names else None)
 
 
 def _context(tls: Any) -> ssl.SSLContext | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 from connman.relay.broker import Other
@@ -182,10 +183,10 @@ class Side(asyncio.Protocol):
 
     # What the other side of a pair calls; the first is `write`, where both are here
 
-    def forward(self, opcode: int, fin: bool, payload: bytes | bytearray) -> None:
-        """Send a frame that comes from afar."""
+    def forward(self, frames: Sequence[bytes | bytearray]) -> None:
+        """Send frames that come from afar."""
         if self.phase is Phase.PAIRED:
-            self.write(frame(opcode, bytes(payload), fin=fin))
+            self.write(b"".join(frames))
 
     def pause(self) -> None:
         """Read no more for now."""
@@ -237,8 +238,7 @@ class Side(asyncio.Protocol):
                 # One write a chunk: a system call for each frame costs three times as much as all the rest.
                 other.write(b"".join(out))
             elif other is not None:
-                for head, payload in zip(out[::2], out[1::2], strict=True):
-                    other.forward(head[0] & 0x0F, head[0] > 0x7F, payload)
+                other.forward(out)
         if frames.ping is not None or frames.is_over:
             self._see_to_events()
 

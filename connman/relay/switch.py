@@ -250,8 +250,7 @@ class Switchboard:
         spare.begin()
 
     def _make_pair(self, one: Side, two: Side) -> None:
-        self.counts.pairs += 1
-        self.counts.pairs_total += 1
+        self._count_pair(one)
         one.join(two)
         two.join(one)
 
@@ -261,17 +260,24 @@ class Switchboard:
         Threads: the relay's.
         """
         assert isinstance(side, Side)
-        self.counts.pairs += 1
-        self.counts.pairs_total += 1
+        self._count_pair(side)
         side.join(remote)
         remote.attach(side)
         side.begin()
+
+    def _count_pair(self, side: Side) -> None:
+        self.counts.pairs += 1
+        self.counts.pairs_total += 1
+        if not side.group:
+            self.board.pair_added(side.name)
 
     def _part(self, side: Side, other: Other, code: int, reason: str) -> None:
         self.counts.pairs -= 1
         if side.group:
             self.counts.groups -= 1
             code, reason = PARTNER_LEFT, ""
+        else:
+            self.board.pair_gone(side.name)
         if isinstance(other, Side):
             other.other = None
         other.close(code, reason)

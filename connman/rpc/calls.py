@@ -11,6 +11,7 @@ from connman.connection.future import ReaderFuture
 from connman.threads import LOOK
 
 if TYPE_CHECKING:
+    from connman.rpc.session import Session
     from connman.rpc.table import Table
 
 
@@ -31,7 +32,7 @@ class Call:
     """
 
     __slots__ = (
-        "began", "call_id", "deadline", "has_left", "id", "is_over", "service", "stream", "table", "text", "upload",
+        "began", "call_id", "deadline", "has_left", "id", "is_over", "service", "session", "stream", "table", "text", "upload",
     )  # fmt: skip
 
     def __init__(self, table: Table, service: int | str, text: str, is_reader: Callable[[], bool]) -> None:
@@ -46,6 +47,7 @@ class Call:
         self.call_id: str | None = None  # of a call that may go out again
         self.stream: Any = None  # of a call that is answered by a stream: the streams' own
         self.upload: Upload | None = None
+        self.session: Session | None = None  # the only one that it can go out on, because of its upload
 
     def settle(self, value: object) -> bool:
         """Answer it with ``value``."""

@@ -58,11 +58,16 @@ class Path:
 
     def submit(self, call: Call, *, apart: bool = False) -> None:
         """Send the request of ``call``, now or as soon as there is a path; it fails if there will be none soon."""
-        session = self.session
+        session = call.session or self.session
         if call.deadline is not None and call.deadline <= call.began:
             call.is_over = True
             call.failed(timed_out(call))
-        elif session is None or not session.send(call, apart=apart):
+        elif session is not None and session.send(call, apart=apart):
+            return
+        elif call.session is not None:
+            call.is_over = True
+            call.failed(call.session.gone())
+        else:
             self._wait(call)
 
     def wait_session(self, deadline: float | None) -> Session:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ from connman.errors import MessageTooBig, PeerGone, WouldDeadlock
 from connman.records import Data
 from connman.rpc import wire
 from connman.rpc.calls import Call, StreamCall
-from connman.rpc.codec import NotAllowed, encode
 from connman.rpc.outbox import Outbox, size_of
 from connman.rpc.services import Services
 from connman.rpc.streams import Streams
@@ -102,19 +101,15 @@ class Session:
         else:
             self.flush()
 
-    def start(self, service: int | str, args: Sequence[Any], stream: Any, window: int | None = None) -> Call:
-        """Send a request whose answers go to ``stream``, at most ``window`` bytes unasked.
+    def start(self, service: int | str, args: str, stream: Any, extra: str = "") -> Call:
+        """Send a request whose answers go to ``stream``; ``args``: encoded, ``extra``: more fields, each behind a comma.
 
-        Raises: PeerGone; NotAllowed and MessageTooBig for arguments that cannot travel.
+        Raises: PeerGone; MessageTooBig.
         """
-        try:
-            encoded, upload = encode(args), None
-        except NotAllowed:
-            encoded, upload = self.streams.upload(args)
-        text = wire.request(service, encoded, "" if window is None else f',"window":{window}')
+        text = wire.request(service, args, extra)
         self.check_size(text)
         call = StreamCall(self._table, service, text, self._parts.is_reader)
-        call.stream, call.upload = stream, upload
+        call.stream = stream
         call.began = self.clock.now()
         if not self.send(call, apart=self._parts.is_reader()):
             raise self.gone()

@@ -12,7 +12,7 @@ BEHAVIOURS: dict[str, Bad] = {bad.name: bad for bad in (*UPGRADES, *WAYS, *STREA
 assert len(BEHAVIOURS) == len(UPGRADES) + len(WAYS) + len(STREAMS), "two rows of one name"
 
 MEASURED = Path(__file__).with_name("websocket_client.json")
-"""What bare websocket-client does with each, as `scripts/hostile --write` has measured it."""
+"""What bare websocket-client does with each, as `scripts/rig hostile --write` has measured it."""
 
 
 def websocket_client_does() -> dict[str, str]:

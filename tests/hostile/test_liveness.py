@@ -1,7 +1,7 @@
 """Half-open connections in every shape, over ws and wss and both kinds of readers, and what must not be taken for one.
 
 Each is to be noticed within ping_interval + ping_timeout + 0.5 s. What websocket-client 1.9.2 did there, measured by
-`scripts/liveness` with WebSocketApp(ping_interval=2, ping_timeout=1), whose promise would be 3 s, is said with each.
+`scripts/rig liveness` with WebSocketApp(ping_interval=2, ping_timeout=1), whose promise would be 3 s, is said with each.
 """
 
 import os
@@ -186,7 +186,7 @@ def test_a_big_message_that_arrives_slowly_is_no_dead_peer(tls: Tls) -> None:
     """64 KiB/s. Planted: were only complete frames life, lost after 2 s.
 
     WebSocketApp: alive as well; it does not look at the time while a frame arrives. CONNMAN_DOWNLOAD_KIB=1024 for the
-    whole MiB (`scripts/liveness` does that).
+    whole MiB (`scripts/rig liveness` does that).
     """
     size = int(os.environ.get("CONNMAN_DOWNLOAD_KIB", "256")) * 1024
     check_alive_while_arriving(tls, size, rate=64 * 1024, patience=1)

@@ -1,7 +1,7 @@
 """One reader and four writers on one TLS connection: nothing is dropped, nothing is damaged, nothing waits for itself.
 
 Seen failing with connman's lock around the TLS object taken out, and over bare websocket-client, by the same rig:
-`scripts/duplex --without-lock` and `scripts/duplex --client websocket-client`; docs/reliability.md has the figures. A few
+`scripts/rig duplex --without-lock` and `scripts/rig duplex --client websocket-client`; docs/reliability.md has the figures. A few
 conversations prove nothing, they survive without the lock as well: what tells at once is the test that watches the object.
 """
 
@@ -113,7 +113,7 @@ def test_no_two_threads_are_in_the_tls_object_at_once(
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("reader", ["own reader", "shared reader"])
 def test_many_conversations(secure: Secure, seed: int, reader: str, version: str) -> None:
-    """A quarter of a hundred of each kind, two at a time; `scripts/duplex` holds three hundred."""
+    """A quarter of a hundred of each kind, two at a time; `scripts/rig duplex` holds three hundred."""
 
     def some(begin: int) -> None:
         for number in range(begin, 25, 2):

@@ -1,6 +1,6 @@
 """Packets that are lost, as the system sees it: a dead path is noticed in time, a bad one is no dead one.
 
-What websocket-client 1.9.2 did, measured by `scripts/liveness` with WebSocketApp(ping_interval=2, ping_timeout=1), is
+What websocket-client 1.9.2 did, measured by `scripts/rig liveness` with WebSocketApp(ping_interval=2, ping_timeout=1), is
 said with each test. Its promise would be 3 s, as ours is 3.5 s there.
 """
 
@@ -132,7 +132,7 @@ def test_a_reset_on_the_next_packet_is_noticed_with_it(firewall: Firewall, tls: 
 
 
 def test_ten_percent_loss_is_no_dead_path(firewall: Firewall, tls: Tls) -> None:
-    """CONNMAN_LOSS_SECONDS=120 for the full two minutes (`scripts/liveness` does that).
+    """CONNMAN_LOSS_SECONDS=120 for the full two minutes (`scripts/rig liveness` does that).
 
     A packet lost five times in a row is 6 s late, which a ping_timeout of 8 s allows for; with 1 s each ping would have
     2 chances in 1000 to be late. Planted: judged against 0.1 s it fails. WebSocketApp: alive as well, at the same numbers.

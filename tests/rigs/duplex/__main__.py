@@ -21,7 +21,7 @@ CONNMAN = ["own reader", "shared reader"]
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/duplex", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/rig duplex", description=__doc__)
     parser.add_argument("--conversations", type=int, default=300, help="in all, default 300")
     parser.add_argument("--messages", type=int, default=4000, help="in each conversation, default 4000")
     parser.add_argument("--at-once", type=int, default=2, help="conversations at the same time, default 2")

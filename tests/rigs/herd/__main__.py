@@ -36,7 +36,7 @@ CASES: list[tuple[str, float, Server, Mapping[str, Any]]] = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="scripts/herd", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/rig herd", description=__doc__)
     parser.add_argument("--clients", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The table of shapes and false alarms: `scripts/liveness`."""
+"""How long a dead connection goes unnoticed in each shape, and what is wrongly called dead, beside websocket-client."""
 
 import argparse
 import os
@@ -262,7 +262,7 @@ class Rig:
 
 def main() -> int:
     """Run the rows, inside a namespace, and print the table; 1 when connman missed a bound."""
-    parser = argparse.ArgumentParser(prog="scripts/liveness", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/rig liveness", description=__doc__)
     parser.add_argument("--full", action="store_true", help="two minutes of loss, and whole MiB")
     parser.add_argument("--only", default="", help="rows whose name holds this")
     arguments = parser.parse_args()

@@ -71,7 +71,7 @@ def many(url: str, count: int) -> tuple[float, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/sockjs", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/rig sockjs", description=__doc__)
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--messages", type=int, default=10_000)
     arguments = parser.parse_args()

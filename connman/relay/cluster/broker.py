@@ -1,0 +1,301 @@
+"""Several relays over one Redis: the broker that `--broker redis://…` names.
+
+Redis carries three things: which relays live (a key each, with expiry), which of them have spares of a name (a hash a
+name), and batches from relay to relay (a channel each). None of it decides anything: a spare is given out by the relay
+that has it. So a Redis that forgets or repeats costs time, never a spare given out twice.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import socket
+import time
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from connman.errors import ConnmanError
+from connman.relay.broker import BrokerHost, BrokerLost, BrokerState, RemoteRefused
+from connman.relay.cluster.claims import ClaimDesk, Refusal
+from connman.relay.cluster.links import SILENCE, Links
+from connman.relay.cluster.lookups import Lookups
+from connman.relay.cluster.members import Members
+from connman.relay.cluster.pair import RemoteSide
+from connman.relay.cluster.presence import Presence
+from connman.relay.cluster.store import Store, failures, is_refusal, shown
+from connman.relay.counts import RelaySeen
+from connman.relay.wire import BROKER_LOST, GOING_AWAY, NO_PROVIDER, NOT_READY, OTHER_LOST
+
+BEAT: Final = 1.0  # seconds
+EXPIRY: Final = 5.0  # of a relay that gives no sign of life, and so of its names
+TIMEOUT: Final = 2.0  # of a command: a Redis slower than this is a lost one
+CLAIM_TIMEOUT: Final = 10.0  # for a caller to get a spare of another relay, however many are asked
+SETTLE: Final = 0.02  # how long changes of presence gather before they are written
+NAMES_AT_ONCE: Final = 100  # written in one go: more would hold up the frames
+LEAVING: Final = 2.0  # seconds that a stopping relay spends on taking its names out
+LONGEST_WAIT: Final = 2.0  # between two attempts to reach Redis
+
+BROKEN: Final = Refusal(BROKER_LOST, "broker lost")
+
+log = logging.getLogger("connman.relay")
+
+
+class RedisBroker:
+    """Join this relay with all others that name the same Redis and prefix.
+
+    Threads: belongs to the relay's loop; `state` and `relays` may be read from any thread.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "connman",
+        address: str = "",
+        beat: float = BEAT,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        self.id = os.urandom(8)
+        self._url = url
+        self._address = address or socket.gethostname()
+        self._beat = beat
+        self._expiry = EXPIRY * beat
+        self._store = Store(url, prefix=prefix, here=self.id, timeout=timeout)
+        self._presence = Presence()
+        self._members = Members(self.id)
+        self._stale: dict[tuple[str, bytes], None] = {}  # entries of dead relays, to be taken out
+        self._is_up = False
+
+    def __repr__(self) -> str:
+        return f"<RedisBroker {shown(self._url)} {self.state}>"
+
+    @property
+    def state(self) -> BrokerState:
+        """Say whether other relays can be reached: "up" or "lost"."""
+        return "up" if self._is_up else "lost"
+
+    def relays(self) -> tuple[RelaySeen, ...]:
+        """Return the relays of the cluster that live, this one among them."""
+        return self._members.table(time.monotonic())
+
+    # The relay calls
+
+    async def start(self, host: BrokerHost) -> None:
+        """Join; a Redis that is not there yet is waited for in the background.
+
+        Raises:
+            ConnmanError: Redis refuses the login.
+        """
+        self._desk = ClaimDesk(host)
+        self._due = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._links = Links(self.id, self._desk, self._due.set)
+        self._lookups = Lookups(self._store.owners)
+        self._failures = failures()
+        first: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._run(first))
+        error = await first
+        if error is not None and is_refusal(error):
+            await self.stop()
+            raise ConnmanError(f"the broker {shown(self._url)} refuses the login: {error}")
+
+    async def stop(self) -> None:
+        """Leave: what was said goes out, the names are taken out, and what rides on links ends."""
+        await self._desk.stop()
+        self._links.leave(GOING_AWAY, "the relay is stopping")
+        if self._is_up:
+            try:
+                async with asyncio.timeout(LEAVING):
+                    await self._leave()
+            except self._failures:
+                pass  # the names vanish by their relay's expiry
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        self._lose()
+        await self._store.close()
+
+    def spare_added(self, name: str) -> None:
+        """Count a spare of a name. It is written a moment later."""
+        self._presence.added(name, int(time.time()))
+        self._changed.set()
+
+    def spare_gone(self, name: str) -> None:
+        """Count a spare less: taken, or lost."""
+        self._presence.gone(name)
+        self._changed.set()
+
+    async def open_remote(self, name: str) -> RemoteSide | None:
+        """Claim a spare of a name from another relay; None when there is none.
+
+        Raises:
+            BrokerLost: that cannot be known now.
+            RemoteRefused: the relay that has the name gave none, with code and reason.
+        """
+        if not self._is_up:
+            raise BrokerLost("the broker is lost")
+        try:
+            async with asyncio.timeout(CLAIM_TIMEOUT):
+                return await self._ask_owners(name)
+        except TimeoutError:
+            raise RemoteRefused(NOT_READY, "not ready in time") from None
+
+    async def _ask_owners(self, name: str) -> RemoteSide | None:
+        owners, dead = self._members.order(await self._lookups.owners(name))
+        worst: Refusal | None = None
+        for relay in owners:
+            answer = await self._desk.claim(self._links.to(relay), name)
+            if answer == BROKEN and self._is_up:
+                # The link had a gap that nobody had seen yet; there is a new one.
+                answer = await self._desk.claim(self._links.to(relay), name)
+            if isinstance(answer, RemoteSide):
+                return answer
+            if answer.code == OTHER_LOST:
+                dead.append(relay)
+            elif answer.code != NO_PROVIDER:
+                worst = answer
+        for relay in dead:
+            self._stale[name, relay] = None
+            self._changed.set()
+        if worst is not None and worst.code == BROKER_LOST:
+            raise BrokerLost("the broker was lost")
+        if worst is not None:
+            raise RemoteRefused(worst.code, worst.reason)
+        return None
+
+    # One life after the other
+
+    async def _run(self, first: "asyncio.Future[Exception | None]") -> None:
+        attempt = 0
+        while True:
+            error: Exception
+            try:
+                await self._life(first)
+            except self._failures as failure:
+                error = failure
+            except Exception as bug:  # top of a thread: a bug of ours must not leave the relay alone for ever
+                log.exception("relay cluster: begins anew")
+                error = bug
+            was_up = self._is_up
+            attempt = 1 if was_up else attempt + 1
+            if was_up or attempt == 1:
+                log.warning("relay cluster: the broker %s is lost: %s", shown(self._url), error)
+            self._lose()
+            if not first.done():
+                first.set_result(error)
+            # By chance, so that all the relays of a cluster do not come back at once.
+            await asyncio.sleep(random.uniform(0.5, 1) * min(LONGEST_WAIT, 0.1 * 2 ** min(attempt, 8)))
+
+    async def _life(self, first: "asyncio.Future[Exception | None]") -> None:
+        """Be a member of the cluster until something fails."""
+        heard = asyncio.Event()
+        self._heard = time.monotonic()
+        tasks = [asyncio.create_task(self._store.subscribe(heard.set, self._take))]
+        try:
+            await self._until(heard, tasks)
+            await self._say_alive()
+            self._is_up = True
+            self._presence.write_all()
+            self._changed.set()
+            log.info("relay cluster: joined at %s as %s", shown(self._url), self.id.hex())
+            if not first.done():
+                first.set_result(None)
+            loops: list[Coroutine[Any, Any, None]] = [
+                self._beat_loop(),
+                self._publish_loop(),
+                self._write_loop(),
+                self._lookups.run(),
+            ]
+            tasks += [asyncio.create_task(loop) for loop in loops]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                await task
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _until(self, event: asyncio.Event, tasks: list["asyncio.Task[None]"]) -> None:
+        waiting = asyncio.create_task(event.wait())
+        try:
+            await asyncio.wait([waiting, *tasks], timeout=TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    await task
+            if not event.is_set():
+                raise TimeoutError("no answer to the subscription")
+        finally:
+            waiting.cancel()
+
+    def _lose(self) -> None:
+        self._is_up = False
+        self._members.forget()
+        self._links.lost_all()
+        self._lookups.fail()
+
+    def _take(self, batch: bytes) -> None:
+        if batch:
+            self._links.receive(batch)
+        else:
+            self._heard = time.monotonic()  # our own beat: Redis delivers
+
+    async def _publish_loop(self) -> None:
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            while batches := self._links.take():
+                # One round at a time: what comes meanwhile gathers into the next, and a slow Redis slows the senders.
+                counts = await self._store.publish(batches)
+                for (relay, _), count in zip(batches, counts, strict=True):
+                    if not count:
+                        self._members.died(relay)
+                        self._links.lost(relay)
+
+    async def _beat_loop(self) -> None:
+        while True:
+            begin = time.monotonic()
+            await asyncio.sleep(self._beat)
+            self._links.tick()
+            await self._say_alive()
+            now = time.monotonic()
+            if now - begin > self._expiry:
+                self._presence.write_all()  # others have taken this relay for dead, and its names out
+            if now - self._heard > SILENCE * self._beat + TIMEOUT:
+                raise TimeoutError("Redis takes what is published, and delivers nothing")
+            self._presence.refresh(now, NAMES_AT_ONCE)
+            if self._presence.is_dirty:
+                self._changed.set()
+
+    async def _say_alive(self) -> None:
+        relays = await self._store.beat(self._address, self._expiry)
+        now = time.monotonic()
+        for relay in self._members.seen(relays, now):
+            self._links.lost(relay)
+        self._links.others = self._members.others
+
+    async def _write_loop(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            await asyncio.sleep(SETTLE)
+            await self._write()
+
+    async def _write(self) -> None:
+        while stale := list(self._stale)[:NAMES_AT_ONCE]:
+            await self._store.forget(stale)
+            for entry in stale:
+                del self._stale[entry]
+        while taken := self._presence.take(NAMES_AT_ONCE, time.monotonic()):
+            try:
+                await self._store.write(taken)
+            except BaseException:  # user code is none here: cancelled or failed, it is to be written again
+                self._presence.not_written(name for name, _ in taken)
+                raise
+
+    async def _leave(self) -> None:
+        self._presence.leave()
+        while batches := self._links.take():
+            await self._store.publish(batches)
+        await self._store.leave()
+        await self._write()

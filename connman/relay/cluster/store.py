@@ -1,0 +1,186 @@
+"""What a relay asks of Redis: presence, lookups, and batches to publish and to receive.
+
+redis-py of its own retries for seconds and waits without an end; here nothing is tried twice and each command has its
+timeout: whatever fails means that the broker is lost, and the relay begins anew with it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from connman.errors import ConnmanError, InvalidOption
+from connman.relay.cluster.presence import EXPIRY
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+SCHEMES: Final = ("redis", "rediss", "unix")
+
+
+def shown(url: str) -> str:
+    """Return a broker's address for people: without user, password and query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class RelayInfo:
+    """What is known of a relay."""
+
+    id: bytes
+    address: str
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """Name what a command to Redis may raise when the way to it, or Redis itself, is in trouble."""
+    import redis.exceptions  # lazy: an extra
+
+    return (redis.exceptions.RedisError, OSError, TimeoutError, EOFError)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Tell whether Redis is there and lets this relay not in: waiting would not help."""
+    import redis.exceptions  # lazy: an extra
+
+    return isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.NoPermissionError)
+
+
+class Store:
+    """The connections to one Redis."""
+
+    def __init__(self, url: str, *, prefix: str, here: bytes, timeout: float) -> None:
+        self.here = here
+        self._url = url
+        self._prefix = prefix
+        self._timeout = timeout
+        self._redis = self._client()
+
+    def _client(self) -> "Redis":
+        if urlsplit(self._url).scheme not in SCHEMES:
+            raise InvalidOption(f"a broker is redis://…, rediss://… or unix://…, not {shown(self._url)!r}")
+        try:
+            from redis.asyncio import Redis  # lazy: an extra
+            from redis.asyncio.retry import Retry  # lazy: an extra
+            from redis.backoff import NoBackoff  # lazy: an extra
+        except ModuleNotFoundError as error:
+            raise ConnmanError("a broker needs the redis package: pip install 'connman[relay]'") from error
+        try:
+            client: Redis = Redis.from_url(
+                self._url,
+                retry=Retry(NoBackoff(), 0),
+                socket_timeout=self._timeout,
+                socket_connect_timeout=self._timeout,
+                health_check_interval=0,
+                decode_responses=False,
+                protocol=2,
+            )
+        except (ValueError, TypeError):
+            # The error of the library may quote what is secret.
+            raise InvalidOption(f"not the address of a broker: {shown(self._url)!r}") from None
+        return client
+
+    def name_key(self, name: str) -> str:
+        """Return where the relays that have spares of a name are written."""
+        return f"{self._prefix}:n:{name}"
+
+    def channel(self, relay: bytes) -> str:
+        """Return where a relay listens."""
+        return f"{self._prefix}:to:{relay.hex()}"
+
+    def _relay_key(self, relay: bytes) -> str:
+        return f"{self._prefix}:r:{relay.hex()}"
+
+    @property
+    def _relays_key(self) -> str:
+        return f"{self._prefix}:relays"
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._redis.aclose()
+
+    # Batches
+
+    async def subscribe(self, ready: Callable[[], None], take: Callable[[bytes], None]) -> None:
+        """Listen for batches until that fails; each goes to `take`."""
+        pubsub = self._redis.pubsub(ignore_subscribe_messages=False)
+        try:
+            await pubsub.subscribe(self.channel(self.here))
+            while True:
+                message = await pubsub.parse_response(block=True)
+                if message[0] == b"message":
+                    take(message[2])
+                elif message[0] == b"subscribe":
+                    ready()
+        finally:
+            await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+    async def publish(self, batches: Sequence[tuple[bytes, bytes]]) -> list[int]:
+        """Publish batches, and return how many listened to each."""
+        if len(batches) == 1:
+            relay, batch = batches[0]
+            return [await self._redis.publish(self.channel(relay), batch)]
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for relay, batch in batches:
+                pipeline.publish(self.channel(relay), batch)
+            return await pipeline.execute()
+
+    # Presence
+
+    async def beat(self, address: str, expiry: float) -> list[RelayInfo]:
+        """Say that this relay lives, to itself as well, and return those that do; forget those that do not."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.set(self._relay_key(self.here), address, px=int(expiry * 1000))
+            pipeline.sadd(self._relays_key, self.here)
+            pipeline.publish(self.channel(self.here), b"")
+            pipeline.smembers(self._relays_key)
+            *_, members = await pipeline.execute()
+        ids: list[bytes] = sorted(members)
+        found: list[Any] = await self._redis.mget([self._relay_key(relay) for relay in ids])
+        alive = [
+            RelayInfo(relay, text.decode())
+            for relay, text in zip(ids, found, strict=True)
+            if text is not None
+        ]
+        if gone := [relay for relay, text in zip(ids, found, strict=True) if text is None]:
+            await self._redis.srem(
+                self._relays_key, *gone
+            )  # one that lives after all comes back by its next beat
+        return alive
+
+    async def write(self, names: Sequence[tuple[str, int | None]]) -> None:
+        """Write names with the stamp of their newest spare, or take them out (None)."""
+        here = self.here
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for name, stamp in names:
+                key = self.name_key(name)
+                if stamp is None:
+                    pipeline.hdel(key, here)
+                else:
+                    pipeline.hset(key, here, stamp)
+                    pipeline.expire(key, EXPIRY)
+            await pipeline.execute()
+
+    async def owners(self, names: Sequence[str]) -> list[dict[bytes, bytes]]:
+        """Return for each name the relays that have spares, with the stamp of each."""
+        if len(names) == 1:
+            answer: Any = self._redis.hgetall(self.name_key(names[0]))
+            return [await answer]
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.hgetall(self.name_key(name))
+            return await pipeline.execute()
+
+    async def forget(self, entries: Sequence[tuple[str, bytes]]) -> None:
+        """Take dead relays out of names."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for name, relay in entries:
+                pipeline.hdel(self.name_key(name), relay)
+            await pipeline.execute()
+
+    async def leave(self) -> None:
+        """Take this relay out, and with it all its names at once."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.delete(self._relay_key(self.here))
+            pipeline.srem(self._relays_key, self.here)
+            await pipeline.execute()
