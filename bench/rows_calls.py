@@ -41,11 +41,12 @@ MANY = (
     (RPYC_ASYNC, "calls_rpyc", "calls_in_flight", TO_RPYC, 10_000, {"window": WINDOW}),
     (FLOOR, "calls_floor", "calls_in_flight", THROUGH_PICOWS, 80_000, {"window": WINDOW}),
 )
-RELAY = "connman"
+RELAY, RELAY_PLAIN = "connman", "connman, plain"
 WEBSOCKETS, WEBSOCKETS_UVLOOP = "websockets", "websockets, uvloop"
 AIOHTTP, PICOWS, PICOWS_UVLOOP = "aiohttp", "picows", "picows, uvloop"
 FORWARDERS = (
     (RELAY, 2_000_000),
+    (RELAY_PLAIN, 600_000),
     (WEBSOCKETS, 60_000),
     (WEBSOCKETS_UVLOOP, 60_000),
     (AIOHTTP, 100_000),
@@ -54,7 +55,7 @@ FORWARDERS = (
 )
 """Label, and how many frames take about a second."""
 FRAME = 64
-FULL_ONLY = {SOCKETIO_EMIT, RPYC_ASYNC, CONNMAN_THREADS, WEBSOCKETS_UVLOOP, AIOHTTP, PICOWS}
+FULL_ONLY = {RELAY_PLAIN, SOCKETIO_EMIT, RPYC_ASYNC, CONNMAN_THREADS, WEBSOCKETS_UVLOOP, AIOHTTP, PICOWS}
 """What a quick run does without."""
 MORE_PAIRS = (64, 256)
 
@@ -67,14 +68,16 @@ def left(scale: Scale, tasks: list[Task], targets: list[Target]) -> tuple[list[T
     return tasks, [target for target in targets if target.against not in FULL_ONLY]
 
 
-def calls_row(scale: Scale) -> Row:
-    """Make the row about calls one at a time."""
+def calls_row(scale: Scale, name: str, placement: str, where: str) -> Row:
+    """Make a row about calls one at a time."""
     tasks = [
         Task(label, client, job, "", {"count": int(count * scale.amount)}, servers)
         for label, client, job, servers, count in ONE_BY_ONE
+        if scale.has_curves or label != SOCKETIO
     ]
-    title, targets = "calls one at a time: add(1, 2)", [Target(CONNMAN, RPYC, at_least=1.5)]
-    return Row("calls", title, "calls/s", *left(scale, tasks, targets), scale.rounds, floor=FLOOR)
+    title, targets = f"calls one at a time, all processes {where}", [Target(CONNMAN, RPYC, at_least=1.5)]
+    tasks, targets = left(scale, tasks, targets)
+    return Row(name, title, "calls/s", tasks, targets, scale.rounds, placement=placement, floor=FLOOR)
 
 
 def many_row(scale: Scale) -> Row:
@@ -119,7 +122,8 @@ def forward_row(scale: Scale, pairs: int, *, is_judged: bool = True) -> Row:
 
 def call_rows(scale: Scale) -> Iterator[Row]:
     """Make all of them."""
-    yield calls_row(scale)
+    yield calls_row(scale, "calls-free", "free", "where the system puts them")
+    yield calls_row(scale, "calls-together", "together", "on one processor")
     yield many_row(scale)
     yield forward_row(scale, 1)
     yield forward_row(scale, 16)

@@ -6,12 +6,8 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
-
-import uvloop
-
-Reading = Callable[[], object]
 
 
 def say_port(port: int) -> None:
@@ -37,8 +33,14 @@ def end_in_background() -> None:
 def run_loop(work: Coroutine[Any, Any, None], *, is_fast: bool) -> None:
     """Run until the bench is done, on asyncio's own event loop or on uvloop."""
     end_in_background()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop if is_fast else None) as runner:
+    with asyncio.Runner(loop_factory=_uvloop if is_fast else None) as runner:
         runner.run(work)
+
+
+def _uvloop() -> asyncio.AbstractEventLoop:
+    import uvloop  # lazy: only for who is measured with it
+
+    return uvloop.new_event_loop()
 
 
 def mate_of(path: str) -> tuple[str, str]:
