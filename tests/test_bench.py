@@ -384,13 +384,15 @@ def test_a_row_that_is_not_there_is_a_wrong_call(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.slow
-def test_one_row_runs() -> None:
-    if importlib.util.find_spec("picows") is None:
-        pytest.skip("the extra `bench` is not installed")
-    command = [sys.executable, "-m", "bench", "--quick", "--only", "echo-together", "--rounds", "1"]
+@pytest.mark.parametrize("row", ["echo-together", "calls-together", "calls-64", "forward-16"])
+def test_one_row_runs(row: str) -> None:
+    wanted = ("picows", "uvloop", "rpyc", "socketio", "werkzeug", "websockets")
+    if missing := [name for name in wanted if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"the extra `bench` is not installed: {', '.join(missing)}")
+    command = [sys.executable, "-m", "bench", "--quick", "--only", row, "--rounds", "1"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     lines = run.stdout.splitlines()
-    assert lines[0].startswith("echo-together: "), run.stderr
+    assert lines[0].startswith(f"{row}: "), run.stderr
     assert not [line for line in lines if "failed" in line or "not measured" in line]
     # Whether it is fast enough here and now is not what is tested: only that the status says what the table says.
     assert run.returncode == int("SHORT" in run.stdout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import resource
+import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +20,22 @@ Begin = Callable[[int, int], Callable[[], int]]
 
 
 def one_by_one(add: Add, count: int) -> Result:
-    """Measure calls a second when each waits for the one before."""
-    return _timed(add, count, lambda: _repeat(add, count))
+    """Measure calls a second when each waits for the one before, and how long the middle one and the slow ones took."""
+    times: list[float] = []
+
+    def run() -> None:
+        now, took = time.perf_counter, times.append
+        before = now()
+        for number in range(count):
+            if add(number, 1) != number + 1:
+                raise AssertionError("a wrong answer")
+            after = now()
+            took(after - before)
+            before = after
+
+    result = _timed(add, count, run)
+    parts = statistics.quantiles(times, n=100)
+    return {**result, "p50": parts[49] * 1e6, "p99": parts[98] * 1e6}
 
 
 def from_threads(add: Add, count: int, threads: int) -> Result:
