@@ -119,6 +119,7 @@ class Server:
                     self._wait_for_descriptors()
                 return
             sock.setblocking(False)
+            self._set_user_timeout(sock)
             peer = str(address[0])
             if self._is_behind_proxy(peer) or not (
                 delay := self._rates.delay(rate_key(peer), self.loop.time())
@@ -126,6 +127,14 @@ class Server:
                 self._open_door(sock, peer)
             else:
                 self._turn_away(sock, delay)
+
+    def _set_user_timeout(self, sock: socket.socket) -> None:
+        # What is sent to a host that is gone and is not acknowledged ends the connection, also where no ping can be
+        # heard because nothing is read for the time being.
+        limits = self.limits
+        if limits.ping_interval is not None and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            seconds = limits.ping_interval + limits.ping_timeout
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000) + 1000)
 
     def _is_behind_proxy(self, peer: str) -> bool:
         """Tell whether whose attempt it is can only be told when its head is there."""
