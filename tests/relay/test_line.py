@@ -142,7 +142,12 @@ def test_a_writer_that_is_stopped_is_not_taken_for_dead() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 64, 10_000])
-def test_a_flood_leaves_room_for_others(relay: Relay, size: int) -> None:
+def test_a_flood_leaves_room_for_others(size: int) -> None:
+    with make(close_timeout=0.1) as relay:
+        flood(relay, size)
+
+
+def flood(relay: Relay, size: int) -> None:
     near, far = pair(relay)
     block = frame(BINARY, bytes(size)) * (200_000 // (size + 8))
     over = threading.Event()
