@@ -8,6 +8,7 @@ import time
 from collections import Counter
 
 from tests.redis_server import RedisServer
+from tests.rigs.cluster.chaos import LONGEST, chaos
 from tests.rigs.cluster.speed import Speed, measured
 from tests.rigs.cluster.stage import Caller, Provider, RelayProcess, end_all
 
@@ -45,6 +46,7 @@ class Show:
                 await self.more_callers_than_spares()
                 await self.redis_killed()
                 await self.relay_killed()
+                await self.anything_goes()
             finally:
                 await end_all(provider.task for provider in self.providers)
             self.speeds()
@@ -208,6 +210,20 @@ class Show:
             0.5
         )  # for the names to be written: those of the dead relay still stand beside them
         await self.everybody_is_reached("every provider is reached again")
+
+    async def anything_goes(self) -> None:
+        print(f"\nanything, at any time, for {self.wanted.chaos:g} s", flush=True)
+        relays = [self.here, self.there]
+        tally = await chaos(self.redis, relays, self.providers, self.wanted.chaos, self.random)
+        self.note(", ".join(f"{count} {what}" for what, count in tally.blows.most_common()))
+        self.note(", ".join(f"{count} {what}" for what, count in tally.ends.most_common()))
+        self.judge("no wrong answer, no odd close", not tally.wrong, "; ".join(sorted(set(tally.wrong))[:5]))
+        self.judge("nobody waits for long", tally.longest < LONGEST, f"{tally.longest:.1f} s at most")
+        await self.all_spare()
+        await asyncio.sleep(3)  # for Redis to be joined again by both
+        await self.everybody_is_reached("then every provider is reached again")
+        memory = [relay.memory / 2**20 for relay in relays]
+        self.note(f"the relays' memory: {memory[0]:.0f} and {memory[1]:.0f} MiB")
 
     def speeds(self) -> None:
         print("\nframes of 64 bytes, one pair; relays, Redis and clients share the machine", flush=True)

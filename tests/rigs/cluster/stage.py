@@ -1,6 +1,7 @@
 """What stands on the stage: relays as processes, and a herd of providers and callers in this one."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -100,7 +101,9 @@ class Peer:
         return cls(ws)
 
     async def say(self, **fields: Any) -> None:
-        await self.ws.send(json.dumps(fields))
+        """Send; what has become of it is heard."""
+        with contextlib.suppress(ConnectionClosed):
+            await self.ws.send(json.dumps(fields))
 
     async def hear(self) -> Any:
         """Return the next message, from JSON, or the code of the close."""
