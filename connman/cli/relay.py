@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,6 +115,7 @@ class Serving:
         Threads: the main one.
         """
         server = self.relay
+        _allow_descriptors()
         try:
             server.start()
             tell("info", f"listening on {server.url}")
@@ -134,6 +137,14 @@ class Serving:
             self.relay.stop(self.grace)
         except Interrupted:
             self.relay.stop()
+
+
+def _allow_descriptors() -> None:
+    """Let this process have as many sockets as the system would let it: the usual 1,024 are few for a relay."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # some systems allow less than they say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def make_relay(found: argparse.Namespace) -> Serving:

@@ -18,6 +18,8 @@ PIECE = 65536
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 _FIN, _RESERVED, _OPCODE, _MASKED = 0x80, 0x70, 0x0F, 0x80
 _NO_CODE = 1005
+# What a fragment counts for at least: endless empty ones are a message that is too big as well.
+_FRAGMENT = 16
 
 # By the first byte and the length of a payload: the head of a server's frame. Whole messages of up to 125 bytes.
 _SHORT = {first: [bytes((first, size)) for size in range(126)] for first in (_FIN | TEXT, _FIN | BINARY)}
@@ -171,9 +173,9 @@ class Frames:
                         size = data[pos + 2] << 8 | data[pos + 3]
                         start = pos + 8
                         stop = start + size
-                        if stop > end:
-                            break
                         if 126 <= size <= limit:
+                            if stop > end:
+                                break
                             append(data[pos : pos + 1] + b"\x7e" + data[pos + 2 : pos + 4])
                             append(take_off(data[start:stop], data[pos + 4 : start]))
                             pos = stop
@@ -211,7 +213,7 @@ class Frames:
         else:
             self._emit(out, first, unmask(data[start : start + size], data[start - 4 : start]))
             start += size
-        self._message_size += size
+        self._message_size += max(size, _FRAGMENT)
         self._set_in_message(size >= PIECE or not first & _FIN)
         return start
 

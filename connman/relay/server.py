@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import math
+import resource
 import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from connman.relay.addresses import Network, client_address, rate_key
+from connman.relay.addresses import Network, client_address, is_within, parse, rate_key
 from connman.relay.board import Board
 from connman.relay.broker import Broker
 from connman.relay.counts import Counts
 from connman.relay.door import Door
-from connman.relay.head import HttpRefused, Request, check_host, check_origin
+from connman.relay.head import HttpRefused, Request, check_host, check_origin, refuse
 from connman.relay.limits import Limits
 from connman.relay.rates import Rates
 from connman.relay.side import Side
@@ -28,13 +30,26 @@ _logger = logging.getLogger("connman.relay")
 
 # Accepted in one go: the sides that are there wait meanwhile.
 _AT_ONCE = 32
-_BACKLOG = 1024
 # Sockets before their upgrade, in all. One more, and the oldest of them goes: an honest client is through in
 # milliseconds, those that hold sockets open to keep others out are the oldest ones.
-_MOST_DOORS = 1024
+_MOST_DOORS = 512
 # How long to accept nothing when the system has no descriptor left.
 _PAUSE = 0.1
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+# What else of the process has open, besides its clients.
+_SPARE_DESCRIPTORS = 64
+
+
+def _descriptors() -> float:
+    """Return how many descriptors the process may have: without one left, nobody's connection can be accepted."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return math.inf if soft == resource.RLIM_INFINITY else soft
+
+
+def _too_often(delay: float) -> HttpRefused:
+    return HttpRefused(429, "too many attempts", "rate", {"Retry-After": str(int(delay) + 1)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +76,7 @@ class Server:
         # Set whenever a pair has parted or a socket is gone.
         self._parted = asyncio.Event()
         self.switch = Switchboard(limits, rules.tokens, broker, self.counts, self._side_gone)
+        self._room = max(1, min(limits.max_connections, _descriptors() - _MOST_DOORS - _SPARE_DESCRIPTORS))
         self._broker = broker
         self._tls = tls
         self._listeners: list[socket.socket] = []
@@ -103,7 +119,34 @@ class Server:
                     self._wait_for_descriptors()
                 return
             sock.setblocking(False)
-            self._open_door(sock, str(address[0]))
+            self._set_user_timeout(sock)
+            peer = str(address[0])
+            if self._is_behind_proxy(peer) or not (
+                delay := self._rates.delay(rate_key(peer), self.loop.time())
+            ):
+                self._open_door(sock, peer)
+            else:
+                self._turn_away(sock, delay)
+
+    def _set_user_timeout(self, sock: socket.socket) -> None:
+        # What is sent to a host that is gone and is not acknowledged ends the connection, also where no ping can be
+        # heard because nothing is read for the time being.
+        limits = self.limits
+        if limits.ping_interval is not None and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            seconds = limits.ping_interval + limits.ping_timeout
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000) + 1000)
+
+    def _is_behind_proxy(self, peer: str) -> bool:
+        """Tell whether whose attempt it is can only be told when its head is there."""
+        trusted = self.rules.trusted
+        return bool(trusted) and (found := parse(peer)) is not None and is_within(found, trusted)
+
+    def _turn_away(self, sock: socket.socket, delay: float) -> None:
+        """Refuse an address that tries too often, as cheaply as can be."""
+        self.refused("rate")
+        with sock, contextlib.suppress(OSError):  # it may be gone again
+            if self._tls is None:
+                sock.send(refuse(_too_often(delay)))
 
     def _open_door(self, sock: socket.socket, peer: str) -> None:
         if len(self._doors) >= _MOST_DOORS:
@@ -116,20 +159,24 @@ class Server:
         self.counts.connections += 1
         self.counts.connections_total += 1
         door.opening = self.loop.create_task(self._open(door, sock))
+        door.opening.add_done_callback(lambda task: self._opened(door, sock, task))
 
     async def _open(self, door: Door, sock: socket.socket) -> None:
         timeout = self.limits.handshake_timeout if self._tls is not None else None
-        try:
-            await self.loop.connect_accepted_socket(
-                lambda: door, sock, ssl=self._tls, ssl_handshake_timeout=timeout
-            )
-        except (OSError, asyncio.CancelledError) as error:
+        door.has_begun = True
+        await self.loop.connect_accepted_socket(
+            lambda: door, sock, ssl=self._tls, ssl_handshake_timeout=timeout
+        )
+
+    def _opened(self, door: Door, sock: socket.socket, opening: asyncio.Task[None]) -> None:
+        door.opening = None
+        if not door.has_begun:
+            sock.close()  # cancelled before the loop had it
+        if opening.cancelled() or (error := opening.exception()) is not None:
             # No protocol was told of it: TLS came to nothing, or the door was closed meanwhile.
-            # The loop closes the socket.
-            _logger.debug("no connection from a client: %s", type(error).__name__)
+            kind = "cancelled" if opening.cancelled() else type(error).__name__
+            _logger.debug("no connection from a client: %s", kind)
             door.connection_lost(None)
-        else:
-            door.opening = None
 
     def _wait_for_descriptors(self) -> None:
         self.refused("descriptors")
@@ -151,9 +198,9 @@ class Server:
         key = rate_key(address)
         if self.switch.is_stopping:
             raise HttpRefused(503, "the relay is stopping", "stopping", {"Retry-After": "1"})
-        if delay := self._rates.delay(key, self.loop.time()):
-            raise HttpRefused(429, "too many attempts", "rate", {"Retry-After": str(int(delay) + 1)})
-        if len(self.switch.sides) >= self.limits.max_connections:
+        if self._is_behind_proxy(peer) and (delay := self._rates.delay(key, self.loop.time())):
+            raise _too_often(delay)
+        if len(self.switch.sides) >= self._room:
             raise HttpRefused(503, "the relay is full", "full", {"Retry-After": "5"})
         if self._addresses.get(key, 0) >= self.limits.max_per_address:
             raise HttpRefused(429, "too many connections", "full", {"Retry-After": "5"})

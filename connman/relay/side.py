@@ -1,17 +1,17 @@
-"""One socket of a relay after its upgrade: frames in and out, pings, flow control, and how it ends."""
+"""One socket of a relay after its upgrade: frames in and out, what each phase makes of them, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import enum
-import time
 from collections.abc import Sequence
 from typing import Protocol
 
 from connman.relay.broker import Other
 from connman.relay.counts import Counts
-from connman.relay.frames import CLOSE, PING, PONG, TEXT, Frames, frame
+from connman.relay.frames import CLOSE, PONG, TEXT, Frames, frame
 from connman.relay.limits import Limits
+from connman.relay.line import Line
 from connman.relay.tokens import Grant
 from connman.relay.wire import (
     BAD_TOKEN,
@@ -48,6 +48,8 @@ class Switch(Protocol):
 
     limits: Limits
     counts: Counts
+    # What all sides read into: one chunk, which is taken out before the loop goes on.
+    buffer: memoryview
 
     def first_message(self, side: Side, text: str) -> None:
         """Take the first message of ``side``."""
@@ -62,23 +64,18 @@ class Switch(Protocol):
         """Take note that the socket of ``side`` is closed; once for each side."""
 
 
-class Side(asyncio.Protocol):
+class Side(Line):
     """One client of the relay.
 
     Threads: the relay's.
     """
 
-    __slots__ = (
-        "_awaits_pong", "_drained", "_due", "_frames", "_has_left", "_is_alive", "_is_blocked", "_is_paused", "_loop",
-        "_switch", "_timer", "address", "grant", "group", "name", "other", "phase", "transport", "write",
-    )  # fmt: skip
+    __slots__ = ("_frames", "_has_left", "_switch", "address", "grant", "group", "name", "other", "phase")
 
     def __init__(
         self, switch: Switch, transport: asyncio.Transport, address: str, grant: Grant | None
     ) -> None:
-        limits = switch.limits
-        self.transport = transport
-        self.write = transport.write
+        super().__init__(transport, switch.limits, switch.buffer)
         self.address = address
         self.grant = grant
         self.phase = Phase.JOINING
@@ -87,18 +84,8 @@ class Side(asyncio.Protocol):
         self.other: Other | None = None
         self._switch = switch
         self._frames = Frames()
-        self._loop = asyncio.get_running_loop()
         self._has_left = False
-        # Liveness: has anything come, or has anything gone out, since the last look? Is a pong owed?
-        self._is_alive = True
-        self._awaits_pong = False
-        # Flow: is there too much to be sent to it (and how much at the last ping)? Is it not read from?
-        self._is_blocked = False
-        self._drained = 0
-        self._due = 0.0
-        self._is_paused = False
-        transport.set_write_buffer_limits(limits.high_water, limits.low_water)
-        self._timer = self._loop.call_later(limits.join_timeout, self._not_joined)
+        self.set_timer(switch.limits.join_timeout, self._not_joined)
 
     def __repr__(self) -> str:
         return f"<side {self.address} {self.phase.name.lower()} {self.name!r}>"
@@ -107,7 +94,6 @@ class Side(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what has arrived."""
-        self._is_alive = True
         if self.phase is Phase.PAIRED:
             self._pass_on(data)
             return
@@ -123,14 +109,13 @@ class Side(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Stop the other side: what it sends piles up here."""
-        self._is_blocked = True
+        super().pause_writing()
         if self.other is not None:
             self.other.pause()
 
     def resume_writing(self) -> None:
-        """Let the other side go on. That its client has read so much is a sign of life."""
-        self._is_blocked = False
-        self._is_alive = True
+        """Let the other side go on."""
+        super().resume_writing()
         if self.other is not None:
             self.other.resume()
 
@@ -143,7 +128,8 @@ class Side(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell of the end, which is a loss unless it has been told before."""
-        self._timer.cancel()
+        self.stop_timer()
+        self.is_gone = True
         self.phase = Phase.GONE
         self._leave(1006, "")
         self._switch.gone(self)
@@ -159,11 +145,9 @@ class Side(asyncio.Protocol):
         begins = self.phase is Phase.JOINING
         self.phase = phase
         if phase is Phase.ALONE:
-            self._frames.pass_on(self._switch.limits.max_message_size)
+            self._frames.pass_on(self.limits.max_message_size)
         if begins:
-            self._timer.cancel()
-            self._is_alive, self._awaits_pong = True, False
-            self._set_tick()
+            self.watch(None if self.grant is None else self.grant.expires)
 
     def join(self, other: Other) -> None:
         """Be half of a pair from now on; `begin` sees to what has come too early."""
@@ -171,8 +155,8 @@ class Side(asyncio.Protocol):
         if self.phase is Phase.ALONE:
             self._frames.skip()
         self.phase = Phase.PAIRED
-        self._frames.pass_on(self._switch.limits.max_message_size)
-        if self._is_blocked:
+        self._frames.pass_on(self.limits.max_message_size)
+        if self.is_blocked:
             other.pause()
 
     def begin(self) -> None:
@@ -181,24 +165,12 @@ class Side(asyncio.Protocol):
             self.resume()
             self._pass_on(b"")
 
-    # What the other side of a pair calls; the first is `write`, where both are here
+    # What the other side of a pair calls, besides `pause` and `resume`
 
     def forward(self, frames: Sequence[bytes | bytearray]) -> None:
         """Send frames that come from afar."""
         if self.phase is Phase.PAIRED:
             self.write(b"".join(frames))
-
-    def pause(self) -> None:
-        """Read no more for now."""
-        if not self._is_paused and self.phase is not Phase.GONE:
-            self._is_paused = True
-            self.transport.pause_reading()
-
-    def resume(self) -> None:
-        """Read on."""
-        if self._is_paused and self.phase is not Phase.GONE:
-            self._is_paused = False
-            self.transport.resume_reading()
 
     def close(self, code: int, reason: str) -> None:
         """Say goodbye behind what is being sent, and let go when it is answered or the time for that is over."""
@@ -218,11 +190,6 @@ class Side(asyncio.Protocol):
         self.resume()
         self._leave(code, reason)
 
-    def drop(self) -> None:
-        """End it at once."""
-        if self.phase is not Phase.GONE:
-            self.transport.abort()
-
     # Inside
 
     def _pass_on(self, data: bytes) -> None:
@@ -231,6 +198,7 @@ class Side(asyncio.Protocol):
         out = frames.feed(data)
         counts = self._switch.counts
         counts.bytes_total += len(data)
+        self.choose_buffer(len(data), len(out), len(frames.rest))
         if out:
             counts.frames_total += len(out) >> 1
             other = self.other
@@ -282,7 +250,7 @@ class Side(asyncio.Protocol):
         frames = self._frames
         if frames.ping is not None:
             # Only the newest (5.5.3), and none while the client reads nothing: answers must not pile up.
-            if not self._is_blocked:
+            if not self.is_blocked:
                 self.write(frame(PONG, frames.ping))
             frames.ping = None
         if frames.closed is not None and self.phase is not Phase.CLOSING:
@@ -310,41 +278,12 @@ class Side(asyncio.Protocol):
     # Time
 
     def _await_end(self) -> None:
-        self._timer.cancel()
-        self._timer = self._loop.call_later(self._switch.limits.close_timeout, self.drop)
+        self.set_timer(self.limits.close_timeout, self.drop)
 
     def _not_joined(self) -> None:
         self._switch.counts.count_refused("first-message")
         self.close(NO_FIRST_MESSAGE, "no first message in time")
 
-    def _set_tick(self) -> None:
-        limits = self._switch.limits
-        delay = limits.ping_timeout if self._awaits_pong else limits.ping_interval or 3600.0
-        self._due = self._loop.time() + delay
-        if self.grant is not None and self.grant.expires is not None:
-            delay = max(0.0, min(delay, self.grant.expires - time.time() + 0.01))
-        self._timer = self._loop.call_later(delay, self._tick)
-
-    def _tick(self) -> None:
-        if self.grant is not None and self.grant.is_expired(time.time()):
-            self.close(BAD_TOKEN, "the token has expired")
-            return
-        if self._loop.time() + 0.005 < self._due:
-            self._set_tick()  # the clock on the wall was set back: it has not expired yet
-            return
-        if self._awaits_pong:
-            if not self._shows_life():
-                self.drop()
-                return
-            self._awaits_pong = False
-        elif self._switch.limits.ping_interval is not None:
-            self._is_alive, self._awaits_pong = False, True
-            self._drained = self.transport.get_write_buffer_size()
-            if not self._is_blocked:
-                self.write(frame(PING, b""))
-        self._set_tick()
-
-    def _shows_life(self) -> bool:
-        # Not read from, it cannot be heard. And where much is to be sent, the pong stands behind all of it: that its
-        # client takes some is enough.
-        return self._is_alive or self._is_paused or self.transport.get_write_buffer_size() < self._drained
+    def expired(self) -> None:
+        """End with the token that it came with."""
+        self.close(BAD_TOKEN, "the token has expired")

@@ -10,6 +10,7 @@ from connman.rpc.provider import Provider, ProviderStats
 from connman.rpc.reach import reach
 from connman.rpc.services import Services
 from connman.rpc.serving import current_peer
+from connman.rpc.streams import Stream, StreamFailed, StreamTooFast
 
 __all__ = [
     "UNDEFINED",
@@ -22,6 +23,9 @@ __all__ = [
     "ProviderStats",
     "RelayRefused",
     "Services",
+    "Stream",
+    "StreamFailed",
+    "StreamTooFast",
     "Token",
     "current_peer",
     "provide",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import InvalidStateError
 from typing import TYPE_CHECKING, Any, Protocol
 
 from connman.connection.future import ReaderFuture
 from connman.threads import LOOK
 
 if TYPE_CHECKING:
+    from connman.rpc.session import Session
     from connman.rpc.table import Table
 
 
@@ -30,7 +32,7 @@ class Call:
     """
 
     __slots__ = (
-        "began", "call_id", "deadline", "has_left", "id", "is_over", "service", "stream", "table", "text", "upload",
+        "began", "call_id", "deadline", "has_left", "id", "is_over", "service", "session", "stream", "table", "text", "upload",
     )  # fmt: skip
 
     def __init__(self, table: Table, service: int | str, text: str, is_reader: Callable[[], bool]) -> None:
@@ -45,6 +47,7 @@ class Call:
         self.call_id: str | None = None  # of a call that may go out again
         self.stream: Any = None  # of a call that is answered by a stream: the streams' own
         self.upload: Upload | None = None
+        self.session: Session | None = None  # the only one that it can go out on, because of its upload
 
     def settle(self, value: object) -> bool:
         """Answer it with ``value``."""
@@ -152,20 +155,28 @@ class FutureCall(Call):
         self.future = CallFuture(is_reader, self._given_up)
 
     def _given_up(self) -> None:
-        self.table.drop(self)
+        if self.table.drop(self):
+            self._cancelled()
         self._take_down()
+
+    def _cancelled(self) -> None:
+        # Who waits for several Futures at once is told by this alone. Once: by whoever took it out of the table.
+        self.future.set_running_or_notify_cancel()
 
     def settled(self, value: object) -> None:
         """See `Call`."""
-        # Cancelled meanwhile it says no; and from now on it cannot be.
-        if self.future.set_running_or_notify_cancel():
+        try:
             self.future.set_result(value)
+        except InvalidStateError:
+            self._cancelled()
         self._take_down()
 
     def failed(self, error: BaseException) -> None:
         """See `Call`."""
-        if self.future.set_running_or_notify_cancel():
+        try:
             self.future.set_exception(error)
+        except InvalidStateError:
+            self._cancelled()
         self._take_down()
 
 

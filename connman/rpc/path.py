@@ -56,13 +56,18 @@ class Path:
 
     # For calls.
 
-    def submit(self, call: Call, *, apart: bool = False) -> None:
+    def submit(self, call: Call) -> None:
         """Send the request of ``call``, now or as soon as there is a path; it fails if there will be none soon."""
-        session = self.session
+        session = call.session or self.session
         if call.deadline is not None and call.deadline <= call.began:
             call.is_over = True
             call.failed(timed_out(call))
-        elif session is None or not session.send(call, apart=apart):
+        elif session is not None and session.send(call):
+            return
+        elif call.session is not None:
+            call.is_over = True
+            call.failed(call.session.gone())
+        else:
             self._wait(call)
 
     def wait_session(self, deadline: float | None) -> Session:
@@ -91,14 +96,16 @@ class Path:
                 self._table.waiting[call] = None
             else:
                 begun = self._begin_locked(session, (call,))
-        self._table.watch(call)
         if session is not None:
+            self._table.watch(call)
             self._begun(session, begun)
             return
         # Behind that: either `changed` finds the call, or this finds what `changed` was told of.
         state = self._conn.state
         is_hopeless = state in (State.IDLE, State.CLOSED) or (state is State.WAITING and call.call_id is None)
-        if is_hopeless and self._table.take_waiting(call):
+        if not is_hopeless:
+            self._table.watch(call)
+        elif self._table.take_waiting(call):
             call.failed(self._why(call))
 
     def _why(self, call: Call) -> ConnmanError:
@@ -154,7 +161,7 @@ class Path:
     def _begun(self, session: Session, tickets: list[Call]) -> None:
         for ticket in tickets:
             ticket.settled(session)
-        session.flush_apart()
+        session.flush()
 
     def received(self, messages: list[Message]) -> None:
         """Take messages; see `Receiver`.

@@ -19,9 +19,9 @@ from connman.rpc.codec import NotAllowed, encode
 from connman.rpc.counters import CloseStatus, PeerStats
 from connman.rpc.outbox import size_of
 from connman.rpc.path import Path
-from connman.rpc.reading import Stream
 from connman.rpc.services import Service, Services
 from connman.rpc.session import MARGIN, Parts
+from connman.rpc.streams import Stream
 from connman.rpc.table import Table
 from connman.rpc.workers import Workers
 
@@ -128,7 +128,7 @@ class Peer:
         Threads: any.
         """
         call = self._make(FutureCall, service, args, timeout, retry_safe)
-        self._path.submit(call, apart=self._conn.is_reader())
+        self._path.submit(call)
         return call.future
 
     def call(
@@ -145,20 +145,6 @@ class Peer:
         self._path.submit(call)
         return call.wait()
 
-    def stream(self, service: int | str, /, *args: Any, timeout: Timeout = ...) -> Stream:
-        """Call ``service`` of the other side and return a reader of the chunks that it sends: an iterator, to be closed.
-
-        ``timeout``: seconds to wait for each chunk, and for a path; as for `send` otherwise.
-
-        Raises: what `send` raises; PeerGone and NoSuchPeer when there is no path; WouldDeadlock on the reader thread
-            while there is none yet.
-        Threads: any.
-        """
-        fork.check_process()
-        wire.checked_service_id(service)
-        session = self._path.wait_session(self._deadline(timeout))
-        return session.streams.open(service, args, self._call_timeout if timeout is ... else timeout)
-
     def notify(self, service: int | str, /, *args: Any) -> None:
         """Call ``service`` without wanting to know what comes of it.
 
@@ -171,7 +157,7 @@ class Peer:
         if session is None:
             raise self._path.gone()
         session.check_size(text)
-        session.notify(text, apart=self._conn.is_reader())
+        session.notify(text)
 
     def _make(
         self,
@@ -183,13 +169,14 @@ class Peer:
     ) -> _C:
         fork.check_process()
         wire.checked_service_id(service)
-        upload = None
+        session = upload = None
         try:
             encoded = encode(args)
         except NotAllowed:
             if retry_safe:
                 raise  # what streams can be read once only
-            encoded, upload = self._path.wait_session(self._deadline(timeout)).streams.upload(args)
+            session = self._path.wait_session(self._deadline(timeout))
+            encoded, upload = session.streams.upload(args)
         call_id, extra = None, ""
         if retry_safe:
             call_id = secrets.token_hex(16)
@@ -198,7 +185,7 @@ class Peer:
         if len(text) * 4 > self._most and size_of(text) > self._most:
             raise MessageTooBig("the arguments are larger than a message may be")
         call = kind(self._table, service, text, self._conn.is_reader)
-        call.call_id, call.upload = call_id, upload
+        call.call_id, call.upload, call.session = call_id, upload, session
         call.began = now = self._clock.now()
         seconds = self._seconds(timeout)
         if seconds is not None:
@@ -211,6 +198,20 @@ class Peer:
     def _deadline(self, timeout: Timeout) -> float | None:
         seconds = self._seconds(timeout)
         return None if seconds is None else self._clock.now() + seconds
+
+    def stream(self, service: int | str, /, *args: Any, timeout: Timeout = ...) -> Stream:
+        """Call ``service`` and return what it streams, to be iterated and closed: an iterator and a with-block.
+
+        ``timeout``: seconds to wait for each chunk, else as for `send`. The sender is told to stop when the stream is
+        closed, or nobody holds it any more.
+
+        Raises: as `call` for the request; while iterating what a call's Future fails with.
+        Threads: any but the reader's; the stream one at a time.
+        """
+        fork.check_process()
+        wire.checked_service_id(service)
+        session = self._path.wait_session(self._deadline(timeout))
+        return session.streams.open(service, args, self._seconds(timeout))
 
     # Its end, and looking at it.
 

@@ -223,8 +223,7 @@ class Buffer(Receiving):
         self._clock = clock
         self.acknowledge: Callable[[int], object] = _nothing
         """Told how many bytes more may come. Set before anybody takes."""
-        self._lock = threading.RLock()
-        self._changed = Signal(self._lock)
+        self._make_lock()
         # Guarded by _lock: _limit (bytes that may wait), _is_windowed, _chunks, _taken (and not yet acknowledged), _error,
         # is_over (nothing more comes), _upload (what the call sends, until it is over).
         self._limit = limit
@@ -235,15 +234,28 @@ class Buffer(Receiving):
         self.is_over = False
         self._upload: Upload | None = None
 
-    def keep_upload(self, upload: Upload | None) -> None:
+    def _make_lock(self) -> None:
+        self._lock = threading.RLock()
+        self._changed = Signal(self._lock)
+
+    def after_fork(self) -> None:
+        """Have a lock that nobody holds: who held it runs in the parent only. The call fails by itself.
+
+        Threads: the first one of the child that uses connman.
+        """
+        self._make_lock()
+        self._chunks = Chunks()
+
+    def keep_upload(self, upload: Upload) -> None:
         """Have ``upload`` closed when no more comes.
 
         Threads: any.
         """
         with self._lock:
-            if not self.is_over:
-                self._upload, upload = upload, None
-        if upload is not None:
+            is_over = self.is_over
+            if not is_over:
+                self._upload = upload
+        if is_over:
             upload.close()
 
     def start(self) -> None:

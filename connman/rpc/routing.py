@@ -65,7 +65,7 @@ class Routing:
             if (call := self._table.answered(message.get("responseId"))) is not None:
                 call.failed(_error_of(message.get("error")))
         elif isinstance(kind, str) and kind in _RESPONSES:
-            self._streams.response(self._session.find(message.get("responseId")), message)
+            self._streams.response(message)
         elif kind == "write-stream-error":
             self._counters.received += 1
             self._streams.control(message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from connman.clock import Clock
@@ -12,7 +11,6 @@ class Call(Protocol):
     """A request of ours that is waiting for its answer."""
 
     id: int | None
-    upload: Any
     stream: Any
     """A `Receiving` when the answer is read as a stream, or has begun to come as one."""
 
@@ -49,15 +47,19 @@ class Session(Protocol):
         Threads: any but the reader.
         """
 
-    @property
-    def calls(self) -> Mapping[int, Any]:
-        """The calls that wait, by their ids."""
-
-    def start(self, service: int | str, args: Sequence[Any], stream: Any, window: int | None = None) -> Any:
+    def start(self, service: int | str, args: str, stream: Any, extra: str = "") -> Any:
         """Send a request and return its call: it has no deadline, and what comes goes to ``stream``.
 
-        Raises: PeerGone, NotAllowed, MessageTooBig.
+        ``args``: encoded. ``extra``: more fields, each behind a comma.
+
+        Raises: PeerGone, MessageTooBig.
         Threads: any.
+        """
+
+    def find(self, number: object) -> Any:
+        """Return the call of this id, which stays; None, and counted, when there is none.
+
+        Threads: the reader.
         """
 
     def cancel(self, call: Any) -> None:
@@ -66,7 +68,7 @@ class Session(Protocol):
         Threads: any.
         """
 
-    def was_sent(self, request_id: int) -> bool:
+    def was_sent(self, number: int) -> bool:
         """Return whether a request of this id went out.
 
         Threads: any.
@@ -77,12 +79,6 @@ class Session(Protocol):
 
         Raises: WouldDeadlock.
         Threads: any.
-        """
-
-    def count_late(self) -> None:
-        """Count a part of an answer that nobody waits for.
-
-        Threads: the reader.
         """
 
     def count_invalid(self) -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from connman.clock import Clock
+from connman.clock import Clock, Deadline
 from connman.errors import MessageTooBig, PeerGone, WouldDeadlock
 from connman.records import Data
 from connman.rpc import wire
 from connman.rpc.calls import Call, StreamCall
-from connman.rpc.codec import NotAllowed, encode
 from connman.rpc.outbox import Outbox, size_of
 from connman.rpc.services import Services
 from connman.rpc.streams import Streams
-from connman.rpc.table import Table
+from connman.rpc.table import Table, timed_out
 from connman.rpc.workers import Workers
 from connman.transport.base import Transport
 
@@ -59,64 +58,78 @@ class Session:
         self.max_message_size = parts.max_message_size
         self.call_timeout = parts.call_timeout
         self.transport = transport
-        self._outbox = Outbox(transport, parts.table.lock, parts.send_timeout, parts.max_message_size)
-        # Guarded by the table's lock: is_over, _is_flush_due.
+        self._outbox = Outbox(
+            transport,
+            parts.table.lock,
+            parts.table.counters,
+            parts.workers.submit,
+            send_timeout=parts.send_timeout,
+            most=parts.max_message_size,
+        )
+        # Guarded by the table's lock: is_over.
         self.is_over = False
-        self._is_flush_due = False
         self.streams = Streams(self)
 
     # Going out.
 
-    def send(self, call: Call, *, apart: bool = False) -> bool:
-        """Send the request of ``call``; False when the path is gone. ``apart``: have another thread do it."""
+    def send(self, call: Call) -> bool:
+        """Send the request of ``call``; False when the path is gone.
+
+        While much waits to go out it waits as well, and ends the call when its deadline passes before that.
+        """
+        if self._outbox.is_full and not self._wait_room(Deadline(self.clock, call.deadline)):
+            call.is_over = True
+            call.failed(timed_out(call))
+            return True
         with self._table.lock:
             if self.is_over:
                 return False
             self.put_locked(call)
         if call.deadline is not None:
             self._table.watch(call)
-        if apart:
-            self.flush_apart()
-        else:
-            self.flush()
+        self._outbox.flush()
         return True
+
+    def _wait_room(self, deadline: Deadline) -> bool:
+        """Wait for room in the outbox, but on the reader; False at ``deadline``."""
+        if self._parts.is_reader():
+            return True
+        return self._outbox.wait_room(deadline, lambda: self.is_over) or self.is_over
 
     def put_locked(self, call: Call) -> None:
         """Give ``call`` its id, and its request to the outbox; the table's lock is held."""
         number = self._table.number_locked(call)
         self._outbox.put_locked(f'{{"requestId":{number},{call.text}')
 
-    def notify(self, text: str, *, apart: bool = False) -> None:
+    def notify(self, text: str) -> None:
         """Send a request that nobody waits for; ``text``: behind its id.
 
         Raises: PeerGone.
         """
+        self._wait_to_write()
         with self._table.lock:
             if self.is_over:
                 raise self.gone()
             number = self._counters.sent
             self._counters.sent = number + 1
             self._outbox.put_locked(f'{{"requestId":{number},{text}')
-        if apart:
-            self.flush_apart()
-        else:
-            self.flush()
+        self._outbox.flush()
 
-    def start(self, service: int | str, args: Sequence[Any], stream: Any, window: int | None = None) -> Call:
-        """Send a request whose answers go to ``stream``, at most ``window`` bytes unasked.
+    def _wait_to_write(self) -> None:
+        if self._outbox.is_full:
+            self._wait_room(Deadline.after(self.clock, self._parts.send_timeout))
 
-        Raises: PeerGone; NotAllowed and MessageTooBig for arguments that cannot travel.
+    def start(self, service: int | str, args: str, stream: Any, extra: str = "") -> Call:
+        """Send a request whose answers go to ``stream``; ``args``: encoded, ``extra``: more fields, each behind a comma.
+
+        Raises: PeerGone; MessageTooBig.
         """
-        try:
-            encoded, upload = encode(args), None
-        except NotAllowed:
-            encoded, upload = self.streams.upload(args)
-        text = wire.request(service, encoded, "" if window is None else f',"window":{window}')
+        text = wire.request(service, args, extra)
         self.check_size(text)
         call = StreamCall(self._table, service, text, self._parts.is_reader)
-        call.stream, call.upload = stream, upload
+        call.stream = stream
         call.began = self.clock.now()
-        if not self.send(call, apart=self._parts.is_reader()):
+        if not self.send(call):
             raise self.gone()
         return call
 
@@ -132,21 +145,22 @@ class Session:
         with self._table.lock:
             if self.is_over:
                 return False
-            self._outbox.put_locked(message)
-        self.flush_apart()
+            self._outbox.owe_locked(message)
+        self._outbox.flush()
         return True
 
     def write(self, message: Data) -> None:
-        """Send ``message``, waiting for the network if it must.
+        """Send ``message``, behind what waits; when that is much, not before it has gone out.
 
         Raises: PeerGone.
         Threads: any but the reader.
         """
+        self._wait_to_write()
         with self._table.lock:
             if self.is_over:
                 raise self.gone()
             self._outbox.put_locked(message)
-        self.flush()
+        self._outbox.flush()
 
     def answer(self, number: int, tail: str) -> None:
         """Send an answer together with those of the jobs that follow, but soon.
@@ -156,34 +170,15 @@ class Session:
         with self._table.lock:
             if self.is_over:
                 return
-            self._outbox.put_locked(f'{{"responseId":{number},{tail}')
+            self._outbox.owe_locked(f'{{"responseId":{number},{tail}')
         if len(self._outbox.waiting) < _GATHERED:
-            self.services.workers.run_last(self._flush_answers)
+            self.services.workers.run_last(self._outbox.flush)
         else:
-            self._flush_answers()
-
-    def _flush_answers(self) -> None:
-        # Not waiting for who is sending: one worker at most is held up by a peer that does not read.
-        self._outbox.flush(self._counters)
+            self._outbox.flush()
 
     def flush(self) -> None:
-        """Send what waits, or leave it to who is sending; wait for that one when much waits."""
-        self._outbox.flush(self._counters, must_wait=self._outbox.is_full)
-
-    def flush_apart(self) -> None:
-        """Have what waits sent by who is sending, or by a thread of the peer's own."""
-        with self._table.lock:
-            if self._is_flush_due or self._outbox.is_busy:
-                return
-            self._is_flush_due = True
-        if not self._parts.workers.submit(self._flush_due):
-            with self._table.lock:
-                self._is_flush_due = False
-
-    def _flush_due(self) -> None:
-        with self._table.lock:
-            self._is_flush_due = False
-        self._outbox.flush(self._counters)
+        """Send what waits, unless somebody is at it; never blocks."""
+        self._outbox.flush()
 
     # For the streams.
 
@@ -256,10 +251,11 @@ class Session:
         return self._outbox.unsent_ids()
 
     def end(self, error: PeerGone) -> None:
-        """End what streams; it is over already.
+        """End what streams, and what waits to go out; it is over already.
 
         Threads: any.
         """
+        self._outbox.wake()
         self.streams.end(error)
 
 

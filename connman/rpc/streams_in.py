@@ -30,25 +30,29 @@ class StreamsIn:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._lock = threading.Lock()
-        # Guarded by _lock: _buffers, _left (ids whose last frames come for nobody), _timer, _end.
-        self._buffers: list[Buffer] = []
+        self.make_lock()
+        # Guarded by _lock: _begun (by request id), _left (ids whose last frames come for nobody), _timer, _end.
+        self._begun: dict[int, Begun] = {}
         self._left: dict[int, None] = {}
         self._timer: Timer | None = None
         self._end: Exception | None = None
-        # Of streams whose reader was forgotten. Appended to by the garbage collector, which may hold any lock.
-        self._forgotten: deque[Begun] = deque()
+        # Ids of streams whose reader was forgotten. Appended to by the garbage collector, when any lock may be held.
+        self._forgotten: deque[int] = deque()
+
+    def make_lock(self) -> None:
+        """Have a lock that nobody holds: at first, and in a forked child."""
+        self._lock = threading.Lock()
 
     # Frames
 
-    def response(self, call: Call | None, message: dict[str, Any]) -> None:
-        """Take a frame of type stream, stream-start, stream-end or stream-error; ``call`` is None for an unknown id.
+    def response(self, message: dict[str, Any]) -> None:
+        """Take a frame of type stream, stream-start, stream-end or stream-error.
 
         Threads: the reader.
         """
         kind = message["type"]
+        call = self._call_of(message.get("responseId"), is_over=kind in ("stream-end", "stream-error"))
         if call is None:
-            self._stray(whole(message.get("responseId")), is_over=kind in ("stream-end", "stream-error"))
             return
         receiving = self._receiving_of(call)
         try:
@@ -83,10 +87,8 @@ class StreamsIn:
         except ProtocolError:
             self._session.count_invalid()
             return
-        call = self._session.calls.get(request_id)
+        call = self._call_of(request_id, is_over=False)
         if call is None:
-            self._session.count_late()
-            self._stray(request_id, is_over=False)
             return
         receiving = self._receiving_of(call)
         try:
@@ -106,16 +108,19 @@ class StreamsIn:
         receiving.fail(error)
         self._session.cancel(call)
 
-    def _stray(self, request_id: int | None, *, is_over: bool) -> None:
-        """Tell the sender of a stream that answers a call which is over to stop, once."""
-        if request_id is None or not self._session.was_sent(request_id):
-            return
+    def _call_of(self, number: object, *, is_over: bool) -> Call | None:
+        """Return the call that a frame belongs to; the sender of a stream to a call that is over is told to stop, once."""
+        request_id = whole(number)
         with self._lock:
             is_left = request_id in self._left
-            if is_over:
+            if is_over and request_id is not None:
                 self._left.pop(request_id, None)
-        if not (is_left or is_over):
+        if is_left:
+            return None
+        call: Call | None = self._session.find(number)
+        if call is None and request_id is not None and not is_over and self._session.was_sent(request_id):
             self._tell_to_stop(request_id)
+        return call
 
     def leave(self, call: Call) -> None:
         """Tell the sender that nobody reads the stream that answers ``call`` any more.
@@ -149,10 +154,10 @@ class StreamsIn:
         session = self._session
         buffer = Buffer(session.clock, session.max_message_size, self.leave)
         call = begin(buffer)
-        buffer.keep_upload(call.upload)
+        number = -1 if call.id is None else call.id  # the path may be gone already
 
         def acknowledge(size: int) -> None:
-            session.post(f'{{"requestId":{call.id},"type":"stream-credit","bytes":{size}}}')
+            session.post(f'{{"requestId":{number},"type":"stream-credit","bytes":{size}}}')
 
         def leave() -> None:
             self.leave(call)
@@ -160,10 +165,11 @@ class StreamsIn:
 
         buffer.acknowledge = acknowledge
         begun = Begun(buffer, leave)
-        # At exit there is nobody left to tell.
-        weakref.finalize(stream, self._forgotten.append, begun).atexit = False
+        # The id, not the buffer: its error may lead to the frame of who has caught it, and so to the stream, which would
+        # never be forgotten. At exit there is nobody left to tell.
+        weakref.finalize(stream, self._forgotten.append, number).atexit = False
         with self._lock:
-            self._buffers.append(buffer)
+            self._begun[number] = begun
             end = self._end
             self._look_later_locked()
         if end is not None:
@@ -177,13 +183,13 @@ class StreamsIn:
     def _look(self) -> None:
         """Leave what nobody holds any more; look again while there are streams."""
         while self._forgotten:
-            begun = self._forgotten.popleft()
-            if begun.buffer.leave():
+            begun = self._begun.get(self._forgotten.popleft())
+            if begun is not None and begun.buffer.leave():
                 begun.leave()
         with self._lock:
             self._timer = None
-            self._buffers = [buffer for buffer in self._buffers if not buffer.is_over]
-            if self._buffers:
+            self._begun = {number: begun for number, begun in self._begun.items() if not begun.buffer.is_over}
+            if self._begun:
                 self._look_later_locked()
 
     def end(self, error: Exception) -> None:
@@ -194,11 +200,11 @@ class StreamsIn:
         with self._lock:
             self._end = error
             timer, self._timer = self._timer, None
-            buffers, self._buffers = self._buffers, []
+            streams, self._begun = list(self._begun.values()), {}
         if timer is not None:
             timer.cancel()
-        for buffer in buffers:
-            buffer.fail(error)
+        for begun in streams:
+            begun.buffer.fail(error)
 
 
 def _failure_of(message: dict[str, Any]) -> StreamFailed:

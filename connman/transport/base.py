@@ -115,6 +115,16 @@ class Transport(Protocol):
         Threads: any; one message is never mixed with another.
         """
 
+    def send_now(self, messages: Sequence[Data]) -> Callable[[float], None] | None:
+        """Hand messages to the network without waiting for it; None when it has taken all of them.
+
+        Else what hands it the rest, called with the seconds it may wait, once, on any thread: until then nobody else can
+        send. It raises what `send` does.
+
+        Raises: NotConnected, ConnectionLost as `send`.
+        Threads: any; never blocks.
+        """
+
     def ping(self) -> bool:
         """Begin a ping without ever blocking; False where the protocol has none.
 

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Sequence
 
 from connman.clock import Clock, Deadline, Timer, maybe_call_later
 from connman.errors import (
     ConnectionClosed,
-    ConnectionLost,
     ConnmanError,
     NotConnected,
-    SendTimeout,
 )
-from connman.records import Data
-from connman.threads import at_once
-from connman.transport.base import Transport, describe
-from connman.transport.progress import whole_frames
-from connman.transport.receiving import Receiving
-from connman.transport.stream import Codec, Stream, StreamEnded, drain, write_rest
+from connman.transport.base import Transport
+from connman.transport.sending import Sending
+from connman.transport.stream import Codec, Stream, drain
 
 # How often control frames that the network did not take yet are tried again.
 _RETRY = 0.05
@@ -31,7 +25,7 @@ _LEAVE = 0.5
 _END_WRITING = b""
 
 
-class Pipe(Receiving):
+class Pipe(Sending):
     """A transport (see ``base.Transport``, which documents the methods) made of a stream and a codec.
 
     Two locks: `_lock` for a few lines of state, and `_send_lock`, around it, for a whole message: the only one that
@@ -41,9 +35,8 @@ class Pipe(Receiving):
     """
 
     __slots__ = (
-        "_accepted", "_close_request", "_close_timer", "_control", "_is_close_queued", "_is_retrying",
-        "_lock", "_must_linger", "_send_lock", "_unsent", "bytes_out", "can_ping", "error", "messages_out",
-        "name", "on_abort", "on_end", "ping_pace", "subprotocol",
+        "_close_timer", "_is_retrying", "_must_linger", "can_ping", "name", "on_abort", "on_end", "ping_pace",
+        "subprotocol",
     )  # fmt: skip
 
     def __init__(self, name: str, stream: Stream, codec: Codec, clock: Clock, leftover: bytes = b"") -> None:
@@ -51,24 +44,13 @@ class Pipe(Receiving):
         self.name = name
         self.subprotocol: str | None = None
         self.can_ping = codec.encode_ping(b"") is not None
-        self.bytes_out = self.messages_out = 0
         self.on_abort: Callable[[], None] | None = None
         self.on_end: Callable[[Transport], None] | None = None
         self.ping_pace: float | None = None
         self._must_linger = False
-        self._lock = threading.Lock()
-        # Guarded by _lock: _accepted, _close_request, _is_close_queued (ours, or the answer to the peer's), error,
-        # _close_timer, _is_retrying, and appending to _control, which is taken from under _send_lock.
-        self._accepted = 0
-        self._close_request: tuple[int, str] | None = None
-        self._is_close_queued = False
-        self.error: ConnmanError | None = None
+        # Guarded by _lock, beside what `Sending` says: _close_timer, _is_retrying.
         self._close_timer: Timer | None = None
         self._is_retrying = False
-        self._control: list[bytes] = []  # an empty deque takes 760 bytes
-        self._send_lock = threading.Lock()
-        # Guarded by _send_lock: _unsent (control bytes that the network took in part), bytes_out, messages_out.
-        self._unsent = b""
 
     # How reading ends.
 
@@ -95,102 +77,6 @@ class Pipe(Receiving):
         self._flush_control()
         self._must_linger = not isinstance(end, ConnectionClosed)
         return end
-
-    # Sending: any thread.
-
-    def send(self, messages: Sequence[Data], timeout: float) -> None:
-        """Hand messages to the network in order; see ``base.Transport``.
-
-        Threads: any.
-        """
-        encode = self._codec.encode
-        frames = [encode(messages[0])] if len(messages) == 1 else [encode(message) for message in messages]
-        try:
-            # Who finds the lock free need not be counted: a close goes out under the same lock, before this or after.
-            is_counted = not self._send_lock.acquire(False)
-            if is_counted:
-                timeout = self._wait_for_turn(timeout)
-            try:
-                if self._control:
-                    self._flush_control_locked()
-                # After the control frames: nothing may follow a close, ours or our answer (RFC 6455 5.5.1).
-                is_ending = self.error is not None or self._close_request is not None
-                if self._is_close_queued or (is_ending and not is_counted):
-                    raise NotConnected("the connection is ending")
-                self._write_locked(self._codec.finish(frames) if self._codec.is_ordered else frames, timeout)
-            finally:
-                self._send_lock.release()
-                if is_counted:
-                    self._end_turn()
-                if self._control or self._unsent:
-                    self._flush_control()
-        except ConnmanError:
-            raise
-        except BaseException:  # user code
-            # A signal handler raised, perhaps just when a lock was taken or let go: nobody can trust this pipe any more.
-            self.abort(ConnectionLost("sending was interrupted"))
-            raise
-
-    def _wait_for_turn(self, timeout: float) -> float:
-        """Take the send lock, counted among those a close waits for; return what is left of the time."""
-        with self._lock:
-            if self._is_close_queued or self.error is not None or self._close_request is not None:
-                raise NotConnected("the connection is ending")
-            self._accepted += 1
-        began = self._clock.now()
-        left = timeout
-        while not self._send_lock.acquire(timeout=(step := at_once(left) or 0.0)):
-            left -= step
-            if left <= 0:
-                self._end_turn()
-                raise SendTimeout(f"not begun: other messages held the connection for {timeout:g} s")
-        return max(0.0, timeout - (self._clock.now() - began))
-
-    def _end_turn(self) -> None:
-        with self._lock:
-            self._accepted -= 1
-        if self._close_request is not None:
-            self._maybe_send_close()
-
-    def _write_locked(self, frames: list[bytes], timeout: float) -> None:
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
-        if self._unsent:
-            data, self._unsent = self._unsent + data, b""
-        taken = 0
-        error: ConnectionLost | None = None
-        try:
-            taken = self._stream.send_some(data)
-            if taken < len(data):
-                rest = memoryview(data)[taken:]
-                for count in write_rest(self._stream, rest, Deadline.after(self._clock, timeout)):
-                    taken += count
-                    if count and self._control:
-                        # A ping waits behind this message. That the peer still takes bytes is its life until then.
-                        self.life = self._clock.now()
-        except OSError as broken:
-            error = broken.lost() if isinstance(broken, StreamEnded) else ConnectionLost(describe(broken))
-            error.__cause__ = broken
-        else:
-            if taken < len(data):
-                error = SendTimeout("the peer had not taken all of it within the time for sending")
-        finally:
-            missing = len(data) - taken
-            self.bytes_out += taken
-            if missing:  # also when a signal handler raised: nothing may follow half a message
-                error = self._lost(error or ConnectionLost("sending was interrupted"), frames, missing)
-            else:
-                self.messages_out += len(frames)
-        if error is not None:
-            raise error
-
-    def _lost(self, error: ConnectionLost, frames: list[bytes], missing: int) -> ConnectionLost:
-        """End the connection, since half a frame may be on the wire; return the error for the sender."""
-        if self.error is not None:
-            error = ConnectionLost(str(self.error))
-        error.sent = whole_frames(frames, missing)
-        self.messages_out += error.sent
-        self.abort(error)
-        return error
 
     # Control frames: queued by anyone, sent by whoever can take the send lock without waiting.
 

@@ -1,0 +1,138 @@
+"""One socket of a relay: pings, flow control, big messages, and how it ends when its client does not answer."""
+
+import os
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from connman.relay import Grant, Relay
+from tests.authorities import AUTHORITY, server_context
+from tests.relay.rig import (
+    BINARY,
+    CLOSE,
+    PING,
+    TEXT,
+    Client,
+    caller,
+    close_frame,
+    frame,
+    group,
+    make,
+    pair,
+    provider,
+)
+from tests.waiting import eventually
+
+LOST = (4102, "the other side was lost")
+
+
+# Messages
+
+
+def test_a_big_message_passes_and_a_bigger_one_does_not() -> None:
+    with make(max_message_size=1 << 20) as relay:
+        near, far = pair(relay)
+        with near, far:
+            payload = os.urandom(1 << 20)
+            near.say(payload)
+            assert far.hear() == payload
+            near.write(frame(BINARY, payload + b"x")[:14])
+            assert near.frame() == (CLOSE, True, (1009).to_bytes(2) + b"the message is too big")
+            assert far.closed() == (4102, "the other side was closed: 1009 the message is too big")
+        assert relay.snapshot().refused == {"too-big": 1}
+
+
+def test_one_that_goes_on_with_a_message_too_big_hears_why() -> None:
+    with make(max_message_size=1000, close_timeout=0.5) as relay:
+        near, far = pair(relay)
+        with near, far:
+            near.write(frame(BINARY, bytes(5 << 20)))
+            assert near.frame() == (CLOSE, True, (1009).to_bytes(2) + b"the message is too big")
+
+
+def test_a_big_message_over_tls() -> None:
+    certificate = AUTHORITY.issue_cert("127.0.0.1")
+    with Relay(port=0, tls=server_context(certificate)) as relay:
+        assert relay.url == f"wss://127.0.0.1:{relay.port}/"
+        context = ssl.create_default_context()
+        AUTHORITY.configure_trust(context)
+        one = Client(relay, {"self": "a", "other": "b"}, context=context)
+        two = Client(relay, {"self": "b", "other": "a"}, context=context)
+        with one, two:
+            one.told(), two.told()
+            payload = os.urandom(300_000)
+            one.say(payload)
+            one.say("behind")
+            assert two.hear() == payload
+            assert two.hear() == "behind"
+            assert one.leave(4000, "x") == (4000, "x")
+            assert two.closed() == (4002, "")
+
+
+# Ends
+
+
+def test_a_client_that_does_not_answer_a_close_is_dropped() -> None:
+    with make(close_timeout=0.1) as relay:
+        one, two = group(relay)
+        with one, two:
+            one.leave()
+            assert two.frame() == (CLOSE, True, (4002).to_bytes(2))
+            assert two.is_at_end()
+
+
+def test_what_a_client_says_behind_its_goodbye_is_not_heard(relay: Relay) -> None:
+    near, far = pair(relay)
+    with near, far:
+        near.write(close_frame(1000) + frame(TEXT, b"late") + frame(PING))
+        assert far.closed() == (1000, "")
+        assert near.frame() == (CLOSE, True, (1000).to_bytes(2))
+        assert near.is_at_end()
+
+
+def test_an_end_of_file_without_a_goodbye_is_a_loss(relay: Relay) -> None:
+    near, far = pair(relay)
+    with near, far:
+        near.sock.shutdown(socket.SHUT_WR)
+        assert far.closed() == LOST
+        assert near.is_at_end()
+
+
+class Expiring:
+    """Every token ends soon."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def check(self, token: str | None) -> Grant:
+        return Grant(("*",), ("*",), time.time() + self.seconds)
+
+
+@pytest.fixture
+def expiring() -> Iterator[Relay]:
+    with Relay(port=0, tokens=Expiring(0.3)) as relay:
+        yield relay
+
+
+def test_spares_and_pairs_end_with_their_token(expiring: Relay) -> None:
+    with provider(expiring, "spare") as spare:
+        near, far = pair(expiring)
+        with near, far:
+            told = {near.closed(), far.closed()}
+            assert told == {(3000, "the token has expired")}
+        assert spare.closed() == (3000, "the token has expired")
+
+
+def test_a_token_that_has_expired_before_the_first_message() -> None:
+    first = {"command": "reach", "name": "x"}
+    with Relay(port=0, tokens=Expiring(0.0)) as relay, Client(relay, first, authorization="Bearer x") as near:
+        assert near.closed() == (3000, "the token has expired")
+
+
+def test_one_that_waits_is_shown_without_secrets(relay: Relay) -> None:
+    with caller(relay, "nobody") as near:
+        assert near.closed()[0] == 4104
+    eventually(lambda: relay.snapshot().connections == 0)

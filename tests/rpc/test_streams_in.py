@@ -1,0 +1,390 @@
+"""Streams that come in, frame by frame, from a peer of the model's and from one that knows of windows."""
+
+import gc
+import struct
+import weakref
+from typing import Any
+
+import pytest
+
+from connman.errors import CallTimeout, MessageTooBig, NoSuchService, PeerGone, ProtocolError, RemoteError
+from connman.rpc import Stream, StreamFailed, StreamTooFast
+from connman.rpc.receiving import WINDOW
+from connman.testing import FakeClock
+from tests.loopback import in_thread
+from tests.rpc.wired import Raw, raw
+from tests.waiting import eventually
+
+GENERIC = "Error while reading the file stream"
+
+
+def binary(number: float, chunk: bytes) -> bytes:
+    return struct.pack("<d", number) + chunk
+
+
+def text(number: int, chunk: str, **more: Any) -> dict[str, Any]:
+    return {"responseId": number, "type": "stream", "chunk": chunk, **more}
+
+
+def end(number: int) -> dict[str, Any]:
+    return {"responseId": number, "type": "stream-end"}
+
+
+def leave(number: int) -> dict[str, Any]:
+    return {"requestId": number, "type": "write-stream-error"}
+
+
+def opened(pair: Raw, **options: Any) -> Stream:
+    """Ask for a stream, and take the request for it off the wire."""
+    stream = pair.peer.stream("tail", "a", **options)
+    request = pair.recv()
+    assert request == {
+        "requestId": request["requestId"], "type": "request", "serviceId": "tail", "args": ["a"], "window": WINDOW,
+    }  # fmt: skip
+    return stream
+
+
+# Seeds 3.7: what a peer of the model's sends
+
+
+def test_a_call_resolves_with_what_the_model_streams() -> None:
+    """Row `receiver`: send() resolves with the writer's result once all has come."""
+    with raw() as pair:
+        for number, (frames, result) in enumerate([
+            ([binary(0, b"ab"), binary(0, b"c")], b"abc"),
+            ([text(1, "ä", encoding="utf8"), text(1, "b")], "äb"),
+            ([text(2, "YWI=", encoding="base64"), text(2, "Yw==")], b"abc"),
+            ([text(3, "a")], "a"),
+            ([binary(4, b""), binary(4, b"x")], b"x"),
+        ]):  # fmt: skip
+            future = pair.peer.send(5)
+            assert pair.recv() == {"requestId": number, "type": "request", "serviceId": 5, "args": []}
+            pair.send(*frames, end(number))
+            assert future.result(10) == result
+
+
+def test_no_chunk_at_all_is_an_empty_file() -> None:
+    """Row `receiver`: zero chunks and stream-end."""
+    with raw() as pair:
+        future = pair.peer.send(5)
+        pair.recv()
+        pair.send(end(0))
+        assert future.result(10) == b""
+
+
+@pytest.mark.parametrize("frames", [[], [binary(0, b"abc")]])
+def test_a_failure_of_the_sender_has_the_text_of_the_model(frames: list[Any]) -> None:
+    """Row `stream-error`: WSRQ-SEH1 and its text."""
+    with raw() as pair:
+        future = pair.peer.send(5)
+        pair.recv()
+        pair.send(*frames, {"responseId": 0, "type": "stream-error", "error": GENERIC})
+        with pytest.raises(StreamFailed) as caught:
+            future.result(10)
+    assert isinstance(caught.value, RemoteError)
+    assert caught.value.code == "WSRQ-SEH1"
+    assert caught.value.message == (
+        "WSRQ-SEH1: Remote ReadStream failed. While receiving a stream we received an error from the sender. "
+        f"Message: {GENERIC}"
+    )
+
+
+def test_what_we_cannot_take_is_refused_as_the_model_does() -> None:
+    """Row `receiver's own write error`: write-stream-error goes out, the call fails, further chunks are ignored."""
+    with raw(max_message_size=1000) as pair:
+        future = pair.peer.send(5)
+        pair.recv()
+        pair.send(binary(0, b"x" * 600), binary(0, b"x" * 600))
+        with pytest.raises(MessageTooBig):
+            future.result(10)
+        assert pair.recv() == leave(0)
+        pair.send(binary(0, b"x"), {"responseId": 0, "type": "stream-error", "error": GENERIC})
+        follow_up(pair, 1)
+        assert pair.peer.stats.late_answers == 0
+
+
+def follow_up(pair: Raw, number: int) -> None:
+    """Show that the peer is as well as before, and that nothing else went out meanwhile."""
+    future = pair.peer.send("more")
+    assert pair.recv()["requestId"] == number
+    pair.send({"responseId": number, "type": "data", "data": "fine"})
+    assert future.result(10) == "fine"
+
+
+def test_the_end_of_the_connection_ends_streams() -> None:
+    """Row `on close`: all streams are cancelled."""
+    with raw() as pair:
+        stream = opened(pair)
+        future = pair.peer.send(5)
+        pair.recv()
+        pair.send(binary(0, b"a"), binary(1, b"b"))
+        assert next(stream) == b"a"
+        pair.far.close(1000)
+        with pytest.raises(PeerGone):
+            next(stream)
+        with pytest.raises(PeerGone):
+            future.result(10)
+
+
+# Seeds 6.22
+
+
+def test_a_short_binary_frame_is_counted_and_survived() -> None:
+    """The model closes the connection for it; that hole is closed."""
+    with raw() as pair:
+        pair.send(b"", b"1234567")
+        follow_up(pair, 0)
+        assert pair.peer.stats.requests_received_invalid == 2
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -1.0, 0.5, 1e300])
+def test_a_binary_frame_with_an_impossible_id_is_counted(number: float) -> None:
+    with raw() as pair:
+        pair.send(binary(number, b"x"))
+        follow_up(pair, 0)
+        assert pair.peer.stats.requests_received_invalid == 1
+
+
+def test_a_binary_frame_for_an_unknown_id_opens_nothing() -> None:
+    """The model opens a write stream for it; that hole is closed."""
+    with raw() as pair:
+        pair.send(binary(99, b"x"))
+        follow_up(pair, 0)
+        stats = pair.peer.stats
+        assert (stats.unknown_answers, stats.late_answers, stats.requests_received_invalid) == (1, 0, 0)
+
+
+def test_a_stream_for_a_call_that_is_over_is_told_to_stop_once() -> None:
+    with raw() as pair:
+        follow_up(pair, 0)
+        pair.send(text(0, "a"), text(0, "b"), binary(0, b"c"), end(0))
+        assert pair.recv() == leave(0)
+        follow_up(pair, 1)
+        assert pair.peer.stats.late_answers == 1
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {"type": "stream", "chunk": "a"}, {"responseId": None, "type": "stream-end"},
+        {"responseId": [], "type": "stream"}, {"responseId": "0", "type": "stream", "chunk": "a"},
+        {"responseId": True, "type": "stream-start"}, {"responseId": 77, "type": "stream-error"},
+    ],
+)  # fmt: skip
+def test_frames_of_no_stream_are_counted_and_survived(frame: Any) -> None:
+    with raw() as pair:
+        pair.send(frame)
+        follow_up(pair, 0)
+        assert pair.peer.stats.unknown_answers == 1
+
+
+@pytest.mark.parametrize("chunk", [None, 1, [], {}])
+def test_a_chunk_that_is_none_is_counted_and_survived(chunk: Any) -> None:
+    with raw() as pair:
+        stream = opened(pair)
+        pair.send({"responseId": 0, "type": "stream", "chunk": chunk}, text(0, "a"), end(0))
+        assert list(stream) == ["a"]
+        assert pair.peer.stats.requests_received_invalid == 1
+
+
+@pytest.mark.parametrize(
+    "frames", [[text(0, "a"), binary(0, b"b")], [text(0, "a", encoding="base64"), end(0)], [text(0, "a", encoding=1)]]
+)  # fmt: skip
+def test_a_stream_that_makes_no_sense_is_cancelled(frames: list[Any]) -> None:
+    with raw() as pair:
+        stream = opened(pair)
+        pair.send(*frames)
+        with pytest.raises(ProtocolError):
+            list(stream)
+        assert pair.recv() == leave(0)
+        follow_up(pair, 1)
+
+
+# Reading
+
+
+def test_chunks_are_read_as_they_come() -> None:
+    with raw() as pair:
+        stream = opened(pair)
+        assert iter(stream) is stream
+        for chunk in ("a", "b"):
+            pair.send(text(0, chunk))
+            assert next(stream) == chunk
+        pair.send(end(0))
+        assert list(stream) == []
+        assert pair.peer.stats.calls_in_flight == 0
+
+
+def test_all_that_is_left_is_read_as_one() -> None:
+    with raw() as pair:
+        for number, (frames, whole) in enumerate([
+            ([binary(0, b"a"), binary(0, b"b"), end(0)], b"ab"),
+            ([end(1)], b""),
+            ([{"responseId": 2, "type": "data", "data": [1]}], [1]),
+        ]):  # fmt: skip
+            stream = opened(pair)
+            pair.send(*frames)
+            assert stream.read_all() == whole, number
+
+
+def test_a_service_that_does_not_stream_gives_its_result_as_the_only_item() -> None:
+    with raw() as pair:
+        stream = opened(pair)
+        pair.send({"responseId": 0, "type": "data", "data": {"a": 1}})
+        assert list(stream) == [{"a": 1}]
+
+
+def test_a_service_that_is_not_there_or_raises_fails_the_stream() -> None:
+    with raw() as pair:
+        first, second = opened(pair), opened(pair)
+        unknown = {"name": "TypeError", "code": "UNKNOWN-SERVICE", "message": "Not a function"}
+        pair.send({"responseId": 0, "type": "error", "error": unknown})
+        pair.send(
+            {"responseId": 1, "type": "error", "error": {"name": "KeyError", "message": "x", "code": 5}}
+        )
+        with pytest.raises(NoSuchService):
+            next(first)
+        with pytest.raises(RemoteError) as caught:
+            next(second)
+        assert (caught.value.name, caught.value.message, caught.value.code) == ("KeyError", "x", 5)
+
+
+def test_what_a_sender_raised_is_told_where_the_sender_tells_it() -> None:
+    with raw() as pair:
+        stream = opened(pair)
+        cause = {"name": "KeyError", "message": "x", "code": "K"}
+        pair.send({"responseId": 0, "type": "stream-error", "error": GENERIC, "cause": cause})
+        with pytest.raises(StreamFailed) as caught:
+            next(stream)
+        assert (caught.value.name, caught.value.message, caught.value.code) == ("KeyError", "x", "K")
+
+
+# Leaving
+
+
+@pytest.mark.parametrize("frames", [[], [text(0, "a")], [{"responseId": 0, "type": "stream-start"}]])
+def test_who_closes_a_stream_tells_the_sender(frames: list[Any]) -> None:
+    with raw() as pair:
+        with opened(pair) as stream:
+            pair.send(*frames)
+        stream.close()
+        assert pair.recv() == leave(0)
+        assert list(stream) == []
+        pair.send(text(0, "b"), binary(0, b"c"), {"responseId": 0, "type": "stream-error", "error": GENERIC})
+        follow_up(pair, 1)
+        stats = pair.peer.stats
+        assert (stats.late_answers, stats.calls_in_flight) == (0, 0)
+
+
+def test_a_break_out_of_the_loop_leaves_at_the_end_of_the_block() -> None:
+    with raw() as pair, opened(pair) as stream:
+        pair.send(text(0, "a"), text(0, "b"))
+        for chunk in stream:
+            assert chunk == "a"
+            break
+        stream.close()
+        assert pair.recv() == leave(0)
+
+
+def test_a_stream_that_has_ended_is_closed_without_a_word() -> None:
+    with raw() as pair:
+        with opened(pair) as stream:
+            pair.send(text(0, "a"), end(0))
+            assert list(stream) == ["a"]
+        follow_up(pair, 1)
+
+
+def test_a_forgotten_stream_is_left_a_second_later() -> None:
+    clock = FakeClock()
+    with raw(clock=clock, ping_interval=None) as pair:
+        stream = opened(pair)
+        pair.send({"responseId": 0, "type": "stream-start"}, text(0, "a"))
+        assert next(stream) == "a"
+        other = opened(pair)
+        del stream
+        gc.collect()
+        clock.advance(1.0)
+        assert pair.recv() == leave(0)
+        pair.send(text(1, "b"))
+        assert next(other) == "b"
+        other.close()
+        assert pair.recv() == leave(1)
+
+
+def test_a_stream_that_failed_is_kept_by_nothing() -> None:
+    """Seen failing: its error led to the frame that had caught it, and so to the stream that it was kept for."""
+    with raw() as pair:
+        stream = opened(pair)
+        pair.send({"responseId": 0, "type": "stream-error", "error": GENERIC})
+        with pytest.raises(StreamFailed):
+            next(stream)
+        alive = weakref.ref(stream)
+        del stream
+        eventually(lambda: gc.collect() >= 0 and alive() is None)
+
+
+def test_close_wakes_who_waits_for_a_chunk() -> None:
+    with raw() as pair:
+        stream = opened(pair)
+        waiting = in_thread(list, stream)
+        stream.close()
+        assert waiting.result(10) == []
+
+
+# Waiting
+
+
+def test_a_chunk_that_does_not_come_in_time_closes_the_stream() -> None:
+    with raw() as pair:
+        stream = opened(pair, timeout=0)
+        with pytest.raises(CallTimeout):
+            next(stream)
+        assert pair.recv() == leave(0)
+        assert list(stream) == []
+
+
+def test_the_timeout_is_for_each_chunk() -> None:
+    clock = FakeClock()
+    with raw(clock=clock, ping_interval=None) as pair:
+        stream = opened(pair, timeout=10)
+        for _ in range(3):
+            waiting = in_thread(next, stream)
+            clock.wait_until_waiting()
+            clock.advance(9)
+            pair.send(text(0, "a"))
+            assert waiting.result(10) == "a"
+
+
+# Windows
+
+
+def test_what_was_read_is_acknowledged() -> None:
+    with raw() as pair:
+        stream = opened(pair)
+        quarter = WINDOW // 4
+        pair.send({"responseId": 0, "type": "stream-start"}, binary(0, b"x" * quarter), binary(0, b"x"))
+        next(stream)
+        assert pair.recv() == {"requestId": 0, "type": "stream-credit", "bytes": quarter}
+        next(stream)
+        stream.close()
+        assert pair.recv() == leave(0)
+
+
+def test_a_sender_that_does_not_keep_to_the_window_is_cancelled() -> None:
+    with raw() as pair:
+        stream = opened(pair)
+        pair.send({"responseId": 0, "type": "stream-start"}, binary(0, b"x" * WINDOW), binary(0, b"x"))
+        assert pair.recv() == leave(0)
+        assert next(stream) == b"x" * WINDOW
+        with pytest.raises(StreamTooFast):
+            next(stream)
+
+
+def test_a_sender_of_the_model_that_is_too_fast_is_cancelled() -> None:
+    with raw(max_message_size=100_000) as pair:
+        stream = opened(pair)
+        pair.send(*(binary(0, b"x" * 40_000) for _ in range(3)))
+        assert pair.recv() == leave(0)
+        with pytest.raises(StreamTooFast):
+            list(stream)
+        follow_up(pair, 1)
