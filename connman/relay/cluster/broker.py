@@ -308,7 +308,7 @@ class RedisBroker:
         while taken := self._presence.take(NAMES_AT_ONCE, time.monotonic()):
             try:
                 await self._store.write(taken)
-            except BaseException:  # user code is none here: cancelled or failed, it is to be written again
+            except (*self._failures, asyncio.CancelledError):
                 self._presence.not_written(name for name, _ in taken)
                 raise
 
