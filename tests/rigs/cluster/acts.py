@@ -24,6 +24,8 @@ class Show:
         self.random = random.Random(arguments.seed)
         self.failures: list[str] = []
         self.providers: list[Provider] = []
+        self.may_dial = asyncio.Event()
+        self.may_dial.set()
         self._callers = 0
 
     def verdict(self) -> str:
@@ -125,7 +127,7 @@ class Show:
         print(
             f"\n{self.wanted.callers} callers at the same moment for {spares} spares of one name", flush=True
         )
-        crowd = [Provider(10**6 + number, "crowd", self.there.url) for number in range(spares)]
+        crowd = [Provider(10**6 + number, "crowd", self.there.url, self.may_dial) for number in range(spares)]
         self.providers += crowd
         await self.all_spare()
         await self.until(lambda: self.redis.command("EXISTS", "connman:n:crowd") == b":1\r\n")
@@ -184,6 +186,7 @@ class Show:
     async def relay_killed(self) -> None:
         print("\nthe providers' relay killed, and back", flush=True)
         callers = await self.joined(self.here, 100)
+        self.may_dial.clear()
         begin = time.perf_counter()
         self.there.kill()
         codes = await asyncio.gather(*(caller.peer.end() for caller in callers if caller.peer))
@@ -203,6 +206,7 @@ class Show:
             f"{max(times) * 1e3:.1f} ms at most, median {statistics.median(times) * 1e3:.2f} ms",
         )
         self.there.start()
+        self.may_dial.set()
         begin = time.perf_counter()
         await self.all_spare()
         self.note(f"all providers back in {time.perf_counter() - begin:.1f} s")
