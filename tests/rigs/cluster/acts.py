@@ -61,7 +61,8 @@ class Show:
         idle = self.there.memory
         begin = time.perf_counter()
         self.providers = [
-            Provider(number, f"device-{number:07}", self.there.url) for number in range(self.wanted.providers)
+            Provider(number, f"device-{number:07}", self.there.url, self.may_dial)
+            for number in range(self.wanted.providers)
         ]
         await self.all_spare()
         self.note(f"{self.wanted.providers} in {time.perf_counter() - begin:.1f} s")
