@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from connman.cli.arguments import parse
+from connman.cli.call import Call
 from connman.cli.commands import UsageError, plain_renderer
 from connman.cli.doctor import Checkup, Doctor, make_report
 from connman.cli.interrupt import Interrupted, interruptible
@@ -42,8 +43,9 @@ def _run(arguments: Sequence[str]) -> int:
     if isinstance(settings, Checkup):
         return _run_doctor(settings, level)
     if not isinstance(settings, Settings):
-        # Commands that run for long tell of what they meet by the log.
-        _show_log(plain_renderer(), min(level, (logging.WARNING, logging.INFO)[verbosity > 0]))
+        # What runs for long tells by the log what it meets; a single call says it as its error.
+        least = logging.ERROR if isinstance(settings, Call) else logging.WARNING
+        _show_log(plain_renderer(), min(level, logging.INFO if verbosity else least))
         return settings.run()
     renderer = make_renderer(settings)
     try:

@@ -1,6 +1,8 @@
 """`connman call`: its words, and one call through a real relay."""
 
 import argparse
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +13,8 @@ from connman.cli.call import Call, argument, service
 from connman.cli.commands import UsageError
 from connman.relay import Relay
 from connman.rpc import provide
-from tests.cli.program import run
+from tests.cli.program import run, started
+from tests.loopback import PATIENCE
 
 RELAY = "ws://127.0.0.1:1/"
 
@@ -161,3 +164,32 @@ def test_a_relay_that_is_not_there_is_told(capfd: pytest.CaptureFixture[str]) ->
 def test_a_call_as_a_program(relay: str) -> None:
     done = run("call", "device", "add", "2", "3", "--relay", relay)
     assert (done.code, done.out, done.err) == (0, "5\n", "")
+
+
+def test_a_call_that_fails_as_a_program_says_so_once(relay: str) -> None:
+    done = run("call", "nobody", "add", "--relay", relay)
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert "NoSuchPeer" in done.err
+
+
+@pytest.mark.parametrize("words", [["hang"], ["tick", "--stream"]])
+def test_ctrl_c_ends_a_call(words: list[str]) -> None:
+    running, release = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        running.set()
+        release.wait(PATIENCE)
+
+    def tick() -> Iterator[str]:
+        yield "tick"
+        hang()
+
+    with Relay(port=0) as relay, provide(relay.url, "device", {"hang": hang, "tick": tick}):
+        with started("call", "device", *words, "--relay", relay.url) as program:
+            assert running.wait(PATIENCE)
+            program.wait_out("tick" if "--stream" in words else "")
+            program.signal(signal.SIGINT)
+            assert program.ended() == 130
+        release.set()
+        assert "Traceback" not in program.err
+        assert program.out == ("tick" if "--stream" in words else "")

@@ -116,3 +116,37 @@ def test_a_small_chaos_keeps_every_promise(side: str, seed: int) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 complaints" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(
+    ("plant", "text"),
+    [
+        ("wrong", "ended as wrong"),
+        ("twice", "times in process"),
+        ("again", "though it may not be sent again"),
+    ],
+)
+def test_a_planted_bug_is_found(plant: str, text: str, seed: int) -> None:
+    words = [
+        "--calls",
+        "2500",
+        "--relay-kills",
+        "3",
+        "--side-kills",
+        "0",
+        "--safe-share",
+        "0.5",
+        "--plant",
+        plant,
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.rigs.chaos", *words, "--seed", str(seed)],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert text in done.stdout

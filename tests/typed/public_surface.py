@@ -442,3 +442,42 @@ def failed_to(error: Exception) -> int | None:
     if isinstance(error, pusher.PusherError | pusher.PusherRefused):
         return error.code
     return error.status if isinstance(error, pusher.AuthError) else None
+
+
+# By name, behind a relay
+
+
+def a_token() -> connman.rpc.Token:
+    return lambda: "fresh"
+
+
+def joined(peer: connman.rpc.Peer) -> None:
+    peer.notify("welcome")
+
+
+def a_provider(services: connman.rpc.Services) -> None:
+    provider = connman.rpc.provide(
+        URL, "device", {1: print, "add": lambda a, b: a + b}, token=a_token(), spares=3, max_peers=9,
+        max_workers=4, call_timeout=5, on_peer=joined, manager=connman.Manager(), headers={"A": "b"}, proxy=None,
+    )  # fmt: skip
+    assert_type(provider, connman.rpc.Provider)
+    with connman.rpc.provide(URL, "device", services, token="secret") as same:
+        assert_type(same.wait_ready(timeout=1), connman.rpc.Provider)
+        assert_type(same.peers, tuple[connman.rpc.Peer, ...])
+        assert_type(same.services, connman.rpc.Services)
+        assert_type(same.stats, connman.rpc.ProviderStats)
+        assert_type(same.stats.spares + same.stats.open_spares + same.stats.peers + same.stats.handovers, int)
+        assert_type(same.stats.last_error, str | None)
+    provider.close(timeout=1)
+    provider.wait_closed(timeout=1)
+    connman.rpc.provide(URL, 7, {})  # type: ignore[arg-type]
+
+
+def a_caller() -> int | None:
+    peer = connman.rpc.reach(URL, "device", token="secret", services={"name": lambda: "me"}, max_workers=2)
+    assert_type(peer, connman.rpc.Peer)
+    try:
+        peer.conn.wait_open(timeout=1)
+    except errors.HandshakeFailed as error:
+        return error.__cause__.code if isinstance(error.__cause__, connman.rpc.RelayRefused) else None
+    return None

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from tests.rigs.chaos.ledger import Break, Record, complaints, flat, lateness, now
+from tests.rigs.chaos.side import PLANTS
 
 PAGE = os.sysconf("SC_PAGE_SIZE") / 2**20
 STALLED = 60.0  # seconds without any call that succeeds: something hangs
@@ -131,14 +132,14 @@ class Chaos:
         self._tail = Tail(self._paths[0])
         self.breaks: list[Break] = []
         self._talkers: list[Talker] = []
-        self.relay = Process("relay", "tmprelay", "--port", "0")
+        self.relay = Process("relay", "connman", "relay", "--port", "0")
         url = re.search(r"ws://\S+", self._listen(self.relay).first())
         if url is None:
             raise SystemExit(f"the relay says: {self._talkers[0].lines}")
         self.url = url[0]
         port = re.search(r":(\d+)", self.url.partition("//")[2])
         assert port is not None
-        self.relay.words = ["tmprelay", "--port", port[1]]
+        self.relay.words = ["connman", "relay", "--port", port[1]]
         self.sides = {role: self._side(role) for role in ("provider", "caller")}
         self.lives = Counter(dict.fromkeys(self.sides, 0))
 
@@ -150,6 +151,7 @@ class Chaos:
         args = self._args
         words = ["tests.rigs.chaos.side", role, self.url, "--life", str(life), "--seed", str(args.seed)]
         words += ["--in-flight", str(args.in_flight // 2), "--safe-share", str(args.safe_share)]
+        words += ["--plant", args.plant] if args.plant else []
         return [*words, "--calls", str(self._paths[0]), "--runs", str(self._paths[1])]
 
     def _side(self, role: str) -> Process:
@@ -248,8 +250,11 @@ def report(record: Record, chaos: Chaos, seconds: float) -> int:
             )
         if (growth := flat(series)) is not None:
             found.append(f"the memory of the {what} grew: {growth}")
-    for text in found[:20]:
-        print("   ", text)
+    kinds: dict[str, list[str]] = {}
+    for text in found:
+        kinds.setdefault(re.sub(r"\d+", "N", text.partition(" ")[2]), []).append(text)
+    for alike in kinds.values():
+        print(f"    {len(alike)} such as: {alike[0]}")
     print(f"{len(found)} complaints; load {os.getloadavg()[0]:.1f}")
     return 1 if found else 0
 
@@ -262,6 +267,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--side-kills", type=int, default=5)
     parser.add_argument("--kill-side", choices=("provider", "caller", "either"), default="provider")
     parser.add_argument("--safe-share", type=float, default=0.25, help="of the caller's calls, default 0.25")
+    parser.add_argument("--plant", choices=PLANTS, help="plant a bug, which has to be found")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     return parser.parse_args()
 

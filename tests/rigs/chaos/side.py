@@ -18,9 +18,12 @@ from typing import Any
 
 from connman.errors import CallTimeout, NoSuchPeer, PeerGone
 from connman.rpc import Peer, provide, reach
+from connman.rpc.answered import Asker, Key
 from tests.rigs.chaos.ledger import Lines, now
 
 NAME = "chaos"
+PLANTS = ("wrong", "twice", "again")
+"""Bugs to plant: now and then a wrong answer, ids of calls that nobody remembers, calls sent again though they may not."""
 SAFE_TIMEOUT = 120.0
 # Of calls that cannot be made just now: without a pause they would be the only ones.
 PAUSE = 0.02
@@ -31,8 +34,9 @@ WORKERS = 32
 class Work:
     """The service: it leaves a line before it answers, and takes its time now and then."""
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: Lines, *, is_wrong: bool) -> None:
         self._lines = lines
+        self._is_wrong = is_wrong
         self._pid = os.getpid()
         self._never = threading.Event()
 
@@ -40,19 +44,50 @@ class Work:
         self._lines.write("ran", key, self._pid)
         if milliseconds:
             self._never.wait(milliseconds / 1000)
-        return [key, number * 7 + 1]
+        return [key, number * 7 + (0 if self._is_wrong and number % 500 == 499 else 1)]
+
+
+class Forgetful:
+    """In the place of what knows the calls that have run: everything is run."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._askers: dict[Key, list[Asker]] = {}
+
+    def begin(self, key: Key, asker: Asker) -> tuple[bool, str | None]:
+        with self._lock:
+            self._askers.setdefault(key, []).append(asker)
+        return True, None
+
+    def give_back(self, key: Key) -> list[Asker]:
+        with self._lock:
+            return self._askers.pop(key, [])
+
+    def finish(self, key: Key, answer: str | None) -> None:
+        for asker in self.give_back(key):
+            asker.answer(answer or "")
 
 
 class Driver:
     """Keeps calls in flight on one peer, and writes down what becomes of each."""
 
-    def __init__(self, who: str, lines: Lines, in_flight: int, safe_share: float, rng: random.Random) -> None:
+    def __init__(
+        self,
+        who: str,
+        lines: Lines,
+        in_flight: int,
+        rng: random.Random,
+        *,
+        safe_share: float,
+        sends_all_again: bool,
+    ) -> None:
         self._who = who
         self._lines = lines
         self._pid = os.getpid()
         self._in_flight = in_flight
         self._slots = threading.Semaphore(in_flight)
         self._safe_share = safe_share
+        self._sends_all_again = sends_all_again
         self._rng = rng
         self._numbers = itertools.count()
         self._stopping = threading.Event()
@@ -74,7 +109,10 @@ class Driver:
         is_safe = self._rng.random() < self._safe_share
         wait = self._rng.choice((0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5))
         self._lines.write("called", key, self._pid, "safe" if is_safe else "once", now())
-        options: dict[str, Any] = {"retry_safe": is_safe, "timeout": SAFE_TIMEOUT if is_safe else 30.0}
+        options: dict[str, Any] = {
+            "retry_safe": is_safe or self._sends_all_again,
+            "timeout": SAFE_TIMEOUT if is_safe else 30.0,
+        }
         future = peer.send("work", key, number, wait, **options)
         future.add_done_callback(partial(self._done, key, number))
 
@@ -117,15 +155,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--calls", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--plant", choices=PLANTS)
     args = parser.parse_args()
-    calls, work = Lines(args.calls), Work(Lines(args.runs))
+    calls, work = Lines(args.calls), Work(Lines(args.runs), is_wrong=args.plant == "wrong")
     rng = random.Random(f"{args.seed} {args.role} {args.life}")
     pairs = itertools.count()
     drivers: list[Driver] = []
 
     def driver(share: float) -> Driver:
         who = f"{args.role[0]}{args.life}.{next(pairs)}"
-        drivers.append(Driver(who, calls, args.in_flight, share, rng))
+        again = args.plant == "again" and args.role == "caller"
+        drivers.append(Driver(who, calls, args.in_flight, rng, safe_share=share, sends_all_again=again))
         return drivers[-1]
 
     if args.role == "caller":
@@ -144,6 +184,8 @@ def main() -> None:
         threading.Thread(target=driver(0.0).drive, args=(peer,), daemon=True).start()
 
     provider = provide(args.url, NAME, {"work": work}, max_workers=WORKERS, on_peer=joined)
+    if args.plant in ("twice", "again"):
+        provider.services.answered = Forgetful()  # type: ignore[assignment]  # a planted bug
     sys.stdin.read()
     for each in drivers:
         each.stop()

@@ -123,7 +123,9 @@ def chosen(parts: list[str]) -> Iterator[Bad]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="scripts/rig hostile", description="Try every bad behaviour on a client.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/rig hostile", description="Try every bad behaviour on a client."
+    )
     parser.add_argument("names", nargs="*", help="only those whose name holds one of these")
     parser.add_argument("--client", choices=["connman", "websocket-client", "both"], default="both")
     parser.add_argument("--write", action="store_true", help="keep what websocket-client does")

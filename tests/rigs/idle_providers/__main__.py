@@ -17,7 +17,6 @@ from pathlib import Path
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICK = os.sysconf("SC_CLK_TCK")
 PING, TEXT = 0x9, 0x1
-# At once: the relay's bound on attempts of one address is not what is measured, its accepting is.
 TOGETHER = 50
 
 
@@ -46,8 +45,10 @@ class Provider:
         self.pings = 0
 
     @classmethod
-    async def join(cls, port: int, name: str) -> Provider:
-        provider = cls(*await asyncio.open_connection("127.0.0.1", port))
+    async def join(cls, port: int, number: int) -> Provider:
+        # From an address of its own, as a device would: the relay bounds how often one address may try.
+        own = f"127.1.{number // 250}.{number % 250 + 1}"
+        provider = cls(*await asyncio.open_connection("127.0.0.1", port, local_addr=(own, 0)))
         key = base64.b64encode(os.urandom(16)).decode()
         provider._writer.write(
             f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -56,7 +57,7 @@ class Provider:
         head = await provider._reader.readuntil(b"\r\n\r\n")
         if b" 101 " not in head:
             raise SystemExit(f"the relay refuses: {head.splitlines()[0]!r}")
-        provider._send(TEXT, json.dumps({"command": "provide", "name": name}).encode())
+        provider._send(TEXT, json.dumps({"command": "provide", "name": f"device-{number}"}).encode())
         opcode, payload = await provider._frame()
         if opcode != TEXT or json.loads(payload) != {"command": "provided"}:
             raise SystemExit(f"the relay says {payload!r}")
@@ -88,14 +89,14 @@ class Provider:
 
 async def measure(pid: int, port: int, count: int, seconds: float) -> None:
     # One that comes and goes first: what the relay imports and makes for the first of all is no other's cost.
-    (await Provider.join(port, "first")).leave()
+    (await Provider.join(port, 60_000)).leave()
     await asyncio.sleep(1.0)
     before = Cost.of(pid)
     providers: list[Provider] = []
     began = asyncio.get_running_loop().time()
     for start in range(0, count, TOGETHER):
         numbers = range(start, min(start + TOGETHER, count))
-        providers += await asyncio.gather(*(Provider.join(port, f"device-{n}") for n in numbers))
+        providers += await asyncio.gather(*(Provider.join(port, n) for n in numbers))
     took = asyncio.get_running_loop().time() - began
     joined = Cost.of(pid)
     staying = [asyncio.ensure_future(provider.stay()) for provider in providers]
@@ -131,7 +132,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="at rest, default 60")
     args = parser.parse_args()
     relay = subprocess.Popen(
-        [sys.executable, "-m", "tmprelay", "--port", "0"], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "connman", "relay", "--port", "0"], stderr=subprocess.PIPE, text=True
     )
     try:
         assert relay.stderr is not None
