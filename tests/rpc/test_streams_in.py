@@ -3,12 +3,15 @@
 from typing import Any
 
 import pytest
+from tenacity import wait_none
 
-from connman.errors import MessageTooBig, PeerGone, ProtocolError, RemoteError
-from connman.rpc import StreamFailed, StreamTooFast
+from connman import Connection
+from connman.errors import CallTimeout, MessageTooBig, PeerGone, ProtocolError, RemoteError
+from connman.rpc import Peer, StreamFailed, StreamTooFast
 from connman.rpc.receiving import WINDOW
+from connman.testing import FakeClock, ScriptedDialer
 from tests.rpc.frames import GENERIC, binary, end, follow_up, leave, opened, text
-from tests.rpc.wired import raw
+from tests.rpc.wired import Raw, raw
 
 # Seeds 3.7: what a peer of the model's sends
 
@@ -156,6 +159,45 @@ def test_a_stream_that_makes_no_sense_is_cancelled(frames: list[Any]) -> None:
             list(stream)
         assert pair.recv() == leave(0)
         follow_up(pair, 1)
+
+
+# Calls that end before their stream does
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel"])
+def test_a_call_that_is_given_up_in_mid_stream_cancels_the_sender(how: str) -> None:
+    clock = FakeClock()
+    with raw(clock=clock, ping_interval=None) as pair:
+        future = pair.peer.send(5, timeout=10)
+        pair.recv()
+        pair.send(binary(0, b"abc"), {"requestId": 0, "type": "request", "serviceId": 99})
+        pair.recv()  # the answer to that: the chunk has been taken
+        if how == "cancel":
+            future.cancel()
+        else:
+            clock.advance(10)
+            with pytest.raises(CallTimeout):
+                future.result(10)
+        assert pair.recv() == leave(0)
+        follow_up(pair, 1)
+
+
+def test_a_call_that_goes_out_again_begins_its_result_anew() -> None:
+    """What a stream had brought over the path that broke is not part of what it brings over the next."""
+    dialer = ScriptedDialer([ScriptedDialer.OPEN] * 2)
+    with Connection(dialer, wait=wait_none()) as conn:
+        peer = Peer(conn)
+        future = peer.send(5, retry_safe=True, timeout=None)
+        first = Raw(dialer.next_peer(), peer)
+        assert first.recv()["serviceId"] == 5
+        first.send(binary(0, b"abc"), {"requestId": 0, "type": "request", "serviceId": 99})
+        first.recv()
+        first.far.drop()
+        second = Raw(dialer.next_peer(), peer)
+        number = second.recv()["requestId"]
+        second.send(binary(number, b"abcdef"), end(number))
+        assert future.result(10) == b"abcdef"
+        peer.close()
 
 
 # Windows
