@@ -54,6 +54,7 @@ ONLY_IN = {
     "cryptography": ("relay/jwt_keys.py",),
     "prometheus_client": ("relay/metrics.py",),
     "websockets": ("relay/frames.py",),
+    "redis": ("relay/cluster/store.py",),
 }
 
 

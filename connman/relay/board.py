@@ -55,6 +55,10 @@ class Board(Generic[S]):
         """How many names have a spare."""
         return len(self._spares)
 
+    def pairs(self, name: str) -> int:
+        """Return how many pairs there are whose caller reached ``name``."""
+        return self._pairs.get(name, 0)
+
     def pair_added(self, name: str) -> None:
         """Count a pair under the name that its caller reached."""
         self._pairs[name] = self._pairs.get(name, 0) + 1

@@ -13,6 +13,7 @@ from connman.relay.counts import Counts
 from connman.relay.limits import Limits
 from connman.relay.side import Phase, Side
 from connman.relay.tokens import Grant, TokenRefused, Tokens
+from connman.relay.waiting import Waiting
 from connman.relay.wire import (
     BAD_TOKEN,
     BROKER_LOST,
@@ -67,6 +68,7 @@ class Switchboard:
         # A caller that waits: the task that looks for its spare. A spare that was handed over: who waits for "ready".
         self._searches: dict[Side, asyncio.Task[None]] = {}
         self._handovers: dict[Side, asyncio.Future[bool]] = {}
+        self._waiting = Waiting(limits.max_per_name)
 
     # What sides tell
 
@@ -164,6 +166,7 @@ class Switchboard:
         self.board.add_spare(name, side)
         self.counts.spares += 1
         self.broker.spare_added(name)
+        self._waiting.tell(name)
         # Behind all of it: who hears this may be looked for.
         side.send(PROVIDED)
 
@@ -190,18 +193,12 @@ class Switchboard:
         try:
             async with asyncio.timeout(self.limits.join_timeout):
                 failed = self.counts.handovers_failed
-                spare = await self.take_spare(caller.name)
-                if spare is not None:
-                    self._searches.pop(caller, None)
-                    self._pair_up(caller, spare)
-                    return
-                if self.counts.handovers_failed > failed:
-                    code, reason = NOT_READY, "not ready in time"
-                remote = await self.broker.open_remote(caller.name)
-                if remote is not None:
-                    self._searches.pop(caller, None)
-                    caller.send(REACHED)
-                    self.join(caller, remote)
+                while not await self._find(caller):
+                    if self.counts.handovers_failed > failed:
+                        code, reason = NOT_READY, "not ready in time"
+                    if not await self._spare_has_come(caller.name):
+                        break
+                else:
                     return
         except TimeoutError:
             code, reason = NOT_READY, "not ready in time"
@@ -212,6 +209,28 @@ class Switchboard:
         if self._searches.pop(caller, None) is not None:
             self.counts.count_refused("no-provider" if code == NO_PROVIDER else "not-ready")
             caller.close(code, reason)
+
+    async def _find(self, caller: Side) -> bool:
+        """Join ``caller`` with a spare of this relay, or of another; False when there is none."""
+        spare = await self.take_spare(caller.name)
+        if spare is not None:
+            self._searches.pop(caller, None)
+            self._pair_up(caller, spare)
+            return True
+        remote = await self.broker.open_remote(caller.name)
+        if remote is not None:
+            self._searches.pop(caller, None)
+            caller.send(REACHED)
+            self.join(caller, remote)
+        return remote is not None
+
+    async def _spare_has_come(self, name: str) -> bool:
+        """Wait for the next spare of a name that is in use: its provider replaces those that were taken just now.
+
+        Without this a burst of callers would be told that nobody is there, a few milliseconds too early.
+        """
+        is_in_use = self.board.pairs(name) or any(spare.name == name for spare in self._handovers)
+        return bool(is_in_use) and await self._waiting.wait(name, self.limits.ready_timeout)
 
     async def take_spare(self, name: str) -> Side | None:
         """Return the newest spare of ``name`` that says it is ready, handed over; None when there is none.
@@ -280,7 +299,8 @@ class Switchboard:
         self.counts.pairs -= 1
         if side.group:
             self.counts.groups -= 1
-            code, reason = PARTNER_LEFT, ""
+            if not (self.is_stopping and code == GOING_AWAY):
+                code, reason = PARTNER_LEFT, ""
         else:
             self.board.pair_gone(side.name)
         if isinstance(other, Side):

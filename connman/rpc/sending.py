@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from connman.errors import PeerGone
+from connman.rpc.chunks import cut, size_of
 from connman.rpc.codec import encode, pack_chunk
 from connman.rpc.wire import told
 from connman.threads import is_kill
@@ -32,29 +33,6 @@ def is_stream(value: object) -> bool:
     return callable(getattr(value, "read", None)) or (
         hasattr(value, "__next__") and callable(getattr(value, "__iter__", None))
     )
-
-
-def size_of(chunk: str | bytes) -> int:
-    """Return what ``chunk`` takes of a window: its bytes, in UTF-8 if it is text.
-
-    Threads: any.
-    """
-    if isinstance(chunk, str) and not chunk.isascii():
-        return len(chunk.encode("utf-8", "surrogatepass"))
-    return len(chunk)
-
-
-def cut(chunk: str | bytes, start: int, size: int) -> str | bytes:
-    """Return a piece of ``chunk`` from ``start`` that takes ``size`` of a window at most; empty if no character fits.
-
-    Threads: any.
-    """
-    piece = chunk[start : start + size]
-    if isinstance(piece, bytes) or piece.isascii():
-        return piece
-    # No character takes more than four bytes.
-    piece = piece[: max(size // 4, 1)]
-    return piece if size_of(piece) <= size else ""
 
 
 class Source:

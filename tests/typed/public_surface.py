@@ -6,7 +6,7 @@
 import ssl
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import assert_type
+from typing import Literal, assert_type
 
 import tenacity
 
@@ -481,3 +481,25 @@ def a_caller() -> int | None:
     except errors.HandshakeFailed as error:
         return error.__cause__.code if isinstance(error.__cause__, connman.rpc.RelayRefused) else None
     return None
+
+
+def streamed(peer: connman.rpc.Peer) -> bytes:
+    try:
+        with peer.stream("tail", "/var/log/app.log", timeout=5) as stream:
+            assert_type(stream, connman.rpc.Stream)
+            first: bytes = next(stream)
+            rest: bytes = stream.read_all()
+            return first + rest
+    except connman.rpc.StreamFailed as error:
+        return f"{error.name} {error.message} {error.code}".encode()
+    except connman.rpc.StreamTooFast:
+        return b""
+
+
+def undefined(peer: connman.rpc.Peer) -> str:
+    assert_type(connman.rpc.UNDEFINED, Literal[connman.rpc.Undefined.UNDEFINED])
+    try:
+        peer.call("set", connman.rpc.UNDEFINED, float("nan"))
+    except connman.rpc.NotAllowed as error:
+        return error.key + error.code
+    return ""
