@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from bench import report
 from bench.judge import Outcomes, Row, Verdict, exit_status, verdicts
-from bench.rows import FULL, QUICK, all_rows, chosen
+from bench.rows import all_rows, chosen
 from bench.run import run_row
+from bench.scale import FULL, QUICK
 
 USAGE = """\
 connman beside its peers, in one run, in turn: A B C, A B C. Each client runs in a fresh process against a fresh
@@ -27,7 +28,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--python", metavar="X.Y", help="with that interpreter, in .venv-X.Y")
     parser.add_argument(
-        "--quick", action="store_true", help="fewer rounds, smaller counts, no curves: under 60 s"
+        "--quick", action="store_true", help="fewer rounds, smaller counts, no curves: under two minutes"
     )
     parser.add_argument(
         "--only",
@@ -38,7 +39,9 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="run each row N times")
     parser.add_argument(
-        "--write", action="store_true", help="write the results and charts of a quick run as well"
+        "--write",
+        action="store_true",
+        help="write the results and charts of a quick run as well; with --only, beside those that are there",
     )
     parser.add_argument("--list", action="store_true", help="name the rows and run none")
     parser.add_argument(
@@ -99,8 +102,9 @@ def main(words: list[str] | None = None) -> int:
     print(
         f"took {time.monotonic() - begin:.0f} s, load average before {load:.1f} on {os.cpu_count()} processors"
     )
-    if not wanted.only and (wanted.write or not wanted.quick):
-        report.write(report.results(measured, load))
+    if wanted.write or not (wanted.only or wanted.quick):
+        kept = report.results(measured, load)
+        report.write(report.joined(report.read(), kept) if wanted.only else kept)
         draw()
     return exit_status([verdict for _, verdict in judged])
 

@@ -37,11 +37,14 @@ CHARTS = {
         "threads",
         "messages/s, all together",
     ),
+    "calls": ("bench-calls.svg", "Calls over one connection", "calls in flight", "calls/s"),
+    "forward": ("bench-forward.svg", "64 B frames through one relay process", "pairs", "frames/s"),
 }
 LOGARITHMIC = {"sizes"}
 COLOURS = {
     "connman": "#1f77b4",
     "connman Pool(readers=1)": "#17becf",
+    "connman through its relay": "#1f77b4",
     "WebSocketApp": "#ff7f0e",
     "WebSocketApp, no UTF-8 check": "#ffbb78",
     "websocket-client": "#8c564b",
@@ -50,6 +53,11 @@ COLOURS = {
     "simple-websocket": "#9467bd",
     "picows": "#d62728",
     "picows, uvloop": "#ff9896",
+    "websockets": "#2ca02c",
+    "websockets, uvloop": "#98df8a",
+    "aiohttp": "#9467bd",
+    "rpyc direct, async_()": "#8c564b",
+    "python-socketio emit() direct": "#ff7f0e",
 }
 
 Points = dict[str, list[tuple[int, float]]]

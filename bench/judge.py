@@ -10,13 +10,18 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One job of one client: the path it asks of the server, and the numbers it is called with."""
+    """One job of one client: the path it asks of the server, and the numbers it is called with.
+
+    ``servers``: the programs that have to run meanwhile, each of which is given the port of the one before; the client is
+    given that of the last.
+    """
 
     label: str
     client: str
     job: str
     path: str
     numbers: Mapping[str, int]
+    servers: Sequence[str] = ("server",)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,14 @@ def results(measured: list[tuple[Row, Outcomes]], load: float) -> dict[str, Any]
     }
 
 
+def joined(there: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the results that are there with the rows of a later run among them, which say when they were measured."""
+    when = {"measured": new["measured"], "load": new["machine"]["load"]}
+    rows = {name: {**row, "run": when} for name, row in new["rows"].items()}
+    versions = dict(sorted({**there["versions"], **new["versions"]}.items()))
+    return {**there, "versions": versions, "rows": {**there["rows"], **rows}}
+
+
 def row_result(row: Row, outcomes: Outcomes) -> dict[str, Any]:
     """Return what is kept of one row."""
     kept: dict[str, Any] = {"title": row.title, "unit": row.unit}

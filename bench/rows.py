@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from bench.judge import Row, Target, Task
+from bench.rows_calls import call_rows
+from bench.scale import Scale
 
 CONNMAN = "connman"
 POOL = "connman Pool(readers=1)"
@@ -87,21 +88,6 @@ THREADS = (1, 2, 8, 64)
 MOST_BYTES = 400 << 20
 TICK_RATE = 10_000
 """Messages a second over all connections: 1,000 connections get 10 each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """How much of everything: ``amount`` scales the counts of messages, not those of connections."""
-
-    rounds: int
-    rounds_of_crowds: int
-    amount: float
-    seconds: int
-    has_curves: bool
-
-
-FULL = Scale(rounds=5, rounds_of_crowds=3, amount=1.0, seconds=3, has_curves=True)
-QUICK = Scale(rounds=2, rounds_of_crowds=1, amount=0.25, seconds=1, has_curves=False)
 
 
 def task(label: str, job: str, path: str, numbers: Mapping[str, int]) -> Task:
@@ -265,6 +251,7 @@ def all_rows(scale: Scale) -> list[Row]:
         disconnect_row(scale),
     ]
     rows += threads_rows(scale)
+    rows += call_rows(scale)
     return rows + (list(curve_rows(scale)) if scale.has_curves else [])
 
 

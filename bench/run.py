@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,24 +48,55 @@ def available() -> Processors:
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
 
 
+class NoServerError(Exception):
+    """A server did not start: its text is the last thing that it said, and ``is_missing`` that a module is not there."""
+
+    def __init__(self, complaints: str) -> None:
+        last = (complaints.strip().splitlines() or ["the server ended"])[-1]
+        super().__init__(last)
+        self.is_missing = last.startswith("ModuleNotFoundError")
+
+
 @contextlib.contextmanager
-def server(where: Processors | None = None) -> Iterator[int]:
-    """Run a load server inside the block and give its port."""
-    command = [sys.executable, "-m", "bench.server"]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+def server(where: Processors | None = None, words: Sequence[str] = ("server",)) -> Iterator[int]:
+    """Run a server inside the block and give its port.
+
+    Raises: NoServerError.
+    """
+    name, *rest = words
+    command, pipe = [sys.executable, "-m", f"bench.{name}", *rest], subprocess.PIPE
+    with (
+        tempfile.TemporaryFile("w+") as complaints,  # a pipe that nobody empties would hold the server up
+        subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=complaints, text=True) as process,
+    ):
         place(process, where)
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            yield int(process.stdout.readline())
+            port = process.stdout.readline()
+            if not port:
+                complaints.seek(0)
+                raise NoServerError(complaints.read())
+            yield int(port)
         finally:
             process.stdin.close()
             try:
                 process.wait(5)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+@contextlib.contextmanager
+def all_servers(commands: Sequence[str], where: Processors | None = None) -> Iterator[int]:
+    """Run the servers of a task inside the block, each with the port of the one before; give the port of the last.
+
+    Raises: NoServerError.
+    """
+    with contextlib.ExitStack() as running:
+        ports: list[str] = []
+        for command in commands:
+            ports = [str(running.enter_context(server(where, [*command.split(), *ports])))]
+        yield int(ports[0])
 
 
 def run_client(task: Task, port: int, where: Processors | None = None) -> dict[str, Any]:
@@ -91,8 +123,11 @@ def run_task(task: Task, placement: str = "free") -> dict[str, Any]:
     if reason:
         return {"missing": reason}
     of_client, of_server = processors(placement, available())
-    with server(of_server) as port:
-        return run_client(task, port, of_client)
+    try:
+        with all_servers(task.servers, of_server) as port:
+            return run_client(task, port, of_client)
+    except NoServerError as error:
+        return {"missing" if error.is_missing else "error": str(error)}
 
 
 def run_row(row: Row, say: Callable[[str], None] = lambda text: None) -> dict[str, Outcome]:

@@ -1,19 +1,22 @@
 """The bench: its judge lets no false figure pass, its runs are alike for all, and one row runs as a whole."""
 
 import importlib.util
+import itertools
 import json
 import math
 import re
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench import report, rows, wire
+from bench import report, rows, scale, wire
 from bench.__main__ import main
+from bench.clients import calling, forward
 from bench.clients.meter import Meter
 from bench.judge import Outcome, Row, Target, Task, exit_status, judge, ratio, verdicts
 from bench.run import processors, run_row, run_task, server
@@ -97,9 +100,9 @@ def test_an_outcome_gathers_what_clients_print() -> None:
 # The rows
 
 
-@pytest.mark.parametrize("scale", [rows.FULL, rows.QUICK])
-def test_rows_fit_together(scale: rows.Scale) -> None:
-    found = rows.all_rows(scale)
+@pytest.mark.parametrize("amount", [scale.FULL, scale.QUICK])
+def test_rows_fit_together(amount: scale.Scale) -> None:
+    found = rows.all_rows(amount)
     assert len({row.name for row in found}) == len(found)
     for row in found:
         labels = [task.label for task in row.tasks]
@@ -109,7 +112,7 @@ def test_rows_fit_together(scale: rows.Scale) -> None:
 
 
 def test_every_sender_sends_what_the_server_waits_for() -> None:
-    for row in rows.all_rows(rows.FULL):
+    for row in rows.all_rows(scale.FULL):
         for task in row.tasks:
             if task.job in ("send", "send_many"):
                 asked = int(task.path.rpartition("/")[2])
@@ -118,7 +121,7 @@ def test_every_sender_sends_what_the_server_waits_for() -> None:
 
 
 def test_rows_are_chosen_by_how_their_names_begin() -> None:
-    everything = rows.all_rows(rows.QUICK)
+    everything = rows.all_rows(scale.QUICK)
     assert [row.name for row in rows.chosen(everything, ["rec", "open-a"])] == [
         "receive-32",
         "receive-1k",
@@ -225,6 +228,74 @@ def test_an_idle_connection_has_a_decent_peer(opcode: int, answer: int) -> None:
     assert exchange("idle", masked, 4) == wire.frame(b"\x03\xe8", answer)
 
 
+# Forwarding and calls
+
+
+def echo_pairs(count: int) -> list[forward.Pair]:
+    """Pairs whose near end is given back, unmasked, what it sends: no relay at all."""
+    pairs = []
+    for _ in range(count):
+        sender, far = socket.socketpair()
+        taker, back = socket.socketpair()
+        threading.Thread(target=unmask_all, args=(far, back), daemon=True).start()
+        pairs.append((sender, taker))
+    return pairs
+
+
+def unmask_all(far: socket.socket, back: socket.socket) -> None:
+    with far, back:
+        while head := read(far, 6):
+            payload = read(far, head[1] & 0x7F)
+            back.sendall(bytes([head[0], head[1] & 0x7F]) + wire.unmasked(payload, head[2:]))
+
+
+def test_every_frame_that_is_pumped_in_is_counted_at_the_far_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        forward, "BLOCK", 1000
+    )  # no whole number of frames: a send() may end in the middle of one
+    pairs = echo_pairs(3)
+    assert forward.pump(pairs, 500, 64) > 0
+    for sender, taker in pairs:
+        sender.close()
+        taker.settimeout(20)
+        assert taker.recv(1) == b""  # no more came than was counted
+        taker.close()
+
+
+def test_a_relay_that_leaves_has_not_forwarded() -> None:
+    sender, far = socket.socketpair()
+    taker, back = socket.socketpair()
+    with sender, taker, far:
+        back.close()
+        with pytest.raises(ConnectionError, match="left with 66 bytes to come"):
+            forward.pump([(sender, taker)], 1, 64)
+
+
+def test_masked_frames_are_what_was_masked() -> None:
+    one = wire.masked_frame(b"abcdefgh")
+    assert (one[0], one[1]) == (0x81, 0x80 | 8)
+    assert wire.unmasked(one[6:], one[2:6]) == b"abcdefgh" != one[6:]
+
+
+@pytest.mark.parametrize("measure", [calling.one_by_one, calling.from_threads, calling.in_flight])
+def test_a_wrong_answer_is_no_figure(measure: Any) -> None:
+    numbers = {calling.one_by_one: (8,), calling.from_threads: (8, 2), calling.in_flight: (8, 2)}[measure]
+    begin = [lambda one, other: lambda: one + other] if measure is calling.in_flight else []
+    assert measure(lambda one, other: one + other, *begin, *numbers)["value"] > 0
+    begin = [lambda one, other: lambda: one] if begin else []
+    seen = itertools.count()
+    add = (lambda one, other: one + other) if begin else (lambda one, other: one + other + (next(seen) > 200))
+    with pytest.raises(AssertionError, match="a wrong answer"):
+        measure(add, *begin, *numbers)
+
+
+def test_a_server_that_cannot_start_says_why() -> None:
+    task = Task("floor", "floor", "echo", "echo/32", {}, ("servers.no_such_server",))
+    assert "no_such_server" in run_task(task)["error"]
+    gone = Task("floor", "floor", "echo", "echo/32", {}, ("servers.calls_connman no_number",))
+    assert run_task(gone).keys() & {"error", "missing"}
+
+
 # What is written
 
 
@@ -269,6 +340,18 @@ def test_results_hold_figures_versions_and_no_names_of_the_machine() -> None:
     assert socket.gethostname() not in json.dumps(kept["machine"])
 
 
+def test_rows_measured_later_join_the_results_that_are_there() -> None:
+    outcomes = {"mine": outcome(2, version="connman 9.9"), "theirs": outcome(1)}
+    old = report.results([(a_row(), outcomes)], 0.5)
+    other = Row("other", "", "s", a_row().tasks)
+    both = report.joined(old, report.results([(other, {"mine": outcome(3, version="x 1")})], 4))
+    assert both["rows"]["row"] == old["rows"]["row"]
+    assert both["rows"]["other"]["figures"]["mine"]["median"] == 3
+    assert both["rows"]["other"]["run"] == {"measured": both["measured"], "load": 4}
+    assert both["versions"] == {"connman": "9.9", "x": "1"}
+    assert both["machine"] == old["machine"]
+
+
 def test_charts_are_drawn_alike_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib", reason="the extra `bench` is not installed")
     from bench import charts
@@ -301,13 +384,15 @@ def test_a_row_that_is_not_there_is_a_wrong_call(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.slow
-def test_one_row_runs() -> None:
-    if importlib.util.find_spec("picows") is None:
-        pytest.skip("the extra `bench` is not installed")
-    command = [sys.executable, "-m", "bench", "--quick", "--only", "echo-together", "--rounds", "1"]
+@pytest.mark.parametrize("row", ["echo-together", "calls-together", "calls-64", "forward-16"])
+def test_one_row_runs(row: str) -> None:
+    wanted = ("picows", "uvloop", "rpyc", "socketio", "werkzeug", "websockets")
+    if missing := [name for name in wanted if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"the extra `bench` is not installed: {', '.join(missing)}")
+    command = [sys.executable, "-m", "bench", "--quick", "--only", row, "--rounds", "1"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     lines = run.stdout.splitlines()
-    assert lines[0].startswith("echo-together: "), run.stderr
+    assert lines[0].startswith(f"{row}: "), run.stderr
     assert not [line for line in lines if "failed" in line or "not measured" in line]
     # Whether it is fast enough here and now is not what is tested: only that the status says what the table says.
     assert run.returncode == int("SHORT" in run.stdout)

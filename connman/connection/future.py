@@ -48,8 +48,8 @@ class ReaderFuture(Future[_T]):
         Raises: TimeoutError, which leaves the Future as it is; the error with which it ended; WouldDeadlock.
         Threads: any.
         """
-        self._check()
-        self._wait(timeout)
+        if self._must_wait():
+            self._wait(timeout)
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -58,8 +58,8 @@ class ReaderFuture(Future[_T]):
         Raises: TimeoutError; WouldDeadlock.
         Threads: any.
         """
-        self._check()
-        self._wait(timeout)
+        if self._must_wait():
+            self._wait(timeout)
         return super().exception(0)
 
     def _wait(self, timeout: float | None) -> None:
@@ -98,11 +98,15 @@ class ReaderFuture(Future[_T]):
         with contextlib.suppress(InvalidStateError):
             self.set_exception(error)
 
-    def _check(self) -> None:
+    def _must_wait(self) -> bool:
+        # The process first: in a child the lock that `done` takes may have been held when it forked.
         if os.getpid() != self._owner_pid:
             self.fail_forked()
-        elif self._is_reader() and not self.done():
+        if self.done():
+            return False
+        if self._is_reader() and not self.done():
             raise WouldDeadlock(self._deadlock)
+        return True
 
 
 class ConnectedFuture(ReaderFuture["Connection"]):

@@ -17,6 +17,10 @@ REFRESH = 2
 """Seconds between two looks."""
 
 
+MOST_NAMES = 200
+"""Names on the page: a relay may have a hundred thousand."""
+
+
 @dataclass(frozen=True, slots=True)
 class NameLine:
     """A name, and how many spares and pairs it has: shown only where names may be seen."""
@@ -236,9 +240,10 @@ def _tables(taken: Snapshot, names: Sequence[NameLine] | None) -> str:
     told = [(code or "other", _CODES.get(code, ""), count) for code, count in closes]
     parts.append(_table("closed", ("code", "meaning", "how many"), told))
     if names is not None:
-        parts.append(
-            _table("names", ("name", "spares", "pairs"), [(n.name, n.spares, n.pairs) for n in names])
-        )
+        busiest = sorted(names, key=lambda line: (-line.pairs, -line.spares, line.name))[:MOST_NAMES]
+        title = "names" if len(busiest) == len(names) else f"the {MOST_NAMES} busiest of {len(names):,} names"
+        lines = [(line.name, line.spares, line.pairs) for line in busiest]
+        parts.append(_table(title, ("name", "spares", "pairs"), lines))
     return "".join(parts)
 
 

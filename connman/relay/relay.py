@@ -20,6 +20,7 @@ from connman.relay.counts import Snapshot
 from connman.relay.limits import Limits
 from connman.relay.server import Rules, Server
 from connman.relay.tokens import NoTokens, Tokens
+from connman.threads import Condition, join, spawn
 
 if TYPE_CHECKING:
     from connman.relay.admin import Admin
@@ -78,8 +79,12 @@ class Relay:
         self._tls = _context(tls)
         self._broker = broker or NoBroker()
         self._admin = _admin(self, admin, admin_names)
-        self._lock = threading.Lock()
-        # Guarded by _lock: _thread, _ended. Set once by the thread before `start` returns: _server, _loop, port.
+        self._changed = Condition()
+        # Guarded by _changed: _is_started, _has_ended. A join of the thread would not do: interrupted by a signal
+        # handler that raises, it takes the thread for ended (CPython 3.11).
+        self._is_started = False
+        self._has_ended = False
+        # Set by the thread before `start` returns, or by `start`.
         self._thread: threading.Thread | None = None
         self._server: Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -102,18 +107,18 @@ class Relay:
         Raises: RelayFailed; ConnmanError where the broker refuses, or the admin's port cannot be had.
         Threads: any.
         """
-        with self._lock:
-            if self._thread is not None:
+        with self._changed:
+            if self._is_started:
                 raise RelayFailed("a relay is started once")
-            sockets = _listen(self._host, self._wanted_port)
-            # A daemon, so that a program that forgets it can end: what it had to tell its clients the closing of
-            # their sockets tells as well.
-            started: Future[None] = Future()
-            self._thread = threading.Thread(
-                target=self._serve_loop, args=(sockets, started), name="connman-relay", daemon=True
-            )
+            self._is_started = True
+        sockets = _listen(self._host, self._wanted_port)
         self.port = sockets[0].getsockname()[1]
-        self._thread.start()
+        started: Future[None] = Future()
+        try:
+            self._thread = spawn("relay", lambda: self._serve_loop(sockets, started))
+        except RuntimeError as error:
+            _close_all(sockets)
+            raise RelayFailed("the system grants no thread") from error
         started.result(_START_TIMEOUT)
         if self._admin is not None:
             try:
@@ -139,18 +144,18 @@ class Relay:
 
         Threads: any but its own.
         """
-        thread, loop = self._thread, self._loop
-        if thread is None or loop is None:
+        loop = self._loop
+        if loop is None:
             return True
         try:
             loop.call_soon_threadsafe(self._begin_stop, grace)
         except RuntimeError:
             pass  # its loop is closed: it has ended
-        thread.join(grace + 10.0 if timeout is None else timeout)
+        has_ended = self.wait(grace + 10.0 if timeout is None else timeout)
         if self._admin is not None:
             # Behind the grace: until then it says that the relay is stopping.
             self._admin.stop()
-        return not thread.is_alive()
+        return has_ended
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it has ended; None: without limit. Returns whether it has.
@@ -158,9 +163,13 @@ class Relay:
         Threads: any but its own.
         """
         thread = self._thread
-        if thread is not None:
-            thread.join(timeout)
-        return thread is None or not thread.is_alive()
+        if thread is None:
+            return True
+        with self._changed:
+            has_ended = self._changed.wait_for(lambda: self._has_ended, timeout)
+        if has_ended:
+            join(thread, 1.0)  # it has nothing to do any more
+        return has_ended
 
     def run(self) -> None:
         """Start, and wait until somebody stops it.
@@ -212,8 +221,10 @@ class Relay:
             else:
                 started.set_exception(error)
         finally:
-            for sock in sockets:
-                sock.close()
+            _close_all(sockets)
+            with self._changed:
+                self._has_ended = True
+                self._changed.notify_all()
 
     async def _serve(self, sockets: list[socket.socket], started: Future[None]) -> None:
         self._stopping = asyncio.Event()
@@ -255,10 +266,14 @@ def _listen(host: str, port: int) -> list[socket.socket]:
             sock.setblocking(False)
             sockets.append(sock)
     except OSError as error:
-        for sock in sockets:
-            sock.close()
+        _close_all(sockets)
         raise RelayFailed(f"cannot listen on {host} port {port}: {error.strerror}") from error
     return sockets
+
+
+def _close_all(sockets: list[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
 
 
 def _admin(relay: Relay, where: tuple[str, int] | None, names: bool) -> Admin | None:

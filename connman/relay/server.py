@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import math
@@ -12,12 +13,12 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from connman.relay.addresses import Network, client_address, rate_key
+from connman.relay.addresses import Network, client_address, is_within, parse, rate_key
 from connman.relay.board import Board
 from connman.relay.broker import Broker
 from connman.relay.counts import Counts
 from connman.relay.door import Door
-from connman.relay.head import HttpRefused, Request, check_host, check_origin
+from connman.relay.head import HttpRefused, Request, check_host, check_origin, refuse
 from connman.relay.limits import Limits
 from connman.relay.rates import Rates
 from connman.relay.side import Side
@@ -45,6 +46,10 @@ def _descriptors() -> float:
     """Return how many descriptors the process may have: without one left, nobody's connection can be accepted."""
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return math.inf if soft == resource.RLIM_INFINITY else soft
+
+
+def _too_often(delay: float) -> HttpRefused:
+    return HttpRefused(429, "too many attempts", "rate", {"Retry-After": str(int(delay) + 1)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,25 @@ class Server:
                     self._wait_for_descriptors()
                 return
             sock.setblocking(False)
-            self._open_door(sock, str(address[0]))
+            peer = str(address[0])
+            if self._is_behind_proxy(peer) or not (
+                delay := self._rates.delay(rate_key(peer), self.loop.time())
+            ):
+                self._open_door(sock, peer)
+            else:
+                self._turn_away(sock, delay)
+
+    def _is_behind_proxy(self, peer: str) -> bool:
+        """Tell whether whose attempt it is can only be told when its head is there."""
+        trusted = self.rules.trusted
+        return bool(trusted) and (found := parse(peer)) is not None and is_within(found, trusted)
+
+    def _turn_away(self, sock: socket.socket, delay: float) -> None:
+        """Refuse an address that tries too often, as cheaply as can be."""
+        self.refused("rate")
+        with sock, contextlib.suppress(OSError):  # it may be gone again
+            if self._tls is None:
+                sock.send(refuse(_too_often(delay)))
 
     def _open_door(self, sock: socket.socket, peer: str) -> None:
         if len(self._doors) >= _MOST_DOORS:
@@ -162,8 +185,8 @@ class Server:
         key = rate_key(address)
         if self.switch.is_stopping:
             raise HttpRefused(503, "the relay is stopping", "stopping", {"Retry-After": "1"})
-        if delay := self._rates.delay(key, self.loop.time()):
-            raise HttpRefused(429, "too many attempts", "rate", {"Retry-After": str(int(delay) + 1)})
+        if self._is_behind_proxy(peer) and (delay := self._rates.delay(key, self.loop.time())):
+            raise _too_often(delay)
         if len(self.switch.sides) >= self._room:
             raise HttpRefused(503, "the relay is full", "full", {"Retry-After": "5"})
         if self._addresses.get(key, 0) >= self.limits.max_per_address:

@@ -309,7 +309,8 @@ class Switchboard:
         self.counts.pairs -= 1
         if side.group:
             self.counts.groups -= 1
-            code, reason = PARTNER_LEFT, ""
+            if not (self.is_stopping and code == GOING_AWAY):
+                code, reason = PARTNER_LEFT, ""
         else:
             self.board.pair_gone(side.name)
         if isinstance(other, Side):

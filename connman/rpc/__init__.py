@@ -1,6 +1,6 @@
 """Calls across a connection: each side may serve, and call the services of the other."""
 
-from connman.rpc.codec import UNDEFINED, NotAllowed
+from connman.rpc.codec import UNDEFINED, NotAllowed, Undefined
 from connman.rpc.counters import CloseStatus, PeerStats
 from connman.rpc.joining import RelayRefused, Token
 from connman.rpc.path import PeerClosed
@@ -10,6 +10,7 @@ from connman.rpc.provider import Provider, ProviderStats
 from connman.rpc.reach import reach
 from connman.rpc.services import Services
 from connman.rpc.serving import current_peer
+from connman.rpc.streams import Stream, StreamFailed, StreamTooFast
 
 __all__ = [
     "UNDEFINED",
@@ -22,7 +23,11 @@ __all__ = [
     "ProviderStats",
     "RelayRefused",
     "Services",
+    "Stream",
+    "StreamFailed",
+    "StreamTooFast",
     "Token",
+    "Undefined",
     "current_peer",
     "provide",
     "reach",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import InvalidStateError
 from typing import TYPE_CHECKING, Any, Protocol
 
 from connman.connection.future import ReaderFuture
@@ -154,20 +155,28 @@ class FutureCall(Call):
         self.future = CallFuture(is_reader, self._given_up)
 
     def _given_up(self) -> None:
-        self.table.drop(self)
+        if self.table.drop(self):
+            self._cancelled()
         self._take_down()
+
+    def _cancelled(self) -> None:
+        # Who waits for several Futures at once is told by this alone. Once: by whoever took it out of the table.
+        self.future.set_running_or_notify_cancel()
 
     def settled(self, value: object) -> None:
         """See `Call`."""
-        # Cancelled meanwhile it says no; and from now on it cannot be.
-        if self.future.set_running_or_notify_cancel():
+        try:
             self.future.set_result(value)
+        except InvalidStateError:
+            self._cancelled()
         self._take_down()
 
     def failed(self, error: BaseException) -> None:
         """See `Call`."""
-        if self.future.set_running_or_notify_cancel():
+        try:
             self.future.set_exception(error)
+        except InvalidStateError:
+            self._cancelled()
         self._take_down()
 
 

@@ -8,8 +8,10 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from connman.clock import Clock, Deadline
+from connman.connection import fork
 from connman.errors import CallTimeout, RemoteError
-from connman.rpc.receiving import Buffer, joined
+from connman.rpc.chunks import joined
+from connman.rpc.receiving import Buffer
 
 
 class StreamFailed(RemoteError):
@@ -45,6 +47,7 @@ class Stream:
         self._timeout = timeout
         self._refuse_reader = refuse_reader
         self._lock = threading.Lock()
+        fork.register(self)
         # Guarded by _lock: _begun, _is_closed.
         self._begun: Begun | None = None
         self._is_closed = False
@@ -60,9 +63,10 @@ class Stream:
         """Return the next chunk, waiting ``timeout`` seconds for it at most.
 
         Raises: StreamFailed when the service's stream broke off; RemoteError, NoSuchService when the service did not
-            begin it; PeerGone when the path broke; CallTimeout, which closes it; WouldDeadlock on the reader thread.
+            begin it; PeerGone when the path broke; CallTimeout, which closes it; WouldDeadlock on the reader thread; Forked in a child process.
         Threads: any but the connection's own.
         """
+        fork.check_process()
         self._refuse_reader()
         begun = self.begin()
         if begun is None:
@@ -102,6 +106,15 @@ class Stream:
             begun = self._begun
         if begun is not None and begun.buffer.leave():
             begun.leave()
+
+    def after_fork(self) -> None:
+        """Be the parent's in a child process: reading it raises Forked there.
+
+        Threads: the first one of the child that uses connman.
+        """
+        self._lock = threading.Lock()
+        if self._begun is not None:
+            self._begun.buffer.after_fork()
 
     def __enter__(self) -> Self:
         """Return itself.

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import base64
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from connman.clock import Clock, Deadline, Signal
 from connman.errors import CallTimeout, MessageTooBig, ProtocolError, RpcError
+from connman.rpc.chunks import Chunks, size_of
 from connman.rpc.seams import Call
-from connman.rpc.sending import size_of
 
 WINDOW = 512 * 1024
 """Bytes that may be under way to a reader, or wait for it."""
-MAX_CHUNKS = 4096
-"""Chunks that wait one by one; with more of them neighbours are joined, so that tiny ones take no memory of their own."""
 
 
 class StreamTooFast(RpcError):
@@ -28,65 +25,6 @@ class Upload(Protocol):
 
     def close(self) -> None:
         """Send no more; it does not block."""
-
-
-class Chunks:
-    """Chunks in their order, all of them of one kind: many small ones are joined.
-
-    Threads: whoever holds the lock of what it belongs to.
-    """
-
-    __slots__ = ("_ready", "_tail", "size")
-
-    def __init__(self) -> None:
-        self._ready: deque[Any] = deque()
-        # Behind _ready, and always empty when that is short.
-        self._tail: list[Any] = []
-        self.size = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._ready)
-
-    def add(self, chunk: str | bytes, size: int) -> None:
-        """Append ``chunk``, which takes ``size`` of the window."""
-        self.size += size
-        if len(self._ready) < MAX_CHUNKS:
-            self._ready.append(chunk)
-            return
-        self._tail.append(chunk)
-        if len(self._tail) >= MAX_CHUNKS:
-            self._join_tail()
-
-    def add_last(self, item: object) -> None:
-        """Append something of any kind, behind which nothing comes."""
-        self._join_tail()
-        self._ready.append(item)
-
-    def _join_tail(self) -> None:
-        if self._tail:
-            self._ready.append(joined(self._tail))
-            self._tail = []
-
-    def take(self) -> Any:
-        """Take the oldest, and its size off."""
-        chunk = self._ready.popleft()
-        self._join_tail()  # or what is added next would overtake it
-        self.size -= size_of(chunk) if isinstance(chunk, str | bytes) else 0
-        return chunk
-
-    def take_all(self) -> str | bytes:
-        """Take everything, as one: ``b""`` if there was nothing."""
-        chunks = [*self._ready, *self._tail]
-        self._ready, self._tail, self.size = deque(), [], 0
-        return joined(chunks)
-
-
-def joined(chunks: list[Any]) -> str | bytes:
-    """Return ``chunks``, which are of one kind, as one.
-
-    Threads: any.
-    """
-    return "".join(chunks) if chunks and isinstance(chunks[0], str) else b"".join(chunks)
 
 
 class Receiving:
@@ -223,8 +161,7 @@ class Buffer(Receiving):
         self._clock = clock
         self.acknowledge: Callable[[int], object] = _nothing
         """Told how many bytes more may come. Set before anybody takes."""
-        self._lock = threading.RLock()
-        self._changed = Signal(self._lock)
+        self._make_lock()
         # Guarded by _lock: _limit (bytes that may wait), _is_windowed, _chunks, _taken (and not yet acknowledged), _error,
         # is_over (nothing more comes), _upload (what the call sends, until it is over).
         self._limit = limit
@@ -234,6 +171,18 @@ class Buffer(Receiving):
         self._error: BaseException | None = None
         self.is_over = False
         self._upload: Upload | None = None
+
+    def _make_lock(self) -> None:
+        self._lock = threading.RLock()
+        self._changed = Signal(self._lock)
+
+    def after_fork(self) -> None:
+        """Have a lock that nobody holds: who held it runs in the parent only. The call fails by itself.
+
+        Threads: the first one of the child that uses connman.
+        """
+        self._make_lock()
+        self._chunks = Chunks()
 
     def keep_upload(self, upload: Upload) -> None:
         """Have ``upload`` closed when no more comes.

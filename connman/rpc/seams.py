@@ -68,7 +68,7 @@ class Session(Protocol):
         Threads: any.
         """
 
-    def was_sent(self, request_id: int) -> bool:
+    def was_sent(self, number: int) -> bool:
         """Return whether a request of this id went out.
 
         Threads: any.

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from connman.errors import PeerGone
+from connman.rpc.chunks import cut, size_of
 from connman.rpc.codec import encode, pack_chunk
-from connman.rpc.seams import Session
 from connman.rpc.wire import told
 from connman.threads import is_kill
 
@@ -33,29 +33,6 @@ def is_stream(value: object) -> bool:
     return callable(getattr(value, "read", None)) or (
         hasattr(value, "__next__") and callable(getattr(value, "__iter__", None))
     )
-
-
-def size_of(chunk: str | bytes) -> int:
-    """Return what ``chunk`` takes of a window: its bytes, in UTF-8 if it is text.
-
-    Threads: any.
-    """
-    if isinstance(chunk, str) and not chunk.isascii():
-        return len(chunk.encode("utf-8", "surrogatepass"))
-    return len(chunk)
-
-
-def cut(chunk: str | bytes, start: int, size: int) -> str | bytes:
-    """Return a piece of ``chunk`` from ``start`` that takes ``size`` of a window at most; empty if no character fits.
-
-    Threads: any.
-    """
-    piece = chunk[start : start + size]
-    if isinstance(piece, bytes) or piece.isascii():
-        return piece
-    # No character takes more than four bytes.
-    piece = piece[: max(size // 4, 1)]
-    return piece if size_of(piece) <= size else ""
 
 
 class Source:
@@ -106,18 +83,32 @@ def _bytes_of(chunk: object) -> bytes:
     return bytes(chunk)
 
 
+def discard(value: object) -> None:
+    """Close what a service streams and nobody wants.
+
+    Raises: whatever closing it raises.
+    Threads: any.
+    """
+    Source(value, is_ours=True).close()
+
+
 class Sending:
     """One stream on its way out. It is run by a thread while there is something to do, and parked without one.
+
+    ``write`` may wait for the network, and raises PeerGone; ``post`` does neither. ``resume`` is told to have it run again,
+    ``over`` that it has ended.
 
     Threads: every method from any thread; `run` by one at a time.
     """
 
     def __init__(
-        self, session: Session, request_id: int, window: int | None, source: Source, *,
-        context: contextvars.Context, resume: Callable[[Sending], None], over: Callable[[Sending], None],
+        self, write: Callable[[str | bytes], None], post: Callable[[str | bytes], object], request_id: int,
+        window: int | None, source: Source, *, context: contextvars.Context, resume: Callable[[Sending], None],
+        over: Callable[[Sending], None],
     ) -> None:  # fmt: skip
         self.request_id = request_id
-        self._session = session
+        self._write = write
+        self._post = post
         self._source = source
         self._context = context
         self._resume = resume
@@ -129,10 +120,11 @@ class Sending:
         self._sent = 0
         self._is_first = True
         self._lock = threading.Lock()
-        # Guarded by _lock: _credit, _needed (credit that the next piece takes at least), _is_parked, _is_cancelled.
         # With less than 4 a character might never fit.
-        self._credit: float = math.inf if window is None else max(window, 4)
-        self._needed = 1
+        self._window: float = math.inf if window is None else max(window, 4)
+        # Guarded by _lock: _credit, _needed (credit to go on with), _is_parked, _is_cancelled.
+        self._credit = self._window
+        self._needed: float = 1
         self._is_parked = False
         self._is_cancelled = False
 
@@ -201,7 +193,7 @@ class Sending:
 
     def _send_all(self) -> bool:
         if self._is_windowed and not self._is_begun:
-            self._session.write(f'{{"responseId":{self.request_id},"type":"stream-start"}}')
+            self._write(f'{{"responseId":{self.request_id},"type":"stream-start"}}')
         self._is_begun = True
         while True:
             with self._lock:
@@ -210,11 +202,11 @@ class Sending:
                 # Before the next chunk is asked for: nobody would take it.
                 if not self._may_go_locked():
                     return False
-                size = int(min(self._credit, PIECE))
+                credit = self._credit
             if self._sent == len(self._chunk) and not self._fetch():
-                self._session.write(f'{{"responseId":{self.request_id},"type":"stream-end"}}')
+                self._write(f'{{"responseId":{self.request_id},"type":"stream-end"}}')
                 return True
-            self._send_piece(size)
+            self._send_piece(credit)
         self._fail(None)
         return True
 
@@ -223,15 +215,24 @@ class Sending:
         self._chunk, self._sent = chunk or b"", 0
         return chunk is not None
 
-    def _send_piece(self, size: int) -> None:
-        """Send a piece of the chunk, or note how much credit the next character takes if that is more than ``size``."""
-        piece = cut(self._chunk, self._sent, size)
+    def _send_piece(self, credit: float) -> None:
+        """Send a piece of the chunk, or note how much credit to wait for."""
+        piece = cut(self._chunk, self._sent, PIECE)
+        size = size_of(piece)
+        if size > credit:
+            # A chunk stays whole where it can. But who reads need not give back all of the window before the rest comes.
+            enough = min(size, max(self._window // 2, 4))
+            if credit < enough:
+                with self._lock:
+                    self._needed = enough
+                return
+            piece = cut(self._chunk, self._sent, int(credit))
+            size = size_of(piece)
         with self._lock:
-            self._needed = 1 if piece else size_of(self._chunk[self._sent : self._sent + 1])
-            self._credit -= size_of(piece)
-        if piece:
-            self._sent += len(piece)
-            self._session.write(self._frame_of(piece))
+            self._needed = 1
+            self._credit -= size
+        self._sent += len(piece)
+        self._write(self._frame_of(piece))
 
     def _frame_of(self, piece: str | bytes) -> str | bytes:
         if isinstance(piece, bytes):
@@ -244,9 +245,7 @@ class Sending:
         """Tell the reader that there is no more: the model's keeps its entry until it is told, also when it left."""
         # The cause is not on the model's wire: only to one that is known to be no model.
         cause = f',"cause":{told(error)}' if error is not None and self._is_windowed else ""
-        self._session.post(
-            f'{{"responseId":{self.request_id},"type":"stream-error","error":"{FAILED}"{cause}}}'
-        )
+        self._post(f'{{"responseId":{self.request_id},"type":"stream-error","error":"{FAILED}"{cause}}}')
 
     def _finish(self) -> None:
         self._over(self)

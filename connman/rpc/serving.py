@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from connman.rpc import wire
 from connman.rpc.answered import Key
 from connman.rpc.codec import NotAllowed, encode
-from connman.rpc.streams import is_stream
+from connman.rpc.streams import discard, is_stream
 from connman.threads import is_kill
 
 if TYPE_CHECKING:
@@ -95,8 +95,11 @@ class Request:
         except NotAllowed:
             if isinstance(result, bytes | bytearray | memoryview):
                 return wire.BYTES
-            if self._is_notice or not is_stream(result):
+            if not is_stream(result):
                 raise
+            if self._is_notice:
+                discard(result)
+                return None
             window = wire.whole(self._message.get("window"))
             self._session.streams.send(self._id, window, result)
             return None

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from connman.connection import fork
 from connman.errors import ConnmanError
 from connman.rpc.codec import LARGEST_ID, NotAllowed, encode
-from connman.rpc.reading import Stream
-from connman.rpc.receiving import WINDOW, Buffer
+from connman.rpc.reading import Stream, StreamFailed
+from connman.rpc.receiving import WINDOW, Buffer, StreamTooFast
 from connman.rpc.seams import Call, Session
-from connman.rpc.sending import is_stream
+from connman.rpc.sending import discard, is_stream
 from connman.rpc.streams_in import StreamsIn
 from connman.rpc.streams_out import MARK, StreamsOut, Upload
 from connman.rpc.wire import whole
@@ -25,14 +26,23 @@ class Streams:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._incoming = StreamsIn(session)
-        self._outgoing = StreamsOut(session)
+        self.outgoing = StreamsOut(session)
         self.response = self._incoming.response
         self.binary = self._incoming.binary
-        self.send = self._outgoing.send
-        self.upload = self._outgoing.upload
-        self.pull = self._outgoing.pull
-        self.uploads = self._outgoing.offers
+        self.send = self.outgoing.send
+        self.upload = self.outgoing.upload
+        self.pull = self.outgoing.pull
+        self.uploads = self.outgoing.offers
         """What the peer may ask for, by the id of the service; `pull` answers it."""
+        fork.register(self)
+
+    def after_fork(self) -> None:
+        """Have locks that nobody holds in a child process, in which the path is gone.
+
+        Threads: the first one of the child that uses connman.
+        """
+        self._incoming.make_lock()
+        self.outgoing.make_locks()
 
     def control(self, message: dict[str, Any]) -> None:
         """Take a frame of type stream-credit or write-stream-error.
@@ -43,9 +53,9 @@ class Streams:
         if message["type"] == "write-stream-error":
             # The model sends one without an id as well; it counts, and that is all.
             if number is not None:
-                self._outgoing.cancel(number)
+                self.outgoing.cancel(number)
         elif number is not None and size is not None and 0 < size < LARGEST_ID:
-            self._outgoing.credit(number, size)
+            self.outgoing.credit(number, size)
         else:
             self._session.count_invalid()
 
@@ -100,7 +110,7 @@ class Streams:
         Threads: any; it does not block.
         """
         self._incoming.end(error)
-        self._outgoing.end()
+        self.outgoing.end()
 
 
-__all__ = ["Stream", "Streams", "Upload", "is_stream"]
+__all__ = ["Stream", "StreamFailed", "StreamTooFast", "Streams", "Upload", "discard", "is_stream"]

@@ -30,14 +30,18 @@ class StreamsIn:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._lock = threading.Lock()
-        # Guarded by _lock: _buffers, _left (ids whose last frames come for nobody), _timer, _end.
-        self._buffers: list[Buffer] = []
+        self.make_lock()
+        # Guarded by _lock: _begun (by request id), _left (ids whose last frames come for nobody), _timer, _end.
+        self._begun: dict[int, Begun] = {}
         self._left: dict[int, None] = {}
         self._timer: Timer | None = None
         self._end: Exception | None = None
-        # Of streams whose reader was forgotten. Appended to by the garbage collector, which may hold any lock.
-        self._forgotten: deque[Begun] = deque()
+        # Ids of streams whose reader was forgotten. Appended to by the garbage collector, when any lock may be held.
+        self._forgotten: deque[int] = deque()
+
+    def make_lock(self) -> None:
+        """Have a lock that nobody holds: at first, and in a forked child."""
+        self._lock = threading.Lock()
 
     # Frames
 
@@ -150,9 +154,10 @@ class StreamsIn:
         session = self._session
         buffer = Buffer(session.clock, session.max_message_size, self.leave)
         call = begin(buffer)
+        number = -1 if call.id is None else call.id  # the path may be gone already
 
         def acknowledge(size: int) -> None:
-            session.post(f'{{"requestId":{call.id},"type":"stream-credit","bytes":{size}}}')
+            session.post(f'{{"requestId":{number},"type":"stream-credit","bytes":{size}}}')
 
         def leave() -> None:
             self.leave(call)
@@ -160,10 +165,11 @@ class StreamsIn:
 
         buffer.acknowledge = acknowledge
         begun = Begun(buffer, leave)
-        # At exit there is nobody left to tell.
-        weakref.finalize(stream, self._forgotten.append, begun).atexit = False
+        # The id, not the buffer: its error may lead to the frame of who has caught it, and so to the stream, which would
+        # never be forgotten. At exit there is nobody left to tell.
+        weakref.finalize(stream, self._forgotten.append, number).atexit = False
         with self._lock:
-            self._buffers.append(buffer)
+            self._begun[number] = begun
             end = self._end
             self._look_later_locked()
         if end is not None:
@@ -177,13 +183,13 @@ class StreamsIn:
     def _look(self) -> None:
         """Leave what nobody holds any more; look again while there are streams."""
         while self._forgotten:
-            begun = self._forgotten.popleft()
-            if begun.buffer.leave():
+            begun = self._begun.get(self._forgotten.popleft())
+            if begun is not None and begun.buffer.leave():
                 begun.leave()
         with self._lock:
             self._timer = None
-            self._buffers = [buffer for buffer in self._buffers if not buffer.is_over]
-            if self._buffers:
+            self._begun = {number: begun for number, begun in self._begun.items() if not begun.buffer.is_over}
+            if self._begun:
                 self._look_later_locked()
 
     def end(self, error: Exception) -> None:
@@ -194,11 +200,11 @@ class StreamsIn:
         with self._lock:
             self._end = error
             timer, self._timer = self._timer, None
-            buffers, self._buffers = self._buffers, []
+            streams, self._begun = list(self._begun.values()), {}
         if timer is not None:
             timer.cancel()
-        for buffer in buffers:
-            buffer.fail(error)
+        for begun in streams:
+            begun.buffer.fail(error)
 
 
 def _failure_of(message: dict[str, Any]) -> StreamFailed:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from connman.rpc.codec import LARGEST_ID, NotAllowed, encode
 from connman.rpc.seams import Session
 from connman.rpc.sending import Sending, Source, is_stream
-from connman.rpc.wire import failure, whole
+from connman.rpc.wire import failure, unknown_service, whole
 from connman.rpc.workers import Workers
 
 MAX_STREAMS = 1000
@@ -18,6 +18,10 @@ MAX_STREAMS = 1000
 MARK = "$__stream$"
 """The key of an argument that is a stream: its value is the id of a service that sends it."""
 TOO_BUSY = failure("TooBusy", "too many streams are being sent here already", "TOO-BUSY")
+
+BAD_ID = failure(
+    "RangeError", "a request id from 0 and below 2**53 is needed for a stream: it travels as a double"
+)
 
 
 class _Offer(NamedTuple):
@@ -66,8 +70,9 @@ class StreamsOut:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._workers: Workers | None = None
-        self._lock = threading.Lock()
+        self.workers: Workers | None = None
+        """The threads that send, made for the first stream; whoever sets it first chooses others."""
+        self.make_locks()
         # Guarded by _lock: _sending (by the peer's request id), _pulled (those of them that are uploads, by name),
         # offers (by name), _count, _is_ended.
         self._sending: dict[int, Sending] = {}
@@ -75,6 +80,16 @@ class StreamsOut:
         self.offers: dict[str, _Offer] = {}
         self._count = 0
         self._is_ended = False
+
+    def make_locks(self) -> None:
+        """Have locks that nobody holds: at first, and in a forked child."""
+        self._lock = threading.Lock()
+        # One stream at a time waits for the network: what waits beside is not more for more streams.
+        self._turn = threading.Lock()
+
+    def _write(self, frame: str | bytes) -> None:
+        with self._turn:
+            self._session.write(frame)
 
     def send(self, request_id: int, window: int | None, value: Any) -> None:
         """Send what a service returned, as the answer to ``request_id``.
@@ -111,16 +126,20 @@ class StreamsOut:
             sending.cancel()
 
     def pull(self, message: dict[str, Any]) -> None:
-        """Send what is offered by the name that a request asks for.
+        """Send what is offered by the name that a request asks for; a notice asks for nothing.
 
         Threads: the reader.
         """
+        if message.get("notice") is True:
+            return
         name = message["serviceId"]
         with self._lock:
             offer = self.offers.pop(name, None)
         number = whole(message["requestId"])
-        if offer is None or number is None:
-            return  # its call was over just now
+        assert number is not None  # that was looked at
+        if offer is None:  # its call was over just now
+            self._session.post(f'{{"responseId":{number},{unknown_service(name)}')
+            return
         source = Source(offer.value, is_ours=False)
         self._start(number, whole(message.get("window")), source, offer.context, name)
 
@@ -135,11 +154,21 @@ class StreamsOut:
 
         size = window if window is not None and 0 < window < LARGEST_ID else None
         sending = Sending(
-            self._session, request_id, size, source, context=context, resume=self._run, over=over
+            self._write,
+            self._session.post,
+            request_id,
+            size,
+            source,
+            context=context,
+            resume=self._run,
+            over=over,
         )
         with self._lock:
             is_welcome = (
-                len(self._sending) < MAX_STREAMS and request_id not in self._sending and not self._is_ended
+                len(self._sending) < MAX_STREAMS
+                and request_id not in self._sending
+                and 0 <= request_id < LARGEST_ID
+                and not self._is_ended
             )
             if is_welcome:
                 self._sending[request_id] = sending
@@ -148,20 +177,20 @@ class StreamsOut:
         if is_welcome:
             self._run(sending)
         else:
-            self._refuse(sending)
+            self._refuse(sending, TOO_BUSY if 0 <= request_id < LARGEST_ID else BAD_ID)
 
     def _run(self, sending: Sending) -> None:
         with self._lock:
-            if self._workers is None:
-                self._workers = Workers("streams", MAX_STREAMS, 0)
-            workers, is_ended = self._workers, self._is_ended
+            if self.workers is None:
+                self.workers = Workers("streams", MAX_STREAMS, 0)
+            workers, is_ended = self.workers, self._is_ended
         if not workers.submit(sending.run):
             self._refuse(sending)
         elif is_ended:
             workers.rest()
 
-    def _refuse(self, sending: Sending) -> None:
-        self._session.post(f'{{"responseId":{sending.request_id},{TOO_BUSY}')
+    def _refuse(self, sending: Sending, why: str = TOO_BUSY) -> None:
+        self._session.post(f'{{"responseId":{sending.request_id},{why}')
         sending.drop()
 
     def credit(self, request_id: int, size: int) -> None:
@@ -191,7 +220,7 @@ class StreamsOut:
             self._is_ended = True
             self.offers.clear()
             streams = list(self._sending.values())
-            workers = self._workers
+            workers = self.workers
         for sending in streams:
             sending.cancel()
         if workers is not None:

@@ -120,10 +120,13 @@ class Table:
         else:
             self.counters.unknown += 1
 
-    def drop(self, call: Call) -> None:
-        """Give ``call`` up: nobody waits for it any more. Idempotent."""
-        if self.take(call) and call.stream is not None:
+    def drop(self, call: Call) -> bool:
+        """Give ``call`` up: nobody waits for it any more; False when it was over already."""
+        if not self.take(call):
+            return False
+        if call.stream is not None:
             call.stream.dropped(call)
+        return True
 
     def expire(self) -> None:
         """Fail what is past its deadline, and look after the nearest of the others."""
@@ -160,6 +163,8 @@ class Table:
             for call in failed:
                 call.is_over = True
             self.waiting = {call: None for call in everything if not call.is_over}
+            for call in self.waiting:
+                call.stream = None  # what has come of a streamed answer is no part of the next path's
             while self.counters.sent - 1 in unsent:
                 self.counters.sent -= 1
             return failed

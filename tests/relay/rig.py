@@ -124,7 +124,9 @@ class Client(Raw):
         super().__init__(relay, context, source)
         self.write(upgrade(**headers))
         status = self.head().split(b"\r\n")[0]
-        assert status == b"HTTP/1.1 101 Switching Protocols", status
+        if status != b"HTTP/1.1 101 Switching Protocols":
+            self.sock.close()
+            raise AssertionError(status)
         if first is not None:
             self.say(first if isinstance(first, str | bytes) else json.dumps(first))
 

@@ -1,11 +1,15 @@
 """Whose attempt it is: what is believed of X-Forwarded-For, and what is not."""
 
+from collections.abc import Iterable, Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from connman.errors import InvalidOption
+from connman.relay import Limits, Relay
 from connman.relay.addresses import client_address, is_loopback, networks, parse, rate_key
+from tests.relay.rig import Raw, upgrade
 
 PROXIES = networks(["10.0.0.0/8", "::1", "fd00::/8"])
 
@@ -120,3 +124,33 @@ def test_loopback() -> None:
         is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost", "LocalHost")
     )
     assert not any(is_loopback(host) for host in ("", "0.0.0.0", "::", "192.0.2.7", "example.com"))
+
+
+# Through a relay
+
+
+def statuses(relay: Relay, source: str, forwarded: Iterable[str]) -> list[int]:
+    found = []
+    for claimed in forwarded:
+        with Raw(relay, source=source) as client:
+            client.write(upgrade(x_forwarded_for=claimed))
+            found.append(int(client.head().split(b" ")[1]))
+    return found
+
+
+@pytest.fixture
+def behind_a_proxy() -> Iterator[Relay]:
+    limits = Limits(burst=2, attempts_per_second=0.001)
+    with Relay(port=0, limits=limits, trusted_proxies=["127.0.0.9"]) as relay:
+        yield relay
+
+
+def test_clients_behind_a_trusted_proxy_are_counted_one_by_one(behind_a_proxy: Relay) -> None:
+    clients = ["192.0.2.1", "192.0.2.2", "6.6.6.6, 192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.2"]
+    assert statuses(behind_a_proxy, "127.0.0.9", clients) == [101, 101, 101, 429, 101, 429]
+
+
+def test_whoever_says_to_be_others_is_counted_as_one(behind_a_proxy: Relay) -> None:
+    clients = ["192.0.2.1", "192.0.2.2", "127.0.0.9", ""]
+    assert statuses(behind_a_proxy, "127.0.0.8", clients) == [101, 101, 429, 429]
+    assert statuses(behind_a_proxy, "127.0.0.9", ["192.0.2.1"]) == [101], "nobody was blamed for it"

@@ -207,7 +207,7 @@ def test_a_client_that_drips_is_cut_off(shown: Shown) -> None:
 
 
 def test_a_client_that_does_not_read_is_cut_off(shown: Shown) -> None:
-    names = [NameLine("x" * 128, 1, 1)] * 100_000
+    names = [NameLine("x" * 50_000, 1, 1)] * 200
     admin = Admin(shown, request_timeout=0.5, names=lambda: names)
     admin.start()
     try:

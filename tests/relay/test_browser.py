@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 pytest.importorskip("prometheus_client", reason="needs connman[relay]")
+from connman.relay import Relay
 from connman.relay.admin import Admin
 from connman.relay.counts import Rate, RelaySeen, Snapshot
 from connman.relay.page import NameLine
+from tests.relay.rig import pair
 from tests.waiting import eventually
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
@@ -110,7 +112,9 @@ def look(driver: Any, *, width: int = 1200, scheme: str = "light") -> None:
 
 
 def text_of(driver: Any, selector: str) -> str:
-    return str(driver.find_element("css selector", selector).text)
+    # In one step: the page may renew itself between finding and reading.
+    text = driver.execute_script("return document.querySelector(arguments[0]).innerText", selector)
+    return " ".join(text.split())
 
 
 def test_it_shows_the_numbers_and_keeps_them_fresh(browser: Open, admin: Admin, shown: Shown) -> None:
@@ -191,3 +195,21 @@ def test_it_can_be_read_in_every_colour_and_width(browser: Open, admin: Admin) -
         look(driver, width=width)
         driver.get(admin.url)
         assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_it_shows_a_relay_at_work(browser: Open) -> None:
+    with Relay(port=0, admin=("127.0.0.1", 0), admin_names=True) as relay:
+        assert relay.admin_url is not None
+        driver = browser()
+        driver.get(relay.admin_url)
+        assert text_of(driver, "#pairs") == "0"
+        near, far = pair(relay, "gerät-42")
+        with near, far:
+            eventually(lambda: text_of(driver, "#pairs") == "1", 15.0)
+            assert "gerät-42 0 1" in text_of(driver, "main")
+            near.say("hello")
+            assert far.hear() == "hello"
+            eventually(lambda: "frames forwarded 1" in text_of(driver, "main"), 15.0)
+        # Both are gone, each without a goodbye.
+        eventually(lambda: text_of(driver, "#connections") == "0", 15.0)
+        assert "4102 other side lost 1" in text_of(driver, "main")

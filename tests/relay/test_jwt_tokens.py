@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connman.errors import InvalidOption
+from connman.relay import jwt_tokens
 from connman.relay.jwt_tokens import JwtTokens
 from connman.relay.tokens import Grant, TokenRefused
 from tests.relay.jwts import (
@@ -228,6 +229,32 @@ def test_keys_are_exchanged_while_it_runs(tmp_path: Path, caplog: pytest.LogCapt
     path.write_bytes(jwks(jwk(rsa_key(), kid="b")))
     assert known.check(new)
     assert refusal(known, old) == "the token's algorithm is not that of the key"
+
+
+def test_what_was_verified_once_still_ends() -> None:
+    """A token that was seen before is not verified again: all but its signature is."""
+    now = NOW
+    known = JwtTokens(SECRET, now=lambda: now, leeway=0.0)
+    token = signed(exp=NOW + 60, nbf=NOW)
+    assert known.check(token) == known.check(token)
+    now = NOW + 60
+    assert refusal(known, token) == "the token has expired"
+    now = NOW - 1
+    assert refusal(known, token) == "the token is not valid yet"
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jwt_tokens, "MOST_KNOWN", 16)
+    known = tokens()
+    for number in range(30):
+        assert known.check(signed(jti=str(number)))
+    assert len(vars(known)["_known"]) == 16
+
+
+def test_what_was_refused_is_not_remembered() -> None:
+    known = tokens()
+    for _ in range(2):
+        assert refusal(known, signed(OTHER_SECRET)) == "the token's signature is wrong"
 
 
 def test_a_wrong_key_is_refused_at_the_start(tmp_path: Path) -> None:

@@ -82,6 +82,15 @@ def test_names_are_shown_when_they_may_be_seen_alone() -> None:
     assert "<h2>names</h2>" in render(Snapshot(), [])
 
 
+def test_of_many_names_the_busiest_are_shown() -> None:
+    lines = [NameLine(f"device-{number}", number % 7, number % 1000) for number in range(5000)]
+    page = render(Snapshot(), lines)
+    assert "the 200 busiest of 5,000 names" in page
+    assert page.count(">device-") == 200
+    assert ">device-4999<" in page
+    assert ">device-4000<" not in page
+
+
 @pytest.mark.parametrize(
     ("taken", "state"),
     [

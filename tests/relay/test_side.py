@@ -70,7 +70,7 @@ def test_a_client_that_does_not_is_lost(is_joined: bool) -> None:
             dead = stack.enter_context(provider(relay))
         else:
             left, dead = map(stack.enter_context, pair(relay))
-            with pytest.raises(AssertionError, match="8, b'.x10.x06the other side was lost'"):
+            with pytest.raises(AssertionError, match="the other side was lost"):
                 left.hear()  # answers pings
         assert dead.frame() == (PING, True, b"")
         assert dead.is_at_end()
@@ -243,9 +243,9 @@ def test_spares_and_pairs_end_with_their_token(expiring: Relay) -> None:
 
 
 def test_a_token_that_has_expired_before_the_first_message() -> None:
-    with Relay(port=0, tokens=Expiring(0.0)) as relay:
-        with Client(relay, {"command": "reach", "name": "x"}, authorization="Bearer x") as near:
-            assert near.closed() == (3000, "the token has expired")
+    first = {"command": "reach", "name": "x"}
+    with Relay(port=0, tokens=Expiring(0.0)) as relay, Client(relay, first, authorization="Bearer x") as near:
+        assert near.closed() == (3000, "the token has expired")
 
 
 def test_one_that_waits_is_shown_without_secrets(relay: Relay) -> None:

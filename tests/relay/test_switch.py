@@ -361,11 +361,13 @@ def guarded() -> Any:
 
 
 def test_a_token_of_the_upgrade(guarded: Relay) -> None:
-    with provider(guarded, "device-1", authorization="Bearer dev") as far:
-        with caller(guarded, "device-1", authorization="Bearer app") as near:
-            assert far.told() == HANDOVER
-            far.say(READY)
-            assert near.told() == REACHED
+    with (
+        provider(guarded, "device-1", authorization="Bearer dev") as far,
+        caller(guarded, "device-1", authorization="Bearer app") as near,
+    ):
+        assert far.told() == HANDOVER
+        far.say(READY)
+        assert near.told() == REACHED
 
 
 def test_a_token_of_the_first_message(guarded: Relay) -> None:

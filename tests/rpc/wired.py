@@ -1,10 +1,9 @@
 """Two peers that are joined as by a relay, in memory; and one peer whose other side is frames that a test writes."""
 
 import json
-import queue
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from connman import Connection, ConnmanError
@@ -38,9 +37,9 @@ class Raw:
 
 
 @contextmanager
-def raw(**options: Any) -> Iterator[Raw]:
-    """Open a peer, and hold its other side."""
-    dialer = ScriptedDialer([ScriptedDialer.OPEN])
+def raw(*, is_deaf: bool = False, **options: Any) -> Iterator[Raw]:
+    """Open a peer, and hold its other side, which reads nothing if it is deaf."""
+    dialer = ScriptedDialer([ScriptedDialer.DEAF if is_deaf else ScriptedDialer.OPEN])
     own = {name: options.pop(name) for name in ("services", "call_timeout") if name in options}
     with Connection(dialer, reconnect=False, **options) as conn:
         peer = Peer(conn, **own)
@@ -117,11 +116,3 @@ def wired(**options: Any) -> Iterator[tuple[Peer, Peer, Wire]]:
                 peer.close()
             for thread in threads:
                 thread.join(PATIENCE)
-
-
-def drain(items: "queue.SimpleQueue[Any]") -> list[Any]:
-    found = []
-    with suppress(queue.Empty):
-        while True:
-            found.append(items.get_nowait())
-    return found

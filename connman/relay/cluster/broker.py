@@ -23,12 +23,14 @@ from connman.relay.cluster.lookups import Lookups
 from connman.relay.cluster.members import Members
 from connman.relay.cluster.pair import RemoteSide
 from connman.relay.cluster.presence import Presence
-from connman.relay.cluster.store import Store, failures, is_refusal, shown
+from connman.relay.cluster.store import Store, failures, refusal, shown
 from connman.relay.counts import RelaySeen
 from connman.relay.wire import BROKER_LOST, GOING_AWAY, NO_PROVIDER, NOT_READY, OTHER_LOST
 
-BEAT: Final = 1.0  # seconds
-EXPIRY: Final = 5.0  # of a relay that gives no sign of life, and so of its names
+BEAT: Final = (
+    0.5  # seconds: so long goes the death of a relay unseen, for nobody listens to the next batch then
+)
+EXPIRY: Final = 10  # beats that a relay may miss until it is taken for dead, and its names with it
 TIMEOUT: Final = 2.0  # of a command: a Redis slower than this is a lost one
 CLAIM_TIMEOUT: Final = 10.0  # for a caller to get a spare of another relay, however many are asked
 SETTLE: Final = 0.02  # how long changes of presence gather before they are written
@@ -76,7 +78,10 @@ class RedisBroker:
         return "up" if self._is_up else "lost"
 
     def relays(self) -> tuple[RelaySeen, ...]:
-        """Return the relays of the cluster that live, this one among them."""
+        """Return the relays of the cluster that live, this one among them.
+
+        Threads: any.
+        """
         return self._members.table(time.monotonic())
 
     # The relay calls
@@ -86,6 +91,7 @@ class RedisBroker:
 
         Raises:
             ConnmanError: Redis refuses the login.
+        Threads: the relay's.
         """
         self._desk = ClaimDesk(host)
         self._due = asyncio.Event()
@@ -95,13 +101,15 @@ class RedisBroker:
         self._failures = failures()
         first: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(first))
-        error = await first
-        if error is not None and is_refusal(error):
+        if (words := refusal(await first)) is not None:
             await self.stop()
-            raise ConnmanError(f"the broker {shown(self._url)} refuses the login: {error}")
+            raise ConnmanError(f"the broker {shown(self._url)} refuses the login: {words}")
 
     async def stop(self) -> None:
-        """Leave: what was said goes out, the names are taken out, and what rides on links ends."""
+        """Leave: what was said goes out, the names are taken out, and what rides on links ends.
+
+        Threads: the relay's.
+        """
         await self._desk.stop()
         self._links.leave(GOING_AWAY, "the relay is stopping")
         if self._is_up:
@@ -117,12 +125,18 @@ class RedisBroker:
         await self._store.close()
 
     def spare_added(self, name: str) -> None:
-        """Count a spare of a name. It is written a moment later."""
+        """Count a spare of a name. It is written a moment later.
+
+        Threads: the relay's.
+        """
         self._presence.added(name, int(time.time()))
         self._changed.set()
 
     def spare_gone(self, name: str) -> None:
-        """Count a spare less: taken, or lost."""
+        """Count a spare less: taken, or lost.
+
+        Threads: the relay's.
+        """
         self._presence.gone(name)
         self._changed.set()
 
@@ -132,6 +146,7 @@ class RedisBroker:
         Raises:
             BrokerLost: that cannot be known now.
             RemoteRefused: the relay that has the name gave none, with code and reason.
+        Threads: the relay's.
         """
         if not self._is_up:
             raise BrokerLost("the broker is lost")
@@ -215,6 +230,7 @@ class RedisBroker:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._store.disconnect()
 
     async def _until(self, event: asyncio.Event, tasks: list["asyncio.Task[None]"]) -> None:
         waiting = asyncio.create_task(event.wait())
@@ -263,7 +279,7 @@ class RedisBroker:
                 self._presence.write_all()  # others have taken this relay for dead, and its names out
             if now - self._heard > SILENCE * self._beat + TIMEOUT:
                 raise TimeoutError("Redis takes what is published, and delivers nothing")
-            self._presence.refresh(now, NAMES_AT_ONCE)
+            self._presence.refresh(now)
             if self._presence.is_dirty:
                 self._changed.set()
 
@@ -273,6 +289,9 @@ class RedisBroker:
         for relay in self._members.seen(relays, now):
             self._links.lost(relay)
         self._links.others = self._members.others
+        for link in self._links:
+            if not link.is_needed and not self._members.is_known(link.there):
+                self._links.lost(link.there)  # nothing is lost by it: else it would be kept for ever
 
     async def _write_loop(self) -> None:
         while True:

@@ -58,6 +58,7 @@ class Link:
         ] = {}  # claims of the other relay without an answer, with the credit of each
         self.heard_ticks = 0  # since it was last heard from
         self._is_needed_there = False
+        self._said_needed = False
         self._here = here
         self._window = window
         self._claims = claims
@@ -72,7 +73,6 @@ class Link:
         self._taken = 0  # frames taken in from there, in bytes
         self._told = 0  # what it was told of these
         self._turns: deque[RemoteSide] = deque()  # pairs whose frames wait for room on the link
-        self._was_quiet = True  # nothing was sent since the last tick
 
     @property
     def is_needed(self) -> bool:
@@ -155,10 +155,10 @@ class Link:
                 count += 1
             self._out, out = out[count:], out[:count]
             self._out_size -= size
-        self._was_quiet = False
         self._told = self._taken
+        self._said_needed = self.is_needed
         header = wire.Header(
-            self._here, self.epoch, self.peer_epoch, self._number, self._taken, is_needed=self.is_needed
+            self._here, self.epoch, self.peer_epoch, self._number, self._taken, is_needed=self._said_needed
         )
         self._number = (self._number + 1) & 0xFFFFFFFF
         return wire.pack(header, out)
@@ -214,15 +214,14 @@ class Link:
         return self._taken - self._told >= TAKEN_EVERY
 
     def tick(self) -> bool:
-        """Let a beat pass; return whether a batch should go out as a sign of life."""
+        """Let a beat pass; return whether a batch should go out: a sign of life, and a look whether the other lives."""
         self.heard_ticks = self.heard_ticks + 1 if self.is_needed else 0
         for side in [side for side in self.pairs.values() if side.is_lingering]:
             side.idle_ticks += 1
             if side.idle_ticks >= LINGER_TICKS:
                 side.give_up()
-        was_quiet, self._was_quiet = self._was_quiet, True
         # The other relay may have a pair that has ended here: its close was lost, and the next number tells it so.
-        return was_quiet and (self.is_needed or self._is_needed_there)
+        return self.is_needed or self._is_needed_there or self._said_needed
 
     def leave(self, code: int, reason: str) -> None:
         """End its pairs with a word to both sides: this relay stops."""

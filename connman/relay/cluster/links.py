@@ -15,7 +15,7 @@ from connman.relay.cluster.link import Claims, Link
 from connman.relay.wire import BROKER_LOST, OTHER_LOST
 
 ROUND: Final = 1024 * 1024  # bytes to publish at a time, over all links
-SILENCE: Final = 4  # beats without a word of a relay whose pairs live, after which it counts as lost
+SILENCE: Final = 8  # beats without a word of a relay whose pairs live, after which it counts as lost
 
 # What all relays together may have under way to one: Redis closes a subscriber at 8 MiB for a minute, or 32 MiB.
 BUDGET: Final = 6 * 1024 * 1024

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+from connman.relay.cluster.presence import EXPIRY
 from connman.relay.cluster.store import RelayInfo
 from connman.relay.counts import RelaySeen
 
@@ -13,7 +14,7 @@ class Members:
         self._here = here
         self._alive: dict[bytes, str] = {}  # the address of each; never changed, but replaced
         self._heard = 0.0  # when they were
-        self._dead: set[bytes] = set()  # seen once, not any more
+        self._dead: dict[bytes, float] = {}  # seen once, not any more, and since when
 
     @property
     def others(self) -> int:
@@ -25,8 +26,11 @@ class Members:
         before, self._alive = self._alive, {relay.id: relay.address for relay in relays}
         self._heard = now
         gone = [relay for relay in before if relay not in self._alive]
-        # Ids are by chance and come once: those of dead relays are kept as long as something may name them.
-        self._dead = (self._dead | set(gone)) - self._alive.keys()
+        # Ids are by chance and come once: those of dead relays are kept as long as a name may be written as theirs.
+        dead = self._dead | dict.fromkeys(gone, now)
+        self._dead = {
+            relay: since for relay, since in dead.items() if relay not in self._alive and now - since < EXPIRY
+        }
         return gone
 
     def forget(self) -> None:
@@ -34,11 +38,15 @@ class Members:
         self._alive = {}
         self._dead.clear()
 
+    def is_known(self, relay: bytes) -> bool:
+        """Tell whether a relay was alive at the last beat."""
+        return relay in self._alive
+
     def died(self, relay: bytes) -> None:
         """Take a relay out before the next beat does: nobody listens for it."""
         if relay in self._alive:
             self._alive = {other: address for other, address in self._alive.items() if other != relay}
-            self._dead.add(relay)
+            self._dead[relay] = self._heard
 
     def order(self, owners: Mapping[bytes, bytes]) -> tuple[list[bytes], list[bytes]]:
         """Return whom to ask, the newest spare first, and whose entries are to be taken out."""

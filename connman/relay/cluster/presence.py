@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 REFRESH: Final = 1200.0  # seconds after which a name that has not changed is written again
+SPREAD: Final = 600  # seconds over which all names may be refreshed
 EXPIRY: Final = 3600  # seconds that a name stays written; a dead relay's vanish with the relay, long before
 
 
@@ -87,8 +88,12 @@ class Presence:
         self._names.clear()
         self._ages.clear()
 
-    def refresh(self, now: float, most: int) -> None:
-        """Mark names that were written long ago, before the broker lets them expire."""
+    def refresh(self, now: float) -> None:
+        """Mark names that were written long ago, before the broker lets them expire; to be called every second.
+
+        A few at a time: names that came together are refreshed over minutes.
+        """
+        most = 10 + len(self._names) // SPREAD
         for name in self._ages:
             entry = self._names[name]
             if not most or entry.written is None or now - entry.written < REFRESH:

@@ -4,10 +4,11 @@ redis-py of its own retries for seconds and waits without an end; here nothing i
 timeout: whatever fails means that the broker is lost, and the relay begins anew with it.
 """
 
+import asyncio
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from connman.errors import ConnmanError, InvalidOption
 from connman.relay.cluster.presence import EXPIRY
@@ -15,13 +16,20 @@ from connman.relay.cluster.presence import EXPIRY
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-SCHEMES: Final = ("redis", "rediss", "unix")
+
+_PLACE: Final = re.compile(
+    r"(rediss?)://(?:[^/?#]*@)?((?:[\w.-]*|\[[\da-fA-F:.]+\])(?::\d+)?)(/\d*)?(?:[?#].*)?"
+)
+_SOCKET: Final = re.compile(r"(unix)://(?:[^/?#]*@)?()(/[^@?#]*)(?:[?#].*)?")
 
 
 def shown(url: str) -> str:
-    """Return a broker's address for people: without user, password and query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    """Return a broker's address for people: without user, password and query. What looks odd is not shown at all.
+
+    Threads: any.
+    """
+    found = _PLACE.fullmatch(url) or _SOCKET.fullmatch(url)
+    return f"{found[1]}://{found[2]}{found[3] or ''}" if found else "(its address)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +47,14 @@ def failures() -> tuple[type[Exception], ...]:
     return (redis.exceptions.RedisError, OSError, TimeoutError, EOFError)
 
 
-def is_refusal(error: Exception) -> bool:
-    """Tell whether Redis is there and lets this relay not in: waiting would not help."""
+def refusal(error: BaseException | None) -> str | None:
+    """Return Redis's words when it is there and lets this relay not in, else None: then it may be waited for."""
     import redis.exceptions  # lazy: an extra
 
-    return isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.NoPermissionError)
+    refused = (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError)
+    while error is not None and not isinstance(error, refused):
+        error = error.__cause__
+    return None if error is None else str(error)
 
 
 class Store:
@@ -57,8 +68,11 @@ class Store:
         self._redis = self._client()
 
     def _client(self) -> "Redis":
-        if urlsplit(self._url).scheme not in SCHEMES:
-            raise InvalidOption(f"a broker is redis://…, rediss://… or unix://…, not {shown(self._url)!r}")
+        what = shown(self._url)
+        if not what.startswith(("redis", "unix")):
+            raise InvalidOption(
+                "a broker is redis://…, rediss://… or unix:///… with all else percent-encoded"
+            )
         try:
             from redis.asyncio import Redis  # lazy: an extra
             from redis.asyncio.retry import Retry  # lazy: an extra
@@ -75,9 +89,13 @@ class Store:
                 decode_responses=False,
                 protocol=2,
             )
+            # It dials nobody: it is what reads the options of the address.
+            client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         except (ValueError, TypeError):
             # The error of the library may quote what is secret.
-            raise InvalidOption(f"not the address of a broker: {shown(self._url)!r}") from None
+            raise InvalidOption(
+                f"the address of the broker {what} has an option that redis does not know"
+            ) from None
         return client
 
     def name_key(self, name: str) -> str:
@@ -98,6 +116,14 @@ class Store:
     async def close(self) -> None:
         """Close every connection."""
         await self._redis.aclose()
+
+    async def disconnect(self) -> None:
+        """Drop every connection: the next command dials anew. For when one of them may be half open."""
+        try:
+            async with asyncio.timeout(1.0):
+                await self._redis.connection_pool.disconnect()
+        except failures():
+            pass  # gone already
 
     # Batches
 

@@ -18,7 +18,7 @@ PATIENCE = 10.0
 class Client:
     """A websocket to a relay."""
 
-    def __init__(self, relay: Relay | str, **first: Any) -> None:
+    def __init__(self, relay: Relay | str, first: dict[str, Any]) -> None:
         url = relay if isinstance(relay, str) else relay.url
         self._ws = websocket.create_connection(url, timeout=PATIENCE)
         self.sock = self._ws.sock
@@ -51,13 +51,13 @@ class Client:
 
 
 def provide(relay: Relay | str, name: str) -> Client:
-    client = Client(relay, command="provide", name=name)
+    client = Client(relay, {"command": "provide", "name": name})
     assert client.hear() == '{"command":"provided"}'
     return client
 
 
 def reach(relay: Relay | str, name: str) -> Client:
-    return Client(relay, command="reach", name=name)
+    return Client(relay, {"command": "reach", "name": name})
 
 
 def get_ready(provider: Client) -> None:
@@ -69,6 +69,7 @@ def get_ready(provider: Client) -> None:
 @contextlib.contextmanager
 def cluster(url: str, count: int = 2, limits: Limits | None = None, **options: Any) -> Iterator[list[Relay]]:
     """Start relays that share a broker, and wait until each knows of all."""
+    options = {"beat": 0.1} | options
     with contextlib.ExitStack() as stack:
         relays = [
             stack.enter_context(Relay(port=0, limits=limits, broker=RedisBroker(url, **options)))

@@ -110,6 +110,8 @@ def test_a_link_that_carries_nothing_says_nothing() -> None:
     assert caller.other is not None
     caller.other.close(1000, "")
     bus.settle()
+    for _ in range(3):
+        bus.beat()
     for node in bus.nodes:
         node.links.tick()
     assert [bus.publish(node) for node in bus.nodes] == [0, 0]

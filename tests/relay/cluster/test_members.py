@@ -1,6 +1,7 @@
 """Which relays there are."""
 
 from connman.relay.cluster.members import Members, stamp_of
+from connman.relay.cluster.presence import EXPIRY
 from connman.relay.cluster.store import RelayInfo
 from connman.relay.counts import RelaySeen
 
@@ -34,6 +35,13 @@ def test_a_relay_that_nobody_listens_for_is_not_asked_until_it_is_seen_again() -
     assert made.order({A: b"1", B: b"1"}) == ([B], [A])
     assert made.others == 0
     made.seen([RelayInfo(A, "")], 12.0)
+    assert made.order({A: b"1"}) == ([A], [])
+
+
+def test_dead_relays_are_forgotten_when_no_name_can_be_written_as_theirs_any_more() -> None:
+    made = members(HERE, A)
+    made.seen([RelayInfo(HERE, "")], 11.0)
+    made.seen([RelayInfo(HERE, "")], 11.0 + EXPIRY)
     assert made.order({A: b"1"}) == ([A], [])
 
 

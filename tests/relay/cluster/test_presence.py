@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connman.relay.cluster.presence import REFRESH, Presence
+from connman.relay.cluster.presence import EXPIRY, REFRESH, Presence
 
 
 def test_a_name_is_written_with_its_first_spare_and_taken_out_with_its_last() -> None:
@@ -61,21 +61,22 @@ def test_names_that_were_written_long_ago_are_written_before_they_expire() -> No
     presence.take(10, 0.0)
     presence.added("new", 2)
     presence.take(10, 10.0)
-    presence.refresh(REFRESH + 1, 100)
+    presence.refresh(REFRESH + 1)
     assert presence.take(10, REFRESH + 1) == [("old", 1)]
-    presence.refresh(REFRESH + 10, 100)
+    presence.refresh(REFRESH + 10)
     assert presence.take(10, REFRESH + 10) == [("new", 2)]
-    presence.refresh(REFRESH + 11, 100)
+    presence.refresh(REFRESH + 11)
     assert not presence.is_dirty
 
 
 def test_few_names_are_refreshed_at_a_time() -> None:
     presence = Presence()
-    for number in range(10):
+    for number in range(60_000):
         presence.added(str(number), 1)
-    presence.take(10, 0.0)
-    presence.refresh(REFRESH, 4)
-    assert len(presence.take(10, REFRESH)) == 4
+    presence.take(60_000, 0.0)
+    presence.refresh(REFRESH)
+    assert len(presence.take(60_000, REFRESH)) == 110
+    assert EXPIRY - REFRESH > 60_000 / 110  # seconds
 
 
 def test_leaving_takes_every_name_out_and_late_words_change_nothing() -> None:

@@ -1,7 +1,7 @@
 """Everything that is fuzzed."""
 
 from tests.rigs.fuzz.target import Target
-from tests.rigs.fuzz.targets import answers, frames, logins, sockjs, streams, words
+from tests.rigs.fuzz.targets import answers, calls, frames, logins, sockjs, streams, words
 
 TARGETS: dict[str, Target] = {
     target.name: target
@@ -14,6 +14,7 @@ TARGETS: dict[str, Target] = {
         logins.LOGIN,
         sockjs.FRAMES,
         sockjs.ANSWER,
+        calls.CALLS,
         words.TARGETS,
         words.OPTIONS,
         words.COMMAND,
