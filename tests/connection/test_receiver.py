@@ -74,6 +74,7 @@ def test_it_takes_what_is_read_on_the_reader_thread() -> None:
 @pytest.mark.parametrize("dispatch", ["reader", "thread"])
 def test_it_is_told_before_the_user(dispatch: str) -> None:
     taker, order = Taker(), list[object]()
+
     def on_reset(conn: Connection, reset: Reset) -> None:
         order.append("user lost" if reset.opened else "user failed")
         assert taker.kinds[-1] in ("lost", "failed", "opened")
