@@ -163,6 +163,8 @@ class Table:
             for call in failed:
                 call.is_over = True
             self.waiting = {call: None for call in everything if not call.is_over}
+            for call in self.waiting:
+                call.stream = None  # what has come of a streamed answer is no part of the next path's
             while self.counters.sent - 1 in unsent:
                 self.counters.sent -= 1
             return failed

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import assert_type
+from typing import Any, Literal, assert_type
 
 import tenacity
 
@@ -510,6 +510,35 @@ def failed_to(error: Exception) -> int | None:
 # By name, behind a relay
 
 
+def a_peer(conn: connman.Connection) -> None:
+    services = connman.rpc.Services({1: len, "two": max}, max_workers=4, max_waiting=9)
+    with connman.rpc.Peer(conn, services=services, call_timeout=None) as peer:
+        assert_type(peer, connman.rpc.Peer)
+        peer.add_service("three", lambda: connman.rpc.current_peer().call("back"))
+        peer.remove_service(1)
+        peer.clear_services()
+        assert_type(peer.send("x", 1, None, timeout=5, retry_safe=True), Future[Any])
+        assert_type(peer.call(1, timeout=None), Any)
+        peer.notify("x", [1], {"a": 2})
+        peer.call(1, key="word")  # type: ignore[call-arg]
+        assert_type(peer.conn_id, int)
+        assert_type(peer.conn, connman.Connection)
+        assert_type(peer.stats, connman.rpc.PeerStats)
+        assert_type(peer.stats.latency_p99, float | None)
+        peer.stats.bytes_sent = 1  # type: ignore[misc]
+        peer.close("bye", timeout=1)
+        assert_type(peer.closed, Future[connman.rpc.CloseStatus])
+        status = peer.closed.result()
+        assert_type(status.pending, tuple[int | str, ...])
+    connman.rpc.Peer(conn, services={"a": print, 5: print}, max_workers=2)
+
+
+def a_closed_peer(error: connman.rpc.PeerClosed, gone: errors.PeerGone) -> str:
+    assert_type(gone.sent, bool)
+    assert_type(error.status, connman.rpc.CloseStatus | None)
+    return error.reason
+
+
 def a_token() -> connman.rpc.Token:
     return lambda: "fresh"
 
@@ -544,3 +573,25 @@ def a_caller() -> int | None:
     except errors.HandshakeFailed as error:
         return error.__cause__.code if isinstance(error.__cause__, connman.rpc.RelayRefused) else None
     return None
+
+
+def streamed(peer: connman.rpc.Peer) -> bytes:
+    try:
+        with peer.stream("tail", "/var/log/app.log", timeout=5) as stream:
+            assert_type(stream, connman.rpc.Stream)
+            first: bytes = next(stream)
+            rest: bytes = stream.read_all()
+            return first + rest
+    except connman.rpc.StreamFailed as error:
+        return f"{error.name} {error.message} {error.code}".encode()
+    except connman.rpc.StreamTooFast:
+        return b""
+
+
+def undefined(peer: connman.rpc.Peer) -> str:
+    assert_type(connman.rpc.UNDEFINED, Literal[connman.rpc.Undefined.UNDEFINED])
+    try:
+        peer.call("set", connman.rpc.UNDEFINED, float("nan"))
+    except connman.rpc.NotAllowed as error:
+        return error.key + error.code
+    return ""
