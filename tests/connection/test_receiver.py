@@ -74,6 +74,7 @@ def test_it_takes_what_is_read_on_the_reader_thread() -> None:
 @pytest.mark.parametrize("dispatch", ["reader", "thread"])
 def test_it_is_told_before_the_user(dispatch: str) -> None:
     taker, order = Taker(), list[object]()
+
     def on_reset(conn: Connection, reset: Reset) -> None:
         order.append("user lost" if reset.opened else "user failed")
         assert taker.kinds[-1] in ("lost", "failed", "opened")
@@ -118,6 +119,27 @@ def test_what_lies_in_the_inbox_comes_first() -> None:
         assert taker.kinds == ["opened", "1", "2", "3", "4"]
         peer.send("5")
         taker.wait("opened", "1", "2", "3", "4", "5")
+
+
+def test_the_reader_waits_until_it_knows_what_was_before() -> None:
+    """What the reader brings while a receiver is being told of the past comes behind that."""
+    with quiet() as rig:
+        peer = rig.open()
+        peer.send("first")
+        eventually(lambda: rig.conn.stats.messages_in == 1, PATIENCE)
+        has_second = threading.Event()
+
+        class Slow(Taker):
+            def opened(self, transport: Transport) -> None:
+                super().opened(transport)
+                peer.send("second")
+                eventually(lambda: rig.conn.stats.messages_in == 2, PATIENCE)
+                has_second.wait(0.05)  # which it must not have
+
+        taker = Slow()
+        taker.on_message = lambda message: has_second.set() if message == "second" else None
+        rig.conn.attach(taker)
+        taker.wait("opened", "first", "second")
 
 
 def test_it_may_come_while_messages_do() -> None:
