@@ -66,6 +66,11 @@ class Workers:
             worker = self._call_locked()
         return worker is None or self._send_out(worker)
 
+    @property
+    def idle(self) -> int:
+        """How many threads have nothing to do."""
+        return len(self._idle)
+
     def run_last(self, end: Job) -> None:
         """Have ``end()`` called behind the jobs that wait, or by another thread if one of them takes long.
 
