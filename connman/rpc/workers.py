@@ -60,11 +60,18 @@ class Workers:
     def submit(self, job: Job) -> bool:
         """Have ``job()`` run soon; False when there is neither a thread for it nor room to wait."""
         with self._lock:
-            if len(self._jobs) >= self._room + len(self._idle) + self._most - self._count:
+            # Who is on the way has no job yet.
+            free = len(self._idle) + self._most - self._count + self._is_searching
+            if len(self._jobs) >= self._room + free:
                 return False
             self._jobs.append(job)
             worker = self._call_locked()
         return worker is None or self._send_out(worker)
+
+    @property
+    def idle(self) -> int:
+        """How many threads have nothing to do."""
+        return len(self._idle)
 
     def run_last(self, end: Job) -> None:
         """Have ``end()`` called behind the jobs that wait, or by another thread if one of them takes long.
