@@ -96,14 +96,14 @@ class Sending:
     """One stream on its way out. It is run by a thread while there is something to do, and parked without one.
 
     ``write`` may wait for the network, and raises PeerGone; ``post`` does neither. ``resume`` is told to have it run again,
-    ``over`` that it has ended.
+    ``over`` that it has ended. ``most``: bytes of a piece.
 
     Threads: every method from any thread; `run` by one at a time.
     """
 
     def __init__(
         self, write: Callable[[str | bytes], None], post: Callable[[str | bytes], object], request_id: int,
-        window: int | None, source: Source, *, context: contextvars.Context, resume: Callable[[Sending], None],
+        window: int | None, source: Source, *, most: int = PIECE, context: contextvars.Context, resume: Callable[[Sending], None],
         over: Callable[[Sending], None],
     ) -> None:  # fmt: skip
         self.request_id = request_id
@@ -113,6 +113,7 @@ class Sending:
         self._context = context
         self._resume = resume
         self._over = over
+        self._most = most
         self._is_windowed = window is not None
         self._is_begun = False
         # The chunk that is being sent, and how much of it has gone out.
@@ -217,7 +218,7 @@ class Sending:
 
     def _send_piece(self, credit: float) -> None:
         """Send a piece of the chunk, or note how much credit to wait for."""
-        piece = cut(self._chunk, self._sent, PIECE)
+        piece = cut(self._chunk, self._sent, self._most)
         size = size_of(piece)
         if size > credit:
             # A chunk stays whole where it can. But who reads need not give back all of the window before the rest comes.

@@ -125,13 +125,15 @@ def test_a_forgotten_stream_is_left_a_second_later() -> None:
 
 def test_a_stream_that_failed_is_kept_by_nothing() -> None:
     """Seen failing: its error led to the frame that had caught it, and so to the stream that it was kept for."""
-    with raw() as pair:
+    clock = FakeClock()
+    with raw(clock=clock, ping_interval=None) as pair:
         stream = opened(pair)
         pair.send({"responseId": 0, "type": "stream-error", "error": GENERIC})
         with pytest.raises(StreamFailed):
             next(stream)
         alive = weakref.ref(stream)
         del stream
+        clock.advance(1.0)
         eventually(lambda: gc.collect() >= 0 and alive() is None)
 
 
