@@ -6,6 +6,7 @@
 import ssl
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Literal, assert_type
 
 import tenacity
@@ -16,6 +17,68 @@ from connman.integrations import pusher
 from connman.records import Step
 
 URL = "wss://feed.example.com/ticks"
+
+
+# The relay
+
+
+class OwnTokens:
+    def check(self, token: str | None) -> connman.relay.Grant:
+        if token is None:
+            raise connman.relay.TokenRefused("a token is needed")
+        return connman.relay.Grant(provide=("device-*",), reach=(), expires=1e10)
+
+
+def the_tokens() -> list[connman.relay.Tokens]:
+    return [
+        OwnTokens(),
+        connman.relay.NoTokens(),
+        connman.relay.TokenFile("tokens"),
+        connman.relay.JwtTokens(Path("key"), algorithms=["RS256"], audience="relay", issuer="us", leeway=5.0),
+        connman.relay.JwtTokens(b"a secret of 32 bytes at the least"),
+    ]
+
+
+def a_relay(tokens: connman.relay.Tokens, broker: connman.relay.Broker) -> connman.relay.Relay:
+    return connman.relay.Relay(
+        "127.0.0.1", 8765, tokens=tokens, limits=connman.relay.Limits(max_names=7), tls=("chain", "key"),
+        origins=["https://example.com"], hosts=["relay"], trusted_proxies=["10.0.0.0/8"], broker=broker,
+        admin=("127.0.0.1", 9100), admin_names=True,
+    )  # fmt: skip
+
+
+def run_a_relay() -> None:
+    try:
+        with a_relay(OwnTokens(), connman.relay.RedisBroker("redis://127.0.0.1")) as relay:
+            assert_type(relay, connman.relay.Relay)
+            assert_type(relay.url, str)
+            assert_type(relay.port, int)
+            assert_type(relay.admin_url, str | None)
+            assert_type(relay.names(), list[tuple[str, int, int]])
+            connman.relay.RelayCollector(relay.snapshot)
+            assert_type(relay.stop(5.0, timeout=10.0), bool)
+    except connman.relay.RelayFailed:
+        return
+
+
+def what_it_does(taken: connman.relay.Snapshot) -> float:
+    taken.pairs = 7  # type: ignore[misc]
+    assert_type(taken.rates, tuple[connman.relay.Rate, ...])
+    assert_type(taken.relays, tuple[connman.relay.RelaySeen, ...])
+    assert_type(taken.refused["token"], int)
+    assert_type(taken.healthy, bool)
+    return taken.rates[-1].frames + taken.relays[0].age
+
+
+async def a_broker(host: connman.relay.BrokerHost, broker: connman.relay.Broker) -> int:
+    await broker.start(host)
+    try:
+        assert_type(await broker.open_remote("device"), connman.relay.RemoteSide | None)
+    except connman.relay.BrokerLost:
+        return 0
+    except connman.relay.RemoteRefused as refused:
+        return refused.code
+    return len(broker.relays())
 
 
 # Connections
