@@ -33,6 +33,8 @@ _AT_ONCE = 32
 # Sockets before their upgrade, in all. One more, and the oldest of them goes: an honest client is through in
 # milliseconds, those that hold sockets open to keep others out are the oldest ones.
 _MOST_DOORS = 512
+# How long the broker may take to stop.
+_GOODBYE = 3.0
 # How long to accept nothing when the system has no descriptor left.
 _PAUSE = 0.1
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -262,7 +264,7 @@ class Server:
         while self.counts.pairs and (left := self._grace_ends - self.loop.time()) > 0:
             # In steps: the grace may be shortened meanwhile.
             await self._until(lambda: not self.counts.pairs, min(left, 0.1))
-        await self._broker.stop()
+        await self._stop_broker()
         for listener in self._listeners:
             self.loop.remove_reader(listener)
             listener.close()
@@ -278,6 +280,15 @@ class Server:
         await self._until(lambda: not self._doors and not self.switch.sides, 1.0)
         if self._ticking is not None:
             self._ticking.cancel()
+
+    async def _stop_broker(self) -> None:
+        try:
+            async with asyncio.timeout(_GOODBYE):
+                await self._broker.stop()
+        except TimeoutError:
+            _logger.warning("the broker did not take this relay's names away in time")
+        except Exception:  # user code
+            _logger.exception("the broker has failed while it was stopped")
 
     async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
         """Wait until ``condition`` holds, for ``seconds`` at most; it is looked at when a side has left or is gone."""
