@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from connman.connection import fork
-from connman.threads import is_kill, spawn
+from connman.threads import is_kill, latch, spawn
 
 logger = logging.getLogger("connman.rpc")
 
@@ -27,7 +27,7 @@ class _Worker:
     def __init__(self) -> None:
         self.is_started = self.has_begun = False
         self.is_let_go = False
-        self.wake = threading.Lock()
+        self.wake = latch()
 
 
 class Workers:
@@ -70,7 +70,7 @@ class Workers:
             return worker is None or self._send_out(worker)
         except (
             BaseException
-        ):  # user code (a signal handler) raised: who was called must come, or not be waited for
+        ):  # user code (a signal handler) raised: who was called must not be awaited in vain
             self._mend()
             raise
 
@@ -131,7 +131,6 @@ class Workers:
         return True
 
     def _loop(self, worker: _Worker) -> None:
-        worker.wake.acquire(False)  # whoever sends it out lets go of it
         with self._lock:
             if worker.is_let_go:
                 return
