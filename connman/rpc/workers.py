@@ -68,9 +68,7 @@ class Workers:
                 self._jobs.append(job)
                 worker = self._call_locked()
             return worker is None or self._send_out(worker)
-        except (
-            BaseException
-        ):  # user code (a signal handler) raised: who was called must not be awaited in vain
+        except BaseException:  # user code (a signal handler) raised: nobody may wait for who does not come
             self._mend()
             raise
 
