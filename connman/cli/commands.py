@@ -47,7 +47,7 @@ def plain_renderer() -> TextRenderer:
 def tell(kind: NoteKind, text: str) -> None:
     """Write one line to standard error; nothing where nobody listens.
 
-    Threads: the main one.
+    Threads: any.
     """
     writer = Writer(2)
     with contextlib.suppress(OutputFailed):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from connman.relay.counts import Rate, RelaySeen, Snapshot
     from connman.relay.jwt_tokens import JwtTokens
     from connman.relay.limits import Limits
+    from connman.relay.metrics import RelayCollector
     from connman.relay.relay import Relay, RelayFailed
     from connman.relay.token_file import TokenFile
     from connman.relay.tokens import Grant, NoTokens, TokenRefused, Tokens
@@ -26,6 +27,7 @@ __all__ = [
     "Rate",
     "RedisBroker",
     "Relay",
+    "RelayCollector",
     "RelayFailed",
     "RelaySeen",
     "RemoteRefused",
@@ -42,6 +44,7 @@ _PLACES = {
     "cluster.broker": ("RedisBroker",),
     "counts": ("Rate", "RelaySeen", "Snapshot"),
     "jwt_tokens": ("JwtTokens",),
+    "metrics": ("RelayCollector",),
     "limits": ("Limits",),
     "relay": ("Relay", "RelayFailed"),
     "token_file": ("TokenFile",),

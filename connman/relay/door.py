@@ -40,10 +40,21 @@ class Door(asyncio.Protocol):
     Threads: the relay's.
     """
 
-    __slots__ = ("_head", "_is_done", "_is_gone", "_peer", "_porter", "_timer", "_transport", "opening")
+    __slots__ = (
+        "_head",
+        "_is_done",
+        "_is_gone",
+        "_peer",
+        "_porter",
+        "_timer",
+        "_transport",
+        "has_begun",
+        "opening",
+    )
 
     def __init__(self, porter: Porter, peer: str) -> None:
         self.opening: asyncio.Task[None] | None = None
+        self.has_begun = False
         self._porter = porter
         self._peer = peer
         self._head = bytearray()

@@ -228,6 +228,7 @@ class Relay:
 
     async def _serve(self, sockets: list[socket.socket], started: Future[None]) -> None:
         self._stopping = asyncio.Event()
+        asyncio.get_running_loop().set_exception_handler(_log_failure)
         server = Server(self._limits, self._rules, self._broker, self._tls)
         await server.start(sockets)
         self._server, self._loop = server, server.loop
@@ -241,6 +242,11 @@ class Relay:
         self._grace = grace
         self._server.shorten(grace)
         self._stopping.set()
+
+
+def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what went wrong in a callback of the loop; the context's own words may hold what a client has sent."""
+    _logger.error("failed in the relay's loop", exc_info=context.get("exception"))
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -33,6 +33,8 @@ _AT_ONCE = 32
 # Sockets before their upgrade, in all. One more, and the oldest of them goes: an honest client is through in
 # milliseconds, those that hold sockets open to keep others out are the oldest ones.
 _MOST_DOORS = 512
+# How long the broker may take to stop.
+_GOODBYE = 3.0
 # How long to accept nothing when the system has no descriptor left.
 _PAUSE = 0.1
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -119,6 +121,7 @@ class Server:
                     self._wait_for_descriptors()
                 return
             sock.setblocking(False)
+            self._set_user_timeout(sock)
             peer = str(address[0])
             if self._is_behind_proxy(peer) or not (
                 delay := self._rates.delay(rate_key(peer), self.loop.time())
@@ -126,6 +129,14 @@ class Server:
                 self._open_door(sock, peer)
             else:
                 self._turn_away(sock, delay)
+
+    def _set_user_timeout(self, sock: socket.socket) -> None:
+        # What is sent to a host that is gone and is not acknowledged ends the connection, also where no ping can be
+        # heard because nothing is read for the time being.
+        limits = self.limits
+        if limits.ping_interval is not None and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            seconds = limits.ping_interval + limits.ping_timeout
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000) + 1000)
 
     def _is_behind_proxy(self, peer: str) -> bool:
         """Tell whether whose attempt it is can only be told when its head is there."""
@@ -150,20 +161,24 @@ class Server:
         self.counts.connections += 1
         self.counts.connections_total += 1
         door.opening = self.loop.create_task(self._open(door, sock))
+        door.opening.add_done_callback(lambda task: self._opened(door, sock, task))
 
     async def _open(self, door: Door, sock: socket.socket) -> None:
         timeout = self.limits.handshake_timeout if self._tls is not None else None
-        try:
-            await self.loop.connect_accepted_socket(
-                lambda: door, sock, ssl=self._tls, ssl_handshake_timeout=timeout
-            )
-        except (OSError, asyncio.CancelledError) as error:
+        door.has_begun = True
+        await self.loop.connect_accepted_socket(
+            lambda: door, sock, ssl=self._tls, ssl_handshake_timeout=timeout
+        )
+
+    def _opened(self, door: Door, sock: socket.socket, opening: asyncio.Task[None]) -> None:
+        door.opening = None
+        if not door.has_begun:
+            sock.close()  # cancelled before the loop had it
+        if opening.cancelled() or (error := opening.exception()) is not None:
             # No protocol was told of it: TLS came to nothing, or the door was closed meanwhile.
-            # The loop closes the socket.
-            _logger.debug("no connection from a client: %s", type(error).__name__)
+            kind = "cancelled" if opening.cancelled() else type(error).__name__
+            _logger.debug("no connection from a client: %s", kind)
             door.connection_lost(None)
-        else:
-            door.opening = None
 
     def _wait_for_descriptors(self) -> None:
         self.refused("descriptors")
@@ -249,7 +264,7 @@ class Server:
         while self.counts.pairs and (left := self._grace_ends - self.loop.time()) > 0:
             # In steps: the grace may be shortened meanwhile.
             await self._until(lambda: not self.counts.pairs, min(left, 0.1))
-        await self._broker.stop()
+        await self._stop_broker()
         for listener in self._listeners:
             self.loop.remove_reader(listener)
             listener.close()
@@ -265,6 +280,15 @@ class Server:
         await self._until(lambda: not self._doors and not self.switch.sides, 1.0)
         if self._ticking is not None:
             self._ticking.cancel()
+
+    async def _stop_broker(self) -> None:
+        try:
+            async with asyncio.timeout(_GOODBYE):
+                await self._broker.stop()
+        except TimeoutError:
+            _logger.warning("the broker did not take this relay's names away in time")
+        except Exception:  # user code
+            _logger.exception("the broker has failed while it was stopped")
 
     async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
         """Wait until ``condition`` holds, for ``seconds`` at most; it is looked at when a side has left or is gone."""

@@ -1,17 +1,17 @@
-"""One socket of a relay after its upgrade: frames in and out, pings, flow control, and how it ends."""
+"""One socket of a relay after its upgrade: frames in and out, what each phase makes of them, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import enum
-import time
 from collections.abc import Sequence
 from typing import Protocol
 
 from connman.relay.broker import Other
 from connman.relay.counts import Counts
-from connman.relay.frames import CLOSE, PING, PONG, TEXT, Frames, frame
+from connman.relay.frames import CLOSE, PONG, TEXT, Frames, frame
 from connman.relay.limits import Limits
+from connman.relay.line import Line
 from connman.relay.tokens import Grant
 from connman.relay.wire import (
     BAD_TOKEN,
@@ -23,8 +23,6 @@ from connman.relay.wire import (
 )
 
 _HELD_AT_MOST = 65536
-_LONG = 3600.0
-_SMALL = 8192
 
 
 class Phase(enum.Enum):
@@ -66,23 +64,18 @@ class Switch(Protocol):
         """Take note that the socket of ``side`` is closed; once for each side."""
 
 
-class Side(asyncio.BufferedProtocol):
+class Side(Line):
     """One client of the relay.
 
     Threads: the relay's.
     """
 
-    __slots__ = (
-        "_awaits_pong", "_buffer", "_drained", "_due", "_frames", "_has_left", "_is_alive", "_is_blocked", "_is_paused", "_is_yielding", "_loop",
-        "_switch", "_timer", "address", "grant", "group", "name", "other", "phase", "transport", "write",
-    )  # fmt: skip
+    __slots__ = ("_frames", "_has_left", "_switch", "address", "grant", "group", "name", "other", "phase")
 
     def __init__(
         self, switch: Switch, transport: asyncio.Transport, address: str, grant: Grant | None
     ) -> None:
-        limits = switch.limits
-        self.transport = transport
-        self.write = transport.write
+        super().__init__(transport, switch.limits, switch.buffer)
         self.address = address
         self.grant = grant
         self.phase = Phase.JOINING
@@ -90,50 +83,17 @@ class Side(asyncio.BufferedProtocol):
         self.group = b""
         self.other: Other | None = None
         self._switch = switch
-        self._buffer = switch.buffer[:_SMALL]
         self._frames = Frames()
-        self._loop = asyncio.get_running_loop()
         self._has_left = False
-        # Liveness: has anything come, or has anything gone out, since the last look? Is a pong owed?
-        self._is_alive = True
-        self._awaits_pong = False
-        # Flow: is there too much to be sent to it (and how much at the last ping)? Is it not read from?
-        self._is_blocked = False
-        self._drained = 0
-        self._due = 0.0
-        self._is_paused = False
-        # It has been read from in this round of the loop, and is not until the next.
-        self._is_yielding = False
-        transport.set_write_buffer_limits(limits.high_water, limits.low_water)
-        self._timer = self._loop.call_later(limits.join_timeout, self._not_joined)
+        self.set_timer(switch.limits.join_timeout, self._not_joined)
 
     def __repr__(self) -> str:
         return f"<side {self.address} {self.phase.name.lower()} {self.name!r}>"
 
     # What asyncio calls
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Return where to put what arrives."""
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take what has arrived there."""
-        self.data_received(bytes(self._buffer[:nbytes]))
-        if nbytes == len(self._buffer) and not self._is_paused and self.phase is not Phase.GONE:
-            # There is more. uvloop would read on, 32 times in a row, while the others wait: measured with four pairs
-            # that send frames of 6 bytes as fast as they can, it took 4.5 s to open one more.
-            self._is_yielding = True
-            self.transport.pause_reading()
-            self._loop.call_soon(self._read_on)
-
-    def _read_on(self) -> None:
-        self._is_yielding = False
-        if not self._is_paused and self.phase is not Phase.GONE:
-            self.transport.resume_reading()
-
     def data_received(self, data: bytes) -> None:
         """Take what has arrived."""
-        self._is_alive = True
         if self.phase is Phase.PAIRED:
             self._pass_on(data)
             return
@@ -149,14 +109,13 @@ class Side(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """Stop the other side: what it sends piles up here."""
-        self._is_blocked = True
+        super().pause_writing()
         if self.other is not None:
             self.other.pause()
 
     def resume_writing(self) -> None:
-        """Let the other side go on. That its client has read so much is a sign of life."""
-        self._is_blocked = False
-        self._is_alive = True
+        """Let the other side go on."""
+        super().resume_writing()
         if self.other is not None:
             self.other.resume()
 
@@ -169,7 +128,8 @@ class Side(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell of the end, which is a loss unless it has been told before."""
-        self._timer.cancel()
+        self.stop_timer()
+        self.is_gone = True
         self.phase = Phase.GONE
         self._leave(1006, "")
         self._switch.gone(self)
@@ -185,11 +145,9 @@ class Side(asyncio.BufferedProtocol):
         begins = self.phase is Phase.JOINING
         self.phase = phase
         if phase is Phase.ALONE:
-            self._frames.pass_on(self._switch.limits.max_message_size)
+            self._frames.pass_on(self.limits.max_message_size)
         if begins:
-            self._timer.cancel()
-            self._is_alive, self._awaits_pong = True, False
-            self._set_tick(self._switch.limits.ping_interval or _LONG)
+            self.watch(None if self.grant is None else self.grant.expires)
 
     def join(self, other: Other) -> None:
         """Be half of a pair from now on; `begin` sees to what has come too early."""
@@ -197,8 +155,8 @@ class Side(asyncio.BufferedProtocol):
         if self.phase is Phase.ALONE:
             self._frames.skip()
         self.phase = Phase.PAIRED
-        self._frames.pass_on(self._switch.limits.max_message_size)
-        if self._is_blocked:
+        self._frames.pass_on(self.limits.max_message_size)
+        if self.is_blocked:
             other.pause()
 
     def begin(self) -> None:
@@ -207,26 +165,12 @@ class Side(asyncio.BufferedProtocol):
             self.resume()
             self._pass_on(b"")
 
-    # What the other side of a pair calls; the first is `write`, where both are here
+    # What the other side of a pair calls, besides `pause` and `resume`
 
     def forward(self, frames: Sequence[bytes | bytearray]) -> None:
         """Send frames that come from afar."""
         if self.phase is Phase.PAIRED:
             self.write(b"".join(frames))
-
-    def pause(self) -> None:
-        """Read no more for now."""
-        if not self._is_paused and self.phase is not Phase.GONE:
-            self._is_paused = True
-            if not self._is_yielding:
-                self.transport.pause_reading()
-
-    def resume(self) -> None:
-        """Read on."""
-        if self._is_paused and self.phase is not Phase.GONE:
-            self._is_paused = False
-            if not self._is_yielding:
-                self.transport.resume_reading()
 
     def close(self, code: int, reason: str) -> None:
         """Say goodbye behind what is being sent, and let go when it is answered or the time for that is over."""
@@ -246,11 +190,6 @@ class Side(asyncio.BufferedProtocol):
         self.resume()
         self._leave(code, reason)
 
-    def drop(self) -> None:
-        """End it at once."""
-        if self.phase is not Phase.GONE:
-            self.transport.abort()
-
     # Inside
 
     def _pass_on(self, data: bytes) -> None:
@@ -259,7 +198,7 @@ class Side(asyncio.BufferedProtocol):
         out = frames.feed(data)
         counts = self._switch.counts
         counts.bytes_total += len(data)
-        self._choose_buffer(len(data), len(out))
+        self.choose_buffer(len(data), len(out), len(frames.rest))
         if out:
             counts.frames_total += len(out) >> 1
             other = self.other
@@ -270,17 +209,6 @@ class Side(asyncio.BufferedProtocol):
                 other.forward(out)
         if frames.ping is not None or frames.is_over:
             self._see_to_events()
-
-    def _choose_buffer(self, size: int, entries: int) -> None:
-        """Read much at once where it is quickly done, so that a side that floods keeps the others waiting for 2 ms at most.
-
-        Frames cost time, not their bytes: 64 KiB of empty ones take 4 ms, of pings 16, of 64 bytes each 0.3.
-        """
-        if size < _SMALL:
-            return
-        # Less than 64 bytes a frame; or nothing to pass on, and no long frame that is coming in either.
-        is_costly = entries > size >> 5 or (not entries and len(self._frames.rest) < size >> 1)
-        self._buffer = self._switch.buffer[:_SMALL] if is_costly else self._switch.buffer
 
     def _talk(self) -> None:
         """Take messages one by one: each may change what becomes of the next."""
@@ -322,7 +250,7 @@ class Side(asyncio.BufferedProtocol):
         frames = self._frames
         if frames.ping is not None:
             # Only the newest (5.5.3), and none while the client reads nothing: answers must not pile up.
-            if not self._is_blocked:
+            if not self.is_blocked:
                 self.write(frame(PONG, frames.ping))
             frames.ping = None
         if frames.closed is not None and self.phase is not Phase.CLOSING:
@@ -350,44 +278,12 @@ class Side(asyncio.BufferedProtocol):
     # Time
 
     def _await_end(self) -> None:
-        self._timer.cancel()
-        self._timer = self._loop.call_later(self._switch.limits.close_timeout, self.drop)
+        self.set_timer(self.limits.close_timeout, self.drop)
 
     def _not_joined(self) -> None:
         self._switch.counts.count_refused("first-message")
         self.close(NO_FIRST_MESSAGE, "no first message in time")
 
-    def _set_tick(self, delay: float) -> None:
-        self._due = self._loop.time() + delay
-        self._await_tick()
-
-    def _await_tick(self) -> None:
-        delay = max(0.0, self._due - self._loop.time())
-        if self.grant is not None and self.grant.expires is not None:
-            delay = max(0.0, min(delay, self.grant.expires - time.time() + 0.01))
-        self._timer = self._loop.call_later(delay, self._tick)
-
-    def _tick(self) -> None:
-        limits = self._switch.limits
-        if self.grant is not None and self.grant.is_expired(time.time()):
-            self.close(BAD_TOKEN, "the token has expired")
-        elif self._loop.time() + 0.005 < self._due:
-            self._await_tick()  # the clock on the wall was set back: it has not expired yet
-        elif limits.ping_interval is None:
-            self._set_tick(_LONG)
-        elif not self._awaits_pong:
-            self._is_alive, self._awaits_pong = False, True
-            self._drained = self.transport.get_write_buffer_size()
-            if not self._is_blocked:
-                self.write(frame(PING, b""))
-            self._set_tick(limits.ping_timeout)
-        elif self._shows_life():
-            self._awaits_pong = False
-            self._set_tick(max(0.0, limits.ping_interval - limits.ping_timeout))
-        else:
-            self.drop()
-
-    def _shows_life(self) -> bool:
-        # Not read from, it cannot be heard. And where much is to be sent, the pong stands behind all of it: that its
-        # client takes some is enough.
-        return self._is_alive or self._is_paused or self.transport.get_write_buffer_size() < self._drained
+    def expired(self) -> None:
+        """End with the token that it came with."""
+        self.close(BAD_TOKEN, "the token has expired")

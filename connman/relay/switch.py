@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from connman.relay.board import Board
@@ -69,6 +70,7 @@ class Switchboard:
         self._searches: dict[Side, asyncio.Task[None]] = {}
         self._handovers: dict[Side, asyncio.Future[bool]] = {}
         self._waiting = Waiting(limits.max_per_name)
+        self._taken: Counter[str] = Counter()  # spares that are being handed over, by name
 
     # What sides tell
 
@@ -206,6 +208,9 @@ class Switchboard:
             code, reason = BROKER_LOST, "the broker was lost"
         except RemoteRefused as refused:
             code, reason = refused.code, refused.reason
+        except Exception:  # user code: a broker of one's own
+            _logger.exception("the broker has failed")
+            code, reason = BROKER_LOST, "the broker was lost"
         if self._searches.pop(caller, None) is not None:
             self.counts.count_refused("no-provider" if code == NO_PROVIDER else "not-ready")
             caller.close(code, reason)
@@ -229,8 +234,8 @@ class Switchboard:
 
         Without this a burst of callers would be told that nobody is there, a few milliseconds too early.
         """
-        is_in_use = self.board.pairs(name) or any(spare.name == name for spare in self._handovers)
-        return bool(is_in_use) and await self._waiting.wait(name, self.limits.ready_timeout)
+        is_in_use = self.board.pairs(name) > 0 or name in self._taken
+        return is_in_use and await self._waiting.wait(name, self.limits.ready_timeout)
 
     async def take_spare(self, name: str) -> Side | None:
         """Return the newest spare of ``name`` that says it is ready, handed over; None when there is none.
@@ -243,8 +248,16 @@ class Switchboard:
         while (spare := self.board.newest_spare(name)) is not None:
             self.counts.spares -= 1
             self.broker.spare_gone(name)
-            if await self._hand_over(spare):
-                return spare
+            # Until it is part of a pair, which happens in the same turn of the loop in which this returns: the name is in
+            # use all the time.
+            self._taken[name] += 1
+            try:
+                if await self._hand_over(spare):
+                    return spare
+            finally:
+                self._taken[name] -= 1
+                if not self._taken[name]:
+                    del self._taken[name]
         return None
 
     async def _hand_over(self, spare: Side) -> bool:

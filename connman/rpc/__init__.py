@@ -1,6 +1,6 @@
 """Calls across a connection: each side may serve, and call the services of the other."""
 
-from connman.rpc.codec import UNDEFINED, NotAllowed
+from connman.rpc.codec import UNDEFINED, NotAllowed, Undefined
 from connman.rpc.counters import CloseStatus, PeerStats
 from connman.rpc.joining import RelayRefused, Token
 from connman.rpc.path import PeerClosed
@@ -27,6 +27,7 @@ __all__ = [
     "StreamFailed",
     "StreamTooFast",
     "Token",
+    "Undefined",
     "current_peer",
     "provide",
     "reach",

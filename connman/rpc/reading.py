@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Self
 from connman.clock import Clock, Deadline
 from connman.connection import fork
 from connman.errors import CallTimeout, RemoteError
-from connman.rpc.receiving import Buffer, joined
+from connman.rpc.chunks import joined
+from connman.rpc.receiving import Buffer
 
 
 class StreamFailed(RemoteError):

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import base64
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from connman.clock import Clock, Deadline, Signal
 from connman.errors import CallTimeout, MessageTooBig, ProtocolError, RpcError
+from connman.rpc.chunks import Chunks, size_of
 from connman.rpc.seams import Call
-from connman.rpc.sending import size_of
 
 WINDOW = 512 * 1024
 """Bytes that may be under way to a reader, or wait for it."""
-MAX_CHUNKS = 4096
-"""Chunks that wait one by one; with more of them neighbours are joined, so that tiny ones take no memory of their own."""
 
 
 class StreamTooFast(RpcError):
@@ -28,65 +25,6 @@ class Upload(Protocol):
 
     def close(self) -> None:
         """Send no more; it does not block."""
-
-
-class Chunks:
-    """Chunks in their order, all of them of one kind: many small ones are joined.
-
-    Threads: whoever holds the lock of what it belongs to.
-    """
-
-    __slots__ = ("_ready", "_tail", "size")
-
-    def __init__(self) -> None:
-        self._ready: deque[Any] = deque()
-        # Behind _ready, and always empty when that is short.
-        self._tail: list[Any] = []
-        self.size = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._ready)
-
-    def add(self, chunk: str | bytes, size: int) -> None:
-        """Append ``chunk``, which takes ``size`` of the window."""
-        self.size += size
-        if len(self._ready) < MAX_CHUNKS:
-            self._ready.append(chunk)
-            return
-        self._tail.append(chunk)
-        if len(self._tail) >= MAX_CHUNKS:
-            self._join_tail()
-
-    def add_last(self, item: object) -> None:
-        """Append something of any kind, behind which nothing comes."""
-        self._join_tail()
-        self._ready.append(item)
-
-    def _join_tail(self) -> None:
-        if self._tail:
-            self._ready.append(joined(self._tail))
-            self._tail = []
-
-    def take(self) -> Any:
-        """Take the oldest, and its size off."""
-        chunk = self._ready.popleft()
-        self._join_tail()  # or what is added next would overtake it
-        self.size -= size_of(chunk) if isinstance(chunk, str | bytes) else 0
-        return chunk
-
-    def take_all(self) -> str | bytes:
-        """Take everything, as one: ``b""`` if there was nothing."""
-        chunks = [*self._ready, *self._tail]
-        self._ready, self._tail, self.size = deque(), [], 0
-        return joined(chunks)
-
-
-def joined(chunks: list[Any]) -> str | bytes:
-    """Return ``chunks``, which are of one kind, as one.
-
-    Threads: any.
-    """
-    return "".join(chunks) if chunks and isinstance(chunks[0], str) else b"".join(chunks)
 
 
 class Receiving:

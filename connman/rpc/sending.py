@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from connman.errors import PeerGone
+from connman.rpc.chunks import cut, size_of
 from connman.rpc.codec import encode, pack_chunk
 from connman.rpc.wire import told
 from connman.threads import is_kill
@@ -32,29 +33,6 @@ def is_stream(value: object) -> bool:
     return callable(getattr(value, "read", None)) or (
         hasattr(value, "__next__") and callable(getattr(value, "__iter__", None))
     )
-
-
-def size_of(chunk: str | bytes) -> int:
-    """Return what ``chunk`` takes of a window: its bytes, in UTF-8 if it is text.
-
-    Threads: any.
-    """
-    if isinstance(chunk, str) and not chunk.isascii():
-        return len(chunk.encode("utf-8", "surrogatepass"))
-    return len(chunk)
-
-
-def cut(chunk: str | bytes, start: int, size: int) -> str | bytes:
-    """Return a piece of ``chunk`` from ``start`` that takes ``size`` of a window at most; empty if no character fits.
-
-    Threads: any.
-    """
-    piece = chunk[start : start + size]
-    if isinstance(piece, bytes) or piece.isascii():
-        return piece
-    # No character takes more than four bytes.
-    piece = piece[: max(size // 4, 1)]
-    return piece if size_of(piece) <= size else ""
 
 
 class Source:
@@ -118,14 +96,14 @@ class Sending:
     """One stream on its way out. It is run by a thread while there is something to do, and parked without one.
 
     ``write`` may wait for the network, and raises PeerGone; ``post`` does neither. ``resume`` is told to have it run again,
-    ``over`` that it has ended.
+    ``over`` that it has ended. ``most``: bytes of a piece.
 
     Threads: every method from any thread; `run` by one at a time.
     """
 
     def __init__(
         self, write: Callable[[str | bytes], None], post: Callable[[str | bytes], object], request_id: int,
-        window: int | None, source: Source, *, context: contextvars.Context, resume: Callable[[Sending], None],
+        window: int | None, source: Source, *, most: int = PIECE, context: contextvars.Context, resume: Callable[[Sending], None],
         over: Callable[[Sending], None],
     ) -> None:  # fmt: skip
         self.request_id = request_id
@@ -135,6 +113,7 @@ class Sending:
         self._context = context
         self._resume = resume
         self._over = over
+        self._most = most
         self._is_windowed = window is not None
         self._is_begun = False
         # The chunk that is being sent, and how much of it has gone out.
@@ -239,7 +218,7 @@ class Sending:
 
     def _send_piece(self, credit: float) -> None:
         """Send a piece of the chunk, or note how much credit to wait for."""
-        piece = cut(self._chunk, self._sent, PIECE)
+        piece = cut(self._chunk, self._sent, self._most)
         size = size_of(piece)
         if size > credit:
             # A chunk stays whole where it can. But who reads need not give back all of the window before the rest comes.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from connman.rpc.codec import LARGEST_ID, NotAllowed, encode
 from connman.rpc.seams import Session
-from connman.rpc.sending import Sending, Source, is_stream
+from connman.rpc.sending import PIECE, Sending, Source, is_stream
 from connman.rpc.wire import failure, unknown_service, whole
 from connman.rpc.workers import Workers
 
@@ -70,6 +70,8 @@ class StreamsOut:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        # A letter may take six on the wire, and what the other side takes is thought to be what we do.
+        self._most = min(PIECE, max(4, (session.max_message_size - 128) // 6))
         self.workers: Workers | None = None
         """The threads that send, made for the first stream; whoever sets it first chooses others."""
         self.make_locks()
@@ -162,6 +164,7 @@ class StreamsOut:
             context=context,
             resume=self._run,
             over=over,
+            most=self._most,
         )
         with self._lock:
             is_welcome = (

@@ -60,10 +60,11 @@ class Table:
                 self._set_timer_locked(deadline)
 
     def _set_timer_locked(self, due: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._due = due
-        self._timer = maybe_call_later(self._clock, due - self._clock.now(), self._ring)
+        timer = maybe_call_later(self._clock, due - self._clock.now(), self._ring)
+        # In this order: a Ctrl-C leaves a timer too many, but no deadline without one.
+        old, self._timer, self._due = self._timer, timer, due
+        if old is not None:
+            old.cancel()
 
     def _ring(self) -> None:
         self._settle_apart(self.expire)
@@ -163,6 +164,8 @@ class Table:
             for call in failed:
                 call.is_over = True
             self.waiting = {call: None for call in everything if not call.is_over}
+            for call in self.waiting:
+                call.stream = None  # what has come of a streamed answer is no part of the next path's
             while self.counters.sent - 1 in unsent:
                 self.counters.sent -= 1
             return failed

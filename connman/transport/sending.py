@@ -101,12 +101,12 @@ class Sending(Receiving):
 
         Threads: any.
         """
+        frames = [self._codec.encode(message) for message in messages]
         rest: memoryview | None = None
         try:
             if not self._send_lock.acquire(False):
                 return partial(self.send, messages)
             try:
-                frames = [self._codec.encode(message) for message in messages]
                 if self._control:
                     self._flush_control_locked()
                 if self._is_close_queued or self.error is not None or self._close_request is not None:

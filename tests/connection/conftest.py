@@ -18,9 +18,10 @@ LIFE = {
     "test_keepalive",
     "test_life",
     "test_reader",
+    "test_receiver",
 }
 # With both kinds also where the slow tests are left out.
-QUICK = {"test_callbacks"}
+QUICK = {"test_callbacks", "test_receiver"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -112,6 +112,7 @@ def test_a_side_elsewhere_that_ends(relay: Relay, broker: Scripted) -> None:
     [
         (None, (4104, "no provider of that name")),
         (BrokerLost("gone"), (4113, "the broker was lost")),
+        (ValueError("staged"), (4113, "the broker was lost")),
         (RemoteRefused(4110, "not ready in time"), (4110, "not ready in time")),
     ],
 )
@@ -180,3 +181,31 @@ def test_the_spares_of_a_relay_are_told_of_one_by_one(broker: Scripted) -> None:
         one.leave()
         eventually(lambda: len(broker.events) == 3)
     assert broker.events == ["+device", "+device", "-device", "-device", "stop"]
+
+
+class Stuck(Scripted):
+    """A broker that fails in its last moment."""
+
+    async def stop(self) -> None:
+        raise RuntimeError("staged")
+
+
+def test_a_broker_that_fails_does_not_hold_up_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    with Relay(port=0, broker=Stuck()) as relay, provider(relay) as spare:
+        assert relay.stop(0.0)
+        assert spare.closed()[0] == 1001
+    assert "the broker has failed while it was stopped" in caplog.text
+
+
+class Refusing(NoBroker):
+    """A broker that does not take this relay."""
+
+    async def start(self, host: BrokerHost) -> None:
+        raise BrokerLost("staged")
+
+
+def test_a_broker_that_refuses_ends_the_start() -> None:
+    relay = Relay(port=0, broker=Refusing())
+    with pytest.raises(BrokerLost, match="staged"):
+        relay.start()
+    assert relay.wait(5)

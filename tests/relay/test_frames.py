@@ -218,3 +218,26 @@ def test_the_rest_of_a_message_is_skipped(size: int) -> None:
 @given(st.binary(max_size=400), st.binary(min_size=4, max_size=4))
 def test_unmasking_is_the_same_with_and_without_c(payload: bytes, key: bytes) -> None:
     assert bytes(unmasked(payload, key)) == mask(payload, key) == bytes(module.unmask(payload, key))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_whatever_comes_is_judged_the_same_however_it_is_cut(data: st.DataObject) -> None:
+    opcodes = st.sampled_from([0, TEXT, BINARY, PING, PONG, CLOSE, 3, 11])
+    wire = b"".join(
+        frame(data.draw(opcodes), data.draw(st.binary(max_size=200)), fin=data.draw(st.booleans()))
+        for _ in range(data.draw(st.integers(1, 6)))
+    )
+    for _ in range(data.draw(st.integers(0, 3))):
+        place = data.draw(st.integers(0, len(wire) - 1))
+        wire = wire[:place] + data.draw(st.binary(max_size=3)) + wire[place + 1 :]
+    whole, cut = passing(500), passing(500)
+    out = b"".join(whole.feed(wire))
+    step = data.draw(st.integers(1, 50))
+    parts = b"".join(
+        b"".join(cut.feed(wire[pos : pos + step])) for pos in range(0, len(wire), step) if not cut.is_over
+    )
+    assert parts == out
+    assert (cut.error, cut.closed, cut.ping) == (whole.error, whole.closed, whole.ping)
+    if not whole.is_over:
+        assert cut.rest == whole.rest

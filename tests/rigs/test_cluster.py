@@ -14,7 +14,20 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.mark.slow
 def test_a_small_cluster_keeps_every_promise() -> None:
     executable()  # skips where there is no Redis
-    words = ["--providers", "150", "--callers", "40", "--rounds", "2", "--frames", "20000", "--seed", "1"]
+    words = [
+        "--providers",
+        "150",
+        "--callers",
+        "40",
+        "--rounds",
+        "2",
+        "--frames",
+        "20000",
+        "--chaos",
+        "5",
+        "--seed",
+        "1",
+    ]
     run = subprocess.run(
         [sys.executable, "-m", "tests.rigs.cluster", *words],
         cwd=ROOT,

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connman.errors import PeerGone
-from connman.rpc.sending import FAILED, PIECE, Sending, Source, cut, is_stream, size_of
+from connman.rpc.chunks import size_of
+from connman.rpc.sending import FAILED, PIECE, Sending, Source, is_stream
 
 Frame = str | bytes
 
@@ -170,14 +171,6 @@ def test_no_more_goes_out_than_was_allowed(chunks: list[Any], window: int, credi
     assert sent.session.messages[-1] == END
     kind: Any = str if chunks and isinstance(chunks[0], str) else bytes
     assert kind().join(sent.session.chunks) == kind().join(chunks)
-
-
-@given(st.text(), st.integers(0, 20), st.integers(1, 50))
-def test_a_cut_fits_and_is_never_empty_when_a_character_fits(text: str, start: int, size: int) -> None:
-    piece = cut(text, start, size)
-    assert size_of(piece) <= size
-    assert text[start:].startswith(str(piece))
-    assert piece or not text[start:] or size_of(text[start]) > size
 
 
 def test_a_chunk_is_cut_only_where_it_is_larger_than_half_a_window() -> None:

@@ -1,48 +1,17 @@
 """Streams that come in, frame by frame, from a peer of the model's and from one that knows of windows."""
 
-import gc
-import struct
-import weakref
 from typing import Any
 
 import pytest
+from tenacity import wait_none
 
-from connman.errors import CallTimeout, MessageTooBig, NoSuchService, PeerGone, ProtocolError, RemoteError
-from connman.rpc import Stream, StreamFailed, StreamTooFast
+from connman import Connection
+from connman.errors import CallTimeout, MessageTooBig, PeerGone, ProtocolError, RemoteError
+from connman.rpc import Peer, StreamFailed, StreamTooFast
 from connman.rpc.receiving import WINDOW
-from connman.testing import FakeClock
-from tests.loopback import in_thread
+from connman.testing import FakeClock, ScriptedDialer
+from tests.rpc.frames import GENERIC, binary, end, follow_up, leave, opened, text
 from tests.rpc.wired import Raw, raw
-from tests.waiting import eventually
-
-GENERIC = "Error while reading the file stream"
-
-
-def binary(number: float, chunk: bytes) -> bytes:
-    return struct.pack("<d", number) + chunk
-
-
-def text(number: int, chunk: str, **more: Any) -> dict[str, Any]:
-    return {"responseId": number, "type": "stream", "chunk": chunk, **more}
-
-
-def end(number: int) -> dict[str, Any]:
-    return {"responseId": number, "type": "stream-end"}
-
-
-def leave(number: int) -> dict[str, Any]:
-    return {"requestId": number, "type": "write-stream-error"}
-
-
-def opened(pair: Raw, **options: Any) -> Stream:
-    """Ask for a stream, and take the request for it off the wire."""
-    stream = pair.peer.stream("tail", "a", **options)
-    request = pair.recv()
-    assert request == {
-        "requestId": request["requestId"], "type": "request", "serviceId": "tail", "args": ["a"], "window": WINDOW,
-    }  # fmt: skip
-    return stream
-
 
 # Seeds 3.7: what a peer of the model's sends
 
@@ -101,14 +70,6 @@ def test_what_we_cannot_take_is_refused_as_the_model_does() -> None:
         pair.send(binary(0, b"x"), {"responseId": 0, "type": "stream-error", "error": GENERIC})
         follow_up(pair, 1)
         assert pair.peer.stats.late_answers == 0
-
-
-def follow_up(pair: Raw, number: int) -> None:
-    """Show that the peer is as well as before, and that nothing else went out meanwhile."""
-    future = pair.peer.send("more")
-    assert pair.recv()["requestId"] == number
-    pair.send({"responseId": number, "type": "data", "data": "fine"})
-    assert future.result(10) == "fine"
 
 
 def test_the_end_of_the_connection_ends_streams() -> None:
@@ -200,159 +161,43 @@ def test_a_stream_that_makes_no_sense_is_cancelled(frames: list[Any]) -> None:
         follow_up(pair, 1)
 
 
-# Reading
+# Calls that end before their stream does
 
 
-def test_chunks_are_read_as_they_come() -> None:
-    with raw() as pair:
-        stream = opened(pair)
-        assert iter(stream) is stream
-        for chunk in ("a", "b"):
-            pair.send(text(0, chunk))
-            assert next(stream) == chunk
-        pair.send(end(0))
-        assert list(stream) == []
-        assert pair.peer.stats.calls_in_flight == 0
-
-
-def test_all_that_is_left_is_read_as_one() -> None:
-    with raw() as pair:
-        for number, (frames, whole) in enumerate([
-            ([binary(0, b"a"), binary(0, b"b"), end(0)], b"ab"),
-            ([end(1)], b""),
-            ([{"responseId": 2, "type": "data", "data": [1]}], [1]),
-        ]):  # fmt: skip
-            stream = opened(pair)
-            pair.send(*frames)
-            assert stream.read_all() == whole, number
-
-
-def test_a_service_that_does_not_stream_gives_its_result_as_the_only_item() -> None:
-    with raw() as pair:
-        stream = opened(pair)
-        pair.send({"responseId": 0, "type": "data", "data": {"a": 1}})
-        assert list(stream) == [{"a": 1}]
-
-
-def test_a_service_that_is_not_there_or_raises_fails_the_stream() -> None:
-    with raw() as pair:
-        first, second = opened(pair), opened(pair)
-        unknown = {"name": "TypeError", "code": "UNKNOWN-SERVICE", "message": "Not a function"}
-        pair.send({"responseId": 0, "type": "error", "error": unknown})
-        pair.send(
-            {"responseId": 1, "type": "error", "error": {"name": "KeyError", "message": "x", "code": 5}}
-        )
-        with pytest.raises(NoSuchService):
-            next(first)
-        with pytest.raises(RemoteError) as caught:
-            next(second)
-        assert (caught.value.name, caught.value.message, caught.value.code) == ("KeyError", "x", 5)
-
-
-def test_what_a_sender_raised_is_told_where_the_sender_tells_it() -> None:
-    with raw() as pair:
-        stream = opened(pair)
-        cause = {"name": "KeyError", "message": "x", "code": "K"}
-        pair.send({"responseId": 0, "type": "stream-error", "error": GENERIC, "cause": cause})
-        with pytest.raises(StreamFailed) as caught:
-            next(stream)
-        assert (caught.value.name, caught.value.message, caught.value.code) == ("KeyError", "x", "K")
-
-
-# Leaving
-
-
-@pytest.mark.parametrize("frames", [[], [text(0, "a")], [{"responseId": 0, "type": "stream-start"}]])
-def test_who_closes_a_stream_tells_the_sender(frames: list[Any]) -> None:
-    with raw() as pair:
-        with opened(pair) as stream:
-            pair.send(*frames)
-        stream.close()
+@pytest.mark.parametrize("how", ["timeout", "cancel"])
+def test_a_call_that_is_given_up_in_mid_stream_cancels_the_sender(how: str) -> None:
+    clock = FakeClock()
+    with raw(clock=clock, ping_interval=None) as pair:
+        future = pair.peer.send(5, timeout=10)
+        pair.recv()
+        pair.send(binary(0, b"abc"), {"requestId": 0, "type": "request", "serviceId": 99})
+        pair.recv()  # the answer to that: the chunk has been taken
+        if how == "cancel":
+            future.cancel()
+        else:
+            clock.advance(10)
+            with pytest.raises(CallTimeout):
+                future.result(10)
         assert pair.recv() == leave(0)
-        assert list(stream) == []
-        pair.send(text(0, "b"), binary(0, b"c"), {"responseId": 0, "type": "stream-error", "error": GENERIC})
-        follow_up(pair, 1)
-        stats = pair.peer.stats
-        assert (stats.late_answers, stats.calls_in_flight) == (0, 0)
-
-
-def test_a_break_out_of_the_loop_leaves_at_the_end_of_the_block() -> None:
-    with raw() as pair, opened(pair) as stream:
-        pair.send(text(0, "a"), text(0, "b"))
-        for chunk in stream:
-            assert chunk == "a"
-            break
-        stream.close()
-        assert pair.recv() == leave(0)
-
-
-def test_a_stream_that_has_ended_is_closed_without_a_word() -> None:
-    with raw() as pair:
-        with opened(pair) as stream:
-            pair.send(text(0, "a"), end(0))
-            assert list(stream) == ["a"]
         follow_up(pair, 1)
 
 
-def test_a_forgotten_stream_is_left_a_second_later() -> None:
-    clock = FakeClock()
-    with raw(clock=clock, ping_interval=None) as pair:
-        stream = opened(pair)
-        pair.send({"responseId": 0, "type": "stream-start"}, text(0, "a"))
-        assert next(stream) == "a"
-        other = opened(pair)
-        del stream
-        gc.collect()
-        clock.advance(1.0)
-        assert pair.recv() == leave(0)
-        pair.send(text(1, "b"))
-        assert next(other) == "b"
-        other.close()
-        assert pair.recv() == leave(1)
-
-
-def test_a_stream_that_failed_is_kept_by_nothing() -> None:
-    """Seen failing: its error led to the frame that had caught it, and so to the stream that it was kept for."""
-    with raw() as pair:
-        stream = opened(pair)
-        pair.send({"responseId": 0, "type": "stream-error", "error": GENERIC})
-        with pytest.raises(StreamFailed):
-            next(stream)
-        alive = weakref.ref(stream)
-        del stream
-        eventually(lambda: gc.collect() >= 0 and alive() is None)
-
-
-def test_close_wakes_who_waits_for_a_chunk() -> None:
-    with raw() as pair:
-        stream = opened(pair)
-        waiting = in_thread(list, stream)
-        stream.close()
-        assert waiting.result(10) == []
-
-
-# Waiting
-
-
-def test_a_chunk_that_does_not_come_in_time_closes_the_stream() -> None:
-    with raw() as pair:
-        stream = opened(pair, timeout=0)
-        with pytest.raises(CallTimeout):
-            next(stream)
-        assert pair.recv() == leave(0)
-        assert list(stream) == []
-
-
-def test_the_timeout_is_for_each_chunk() -> None:
-    clock = FakeClock()
-    with raw(clock=clock, ping_interval=None) as pair:
-        stream = opened(pair, timeout=10)
-        for _ in range(3):
-            waiting = in_thread(next, stream)
-            clock.wait_until_waiting()
-            clock.advance(9)
-            pair.send(text(0, "a"))
-            assert waiting.result(10) == "a"
+def test_a_call_that_goes_out_again_begins_its_result_anew() -> None:
+    """What a stream had brought over the path that broke is not part of what it brings over the next."""
+    dialer = ScriptedDialer([ScriptedDialer.OPEN] * 2)
+    with Connection(dialer, wait=wait_none()) as conn:
+        peer = Peer(conn)
+        future = peer.send(5, retry_safe=True, timeout=None)
+        first = Raw(dialer.next_peer(), peer)
+        assert first.recv()["serviceId"] == 5
+        first.send(binary(0, b"abc"), {"requestId": 0, "type": "request", "serviceId": 99})
+        first.recv()
+        first.far.drop()
+        second = Raw(dialer.next_peer(), peer)
+        number = second.recv()["requestId"]
+        second.send(binary(number, b"abcdef"), end(number))
+        assert future.result(10) == b"abcdef"
+        peer.close()
 
 
 # Windows

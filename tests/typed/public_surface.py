@@ -6,7 +6,8 @@
 import ssl
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import assert_type
+from pathlib import Path
+from typing import Any, Literal, assert_type
 
 import tenacity
 
@@ -16,6 +17,68 @@ from connman.integrations import pusher
 from connman.records import Step
 
 URL = "wss://feed.example.com/ticks"
+
+
+# The relay
+
+
+class OwnTokens:
+    def check(self, token: str | None) -> connman.relay.Grant:
+        if token is None:
+            raise connman.relay.TokenRefused("a token is needed")
+        return connman.relay.Grant(provide=("device-*",), reach=(), expires=1e10)
+
+
+def the_tokens() -> list[connman.relay.Tokens]:
+    return [
+        OwnTokens(),
+        connman.relay.NoTokens(),
+        connman.relay.TokenFile("tokens"),
+        connman.relay.JwtTokens(Path("key"), algorithms=["RS256"], audience="relay", issuer="us", leeway=5.0),
+        connman.relay.JwtTokens(b"a secret of 32 bytes at the least"),
+    ]
+
+
+def a_relay(tokens: connman.relay.Tokens, broker: connman.relay.Broker) -> connman.relay.Relay:
+    return connman.relay.Relay(
+        "127.0.0.1", 8765, tokens=tokens, limits=connman.relay.Limits(max_names=7), tls=("chain", "key"),
+        origins=["https://example.com"], hosts=["relay"], trusted_proxies=["10.0.0.0/8"], broker=broker,
+        admin=("127.0.0.1", 9100), admin_names=True,
+    )  # fmt: skip
+
+
+def run_a_relay() -> None:
+    try:
+        with a_relay(OwnTokens(), connman.relay.RedisBroker("redis://127.0.0.1")) as relay:
+            assert_type(relay, connman.relay.Relay)
+            assert_type(relay.url, str)
+            assert_type(relay.port, int)
+            assert_type(relay.admin_url, str | None)
+            assert_type(relay.names(), list[tuple[str, int, int]])
+            connman.relay.RelayCollector(relay.snapshot)
+            assert_type(relay.stop(5.0, timeout=10.0), bool)
+    except connman.relay.RelayFailed:
+        return
+
+
+def what_it_does(taken: connman.relay.Snapshot) -> float:
+    taken.pairs = 7  # type: ignore[misc]
+    assert_type(taken.rates, tuple[connman.relay.Rate, ...])
+    assert_type(taken.relays, tuple[connman.relay.RelaySeen, ...])
+    assert_type(taken.refused["token"], int)
+    assert_type(taken.healthy, bool)
+    return taken.rates[-1].frames + taken.relays[0].age
+
+
+async def a_broker(host: connman.relay.BrokerHost, broker: connman.relay.Broker) -> int:
+    await broker.start(host)
+    try:
+        assert_type(await broker.open_remote("device"), connman.relay.RemoteSide | None)
+    except connman.relay.BrokerLost:
+        return 0
+    except connman.relay.RemoteRefused as refused:
+        return refused.code
+    return len(broker.relays())
 
 
 # Connections
@@ -447,6 +510,35 @@ def failed_to(error: Exception) -> int | None:
 # By name, behind a relay
 
 
+def a_peer(conn: connman.Connection) -> None:
+    services = connman.rpc.Services({1: len, "two": max}, max_workers=4, max_waiting=9)
+    with connman.rpc.Peer(conn, services=services, call_timeout=None) as peer:
+        assert_type(peer, connman.rpc.Peer)
+        peer.add_service("three", lambda: connman.rpc.current_peer().call("back"))
+        peer.remove_service(1)
+        peer.clear_services()
+        assert_type(peer.send("x", 1, None, timeout=5, retry_safe=True), Future[Any])
+        assert_type(peer.call(1, timeout=None), Any)
+        peer.notify("x", [1], {"a": 2})
+        peer.call(1, key="word")  # type: ignore[call-arg]
+        assert_type(peer.conn_id, int)
+        assert_type(peer.conn, connman.Connection)
+        assert_type(peer.stats, connman.rpc.PeerStats)
+        assert_type(peer.stats.latency_p99, float | None)
+        peer.stats.bytes_sent = 1  # type: ignore[misc]
+        peer.close("bye", timeout=1)
+        assert_type(peer.closed, Future[connman.rpc.CloseStatus])
+        status = peer.closed.result()
+        assert_type(status.pending, tuple[int | str, ...])
+    connman.rpc.Peer(conn, services={"a": print, 5: print}, max_workers=2)
+
+
+def a_closed_peer(error: connman.rpc.PeerClosed, gone: errors.PeerGone) -> str:
+    assert_type(gone.sent, bool)
+    assert_type(error.status, connman.rpc.CloseStatus | None)
+    return error.reason
+
+
 def a_token() -> connman.rpc.Token:
     return lambda: "fresh"
 
@@ -481,3 +573,25 @@ def a_caller() -> int | None:
     except errors.HandshakeFailed as error:
         return error.__cause__.code if isinstance(error.__cause__, connman.rpc.RelayRefused) else None
     return None
+
+
+def streamed(peer: connman.rpc.Peer) -> bytes:
+    try:
+        with peer.stream("tail", "/var/log/app.log", timeout=5) as stream:
+            assert_type(stream, connman.rpc.Stream)
+            first: bytes = next(stream)
+            rest: bytes = stream.read_all()
+            return first + rest
+    except connman.rpc.StreamFailed as error:
+        return f"{error.name} {error.message} {error.code}".encode()
+    except connman.rpc.StreamTooFast:
+        return b""
+
+
+def undefined(peer: connman.rpc.Peer) -> str:
+    assert_type(connman.rpc.UNDEFINED, Literal[connman.rpc.Undefined.UNDEFINED])
+    try:
+        peer.call("set", connman.rpc.UNDEFINED, float("nan"))
+    except connman.rpc.NotAllowed as error:
+        return error.key + error.code
+    return ""

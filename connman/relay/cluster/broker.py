@@ -99,6 +99,7 @@ class RedisBroker:
         self._links = Links(self.id, self._desk, self._due.set)
         self._lookups = Lookups(self._store.owners)
         self._failures = failures()
+        self._interruptions: tuple[type[BaseException], ...] = (*self._failures, asyncio.CancelledError)
         first: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(first))
         if (words := refusal(await first)) is not None:
@@ -308,7 +309,7 @@ class RedisBroker:
         while taken := self._presence.take(NAMES_AT_ONCE, time.monotonic()):
             try:
                 await self._store.write(taken)
-            except BaseException:  # user code is none here: cancelled or failed, it is to be written again
+            except self._interruptions:
                 self._presence.not_written(name for name, _ in taken)
                 raise
 

@@ -288,7 +288,7 @@ class Cluster(RuleBasedStateMachine):
                     assert speaker.closes, "one side was closed, the other one waits for ever"
 
 
-Cluster.TestCase.settings = settings(examples(400), stateful_step_count=40)
+Cluster.TestCase.settings = settings(examples(200), stateful_step_count=40)
 TestCluster = Cluster.TestCase
 
 

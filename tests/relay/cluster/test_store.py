@@ -1,16 +1,20 @@
 """What a relay asks of Redis, against a real one."""
 
 import asyncio
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from connman.errors import InvalidOption
 from connman.relay.cluster.store import RelayInfo, Store, failures, refusal, shown
-from tests.redis_server import RedisServer
+from tests.authorities import AUTHORITY
+from tests.redis_server import NotStarted, RedisServer
 
 A, B = b"relay..a", b"relay..b"
 
@@ -129,6 +133,40 @@ def test_a_password_is_used_and_a_wrong_one_is_a_refusal() -> None:
     with RedisServer("--requirepass", "se:cr/et") as server:
         staged(f"unix://:se%3Acr%2Fet@{server.path}", scenario)
         staged(f"unix://:wrong@{server.path}", refused)
+
+
+def test_rediss_is_tls_and_the_certificate_is_looked_at(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    authority = tmp_path / "authority.pem"
+    AUTHORITY.cert_pem.write_to_path(str(authority))
+    leaf = AUTHORITY.issue_cert("localhost")
+    leaf.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    leaf.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    words = {
+        "port": port,
+        "cert-file": tmp_path / "cert.pem",
+        "key-file": tmp_path / "key.pem",
+        "auth-clients": "no",
+    }
+    options = [str(word) for name, value in words.items() for word in (f"--tls-{name}", value)]
+
+    async def scenario(one: Store, _: Store) -> None:
+        assert await one.beat("one", 60) == [RelayInfo(A, "one")]
+        await one.leave()
+
+    async def refused(one: Store, _: Store) -> None:
+        with pytest.raises(failures()):
+            await one.beat("one", 60)
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(RedisServer("--tls-ca-cert-file", str(authority), *options))
+        except NotStarted:
+            pytest.skip("this redis-server was built without TLS")
+        staged(f"rediss://localhost:{port}/?ssl_ca_certs={authority}", scenario)
+        staged(f"rediss://127.0.0.1:{port}/?ssl_ca_certs={authority}", refused)  # another name
+        staged(f"rediss://localhost:{port}", refused)  # an authority that is not known
 
 
 @pytest.mark.parametrize(

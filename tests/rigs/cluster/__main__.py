@@ -16,6 +16,7 @@ def main() -> int:
     parser.add_argument("--callers", type=int, default=200, help="at the same moment")
     parser.add_argument("--rounds", type=int, default=5, help="of callers at the same moment")
     parser.add_argument("--frames", type=int, default=1_000_000)
+    parser.add_argument("--chaos", type=float, default=30, help="seconds of blows by chance")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     arguments = parser.parse_args()
     print(

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 
 from tests.redis_server import RedisServer
+from tests.rigs.cluster.chaos import LONGEST, chaos
 from tests.rigs.cluster.speed import Speed, measured
 from tests.rigs.cluster.stage import Caller, Provider, RelayProcess, end_all
 
@@ -23,6 +24,8 @@ class Show:
         self.random = random.Random(arguments.seed)
         self.failures: list[str] = []
         self.providers: list[Provider] = []
+        self.may_dial = asyncio.Event()
+        self.may_dial.set()
         self._callers = 0
 
     def verdict(self) -> str:
@@ -45,6 +48,7 @@ class Show:
                 await self.more_callers_than_spares()
                 await self.redis_killed()
                 await self.relay_killed()
+                await self.anything_goes()
             finally:
                 await end_all(provider.task for provider in self.providers)
             self.speeds()
@@ -57,7 +61,8 @@ class Show:
         idle = self.there.memory
         begin = time.perf_counter()
         self.providers = [
-            Provider(number, f"device-{number:07}", self.there.url) for number in range(self.wanted.providers)
+            Provider(number, f"device-{number:07}", self.there.url, self.may_dial)
+            for number in range(self.wanted.providers)
         ]
         await self.all_spare()
         self.note(f"{self.wanted.providers} in {time.perf_counter() - begin:.1f} s")
@@ -123,7 +128,7 @@ class Show:
         print(
             f"\n{self.wanted.callers} callers at the same moment for {spares} spares of one name", flush=True
         )
-        crowd = [Provider(10**6 + number, "crowd", self.there.url) for number in range(spares)]
+        crowd = [Provider(10**6 + number, "crowd", self.there.url, self.may_dial) for number in range(spares)]
         self.providers += crowd
         await self.all_spare()
         await self.until(lambda: self.redis.command("EXISTS", "connman:n:crowd") == b":1\r\n")
@@ -182,6 +187,7 @@ class Show:
     async def relay_killed(self) -> None:
         print("\nthe providers' relay killed, and back", flush=True)
         callers = await self.joined(self.here, 100)
+        self.may_dial.clear()
         begin = time.perf_counter()
         self.there.kill()
         codes = await asyncio.gather(*(caller.peer.end() for caller in callers if caller.peer))
@@ -201,6 +207,7 @@ class Show:
             f"{max(times) * 1e3:.1f} ms at most, median {statistics.median(times) * 1e3:.2f} ms",
         )
         self.there.start()
+        self.may_dial.set()
         begin = time.perf_counter()
         await self.all_spare()
         self.note(f"all providers back in {time.perf_counter() - begin:.1f} s")
@@ -208,6 +215,20 @@ class Show:
             0.5
         )  # for the names to be written: those of the dead relay still stand beside them
         await self.everybody_is_reached("every provider is reached again")
+
+    async def anything_goes(self) -> None:
+        print(f"\nanything, at any time, for {self.wanted.chaos:g} s", flush=True)
+        relays = [self.here, self.there]
+        tally = await chaos(self.redis, relays, self.providers, self.wanted.chaos, self.random)
+        self.note(", ".join(f"{count} {what}" for what, count in tally.blows.most_common()))
+        self.note(", ".join(f"{count} {what}" for what, count in tally.ends.most_common()))
+        self.judge("no wrong answer, no odd close", not tally.wrong, "; ".join(sorted(set(tally.wrong))[:5]))
+        self.judge("nobody waits for long", tally.longest < LONGEST, f"{tally.longest:.1f} s at most")
+        await self.all_spare()
+        await asyncio.sleep(3)  # for Redis to be joined again by both
+        await self.everybody_is_reached("then every provider is reached again")
+        memory = [relay.memory / 2**20 for relay in relays]
+        self.note(f"the relays' memory: {memory[0]:.0f} and {memory[1]:.0f} MiB")
 
     def speeds(self) -> None:
         print("\nframes of 64 bytes, one pair; relays, Redis and clients share the machine", flush=True)

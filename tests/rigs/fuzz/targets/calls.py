@@ -73,7 +73,7 @@ class _Transport:
         self.sent: list[str | bytes] = []
         self.error: object = None
 
-    def send(self, batch: list[str | bytes], timeout: float) -> None:
+    def send_now(self, batch: list[str | bytes]) -> None:
         self.sent += batch
 
     def abort(self, error: object) -> None:
