@@ -59,6 +59,8 @@ class BrokerHost(Protocol):
     async def take_spare(self, name: str) -> Other | None:
         """Return a side that has been handed over and is ready, or None when none of the name's spares can be had.
 
+        It waits for the next one where the name is in use.
+
         Cancelled before the handover went out it leaves the spare where it was; after that the spare is closed.
         """
 

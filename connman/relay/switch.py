@@ -217,7 +217,7 @@ class Switchboard:
 
     async def _find(self, caller: Side) -> bool:
         """Join ``caller`` with a spare of this relay, or of another; False when there is none."""
-        spare = await self.take_spare(caller.name)
+        spare = await self._newest_ready(caller.name)
         if spare is not None:
             self._searches.pop(caller, None)
             self._pair_up(caller, spare)
@@ -238,13 +238,18 @@ class Switchboard:
         return is_in_use and await self._waiting.wait(name, self.limits.ready_timeout)
 
     async def take_spare(self, name: str) -> Side | None:
-        """Return the newest spare of ``name`` that says it is ready, handed over; None when there is none.
+        """Return the newest spare of ``name``, handed over, for a caller of another relay; None when there is none.
 
-        Those that are not ready in time are closed, and the next one is asked. Cancelled in the middle of a handover
-        that spare is closed.
+        It waits for the next one as callers of this relay do. Cancelled in the middle of a handover that spare is closed.
 
         Threads: the relay's.
         """
+        while (spare := await self._newest_ready(name)) is None and await self._spare_has_come(name):
+            pass  # somebody else may have been quicker
+        return spare
+
+    async def _newest_ready(self, name: str) -> Side | None:
+        """Return the newest spare that says it is ready; those that are not in time are closed, and the next is asked."""
         while (spare := self.board.newest_spare(name)) is not None:
             self.counts.spares -= 1
             self.broker.spare_gone(name)

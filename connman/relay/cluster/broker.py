@@ -138,7 +138,7 @@ class RedisBroker:
 
         Threads: the relay's.
         """
-        self._presence.gone(name)
+        self._presence.gone(name, time.monotonic())
         self._changed.set()
 
     async def open_remote(self, name: str) -> RemoteSide | None:

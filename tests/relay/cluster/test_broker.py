@@ -133,6 +133,14 @@ def test_names_are_gone_with_their_provider(redis: RedisServer) -> None:
         eventually(lambda: redis.command("EXISTS", "connman:n:device") == b":0\r\n")
 
 
+def test_a_caller_waits_for_the_spare_that_replaces_the_one_that_was_taken(redis: RedisServer) -> None:
+    with cluster(redis.url) as (here, there), pair(here, there, "device"), reach(here, "device") as second:
+        eventually(lambda: there.snapshot().spares == 0)
+        with provide(there, "device") as spare:
+            get_ready(spare)
+            assert second.hear() == '{"command":"reached"}'
+
+
 def test_groups_are_within_one_relay(redis: RedisServer) -> None:
     with cluster(redis.url) as (here, there), ExitStack() as stack:
         one = stack.enter_context(Client(here, {"self": "a", "other": "b"}))

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connman.relay.cluster.presence import EXPIRY, REFRESH, Presence
+from connman.relay.cluster.presence import EXPIRY, LINGER, REFRESH, Presence
 
 
 def test_a_name_is_written_with_its_first_spare_and_taken_out_with_its_last() -> None:
@@ -11,10 +11,12 @@ def test_a_name_is_written_with_its_first_spare_and_taken_out_with_its_last() ->
     presence.added("a", 100)
     assert presence.take(10, 0.0) == [("a", 100)]
     presence.added("a", 100)
-    presence.gone("a")
+    presence.gone("a", 0.0)
     assert presence.take(10, 0.0) == []
-    presence.gone("a")
-    assert presence.take(10, 0.0) == [("a", None)]
+    presence.gone("a", 0.0)
+    assert presence.take(10, LINGER - 0.1) == []
+    assert presence.is_dirty
+    assert presence.take(10, LINGER) == [("a", None)]
     assert not presence.is_dirty
 
 
@@ -23,7 +25,7 @@ def test_a_spare_that_is_taken_and_replaced_at_once_costs_one_write() -> None:
     presence.added("a", 100)
     presence.take(10, 0.0)
     for second in range(101, 200):
-        presence.gone("a")
+        presence.gone("a", 0.0)
         presence.added("a", second)
     assert presence.take(10, 0.0) == [("a", 199)]
 
@@ -41,10 +43,10 @@ def test_what_could_not_be_written_is_written_again() -> None:
     presence = Presence()
     presence.added("a", 1)
     presence.added("b", 1)
-    presence.gone("b")
-    taken = presence.take(10, 0.0)
+    presence.gone("b", 0.0)
+    taken = presence.take(10, LINGER)
     presence.not_written(name for name, _ in taken)
-    assert presence.take(10, 0.0) == [("a", 1), ("b", None)]
+    assert presence.take(10, LINGER) == [("a", 1), ("b", None)]
 
 
 def test_a_broker_that_forgets_is_told_again() -> None:
@@ -85,7 +87,7 @@ def test_leaving_takes_every_name_out_and_late_words_change_nothing() -> None:
     presence.added("b", 1)
     presence.take(10, 0.0)
     presence.leave()
-    presence.gone("a")
+    presence.gone("a", 0.0)
     assert presence.take(10, 0.0) == [("a", None), ("b", None)]
     assert len(presence) == 0
 
@@ -102,7 +104,7 @@ def test_whatever_happens_what_is_written_in_the_end_is_what_there_is(history: l
     written: set[str] = set()
 
     def write(most: int) -> None:
-        for name, stamp in presence.take(most, 0.0):
+        for name, stamp in presence.take(most, LINGER):
             (written.discard if stamp is None else written.add)(name)
 
     for action, name in history:
@@ -111,11 +113,11 @@ def test_whatever_happens_what_is_written_in_the_end_is_what_there_is(history: l
             presence.added(name, 1)
         elif action == "gone" and spares[name]:
             spares[name] -= 1
-            presence.gone(name)
+            presence.gone(name, 0.0)
         elif action == "take":
             write(1)
         elif action == "fail":
-            presence.not_written([name for name, _ in presence.take(2, 0.0)])
+            presence.not_written([name for name, _ in presence.take(2, LINGER)])
         elif action == "all":
             presence.write_all()
     write(10)
