@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from connman.threads import Condition, is_kill, is_own, spawn
+from connman.threads import Condition, is_kill, is_own, latch, spawn
 from tests.loopback import PATIENCE, in_thread
 
 
@@ -103,3 +103,12 @@ def test_a_kill_is_what_gevent_throws_into_a_greenlet() -> None:
     assert is_kill(greenlet.GreenletExit())
     assert not is_kill(SystemExit())
     assert not is_kill(ValueError())
+
+
+def test_a_latch_is_taken_until_somebody_lets_go() -> None:
+    waiting = latch()
+    assert not waiting.acquire(timeout=0.01)
+    thread = threading.Thread(target=waiting.release)
+    thread.start()
+    assert waiting.acquire(timeout=10)
+    thread.join()

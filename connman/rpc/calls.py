@@ -8,7 +8,7 @@ from concurrent.futures import InvalidStateError
 from typing import TYPE_CHECKING, Any, Protocol
 
 from connman.connection.future import ReaderFuture
-from connman.threads import LOOK
+from connman.threads import LOOK, latch
 
 if TYPE_CHECKING:
     from connman.rpc.session import Session
@@ -85,8 +85,7 @@ class BlockingCall(Call):
         super().__init__(table, service, text, is_reader)
         self._value: object = None
         self._error: BaseException | None = None
-        self._answered = threading.Lock()
-        self._answered.acquire(False)
+        self._answered = latch()
 
     def settled(self, value: object) -> None:
         """See `Call`."""
@@ -116,7 +115,6 @@ class BlockingCall(Call):
             self.table.drop(self)
             self._take_down()
             raise
-        self._answered.release()
         if self._error is not None:
             raise self._error
         return self._value

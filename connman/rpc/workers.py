@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from connman.connection import fork
-from connman.threads import is_kill, spawn
+from connman.threads import is_kill, latch, spawn
 
 logger = logging.getLogger("connman.rpc")
 
@@ -27,7 +27,7 @@ class _Worker:
     def __init__(self) -> None:
         self.is_started = self.has_begun = False
         self.is_let_go = False
-        self.wake = threading.Lock()
+        self.wake = latch()
 
 
 class Workers:
@@ -68,9 +68,7 @@ class Workers:
                 self._jobs.append(job)
                 worker = self._call_locked()
             return worker is None or self._send_out(worker)
-        except (
-            BaseException
-        ):  # user code (a signal handler) raised: who was called must come, or not be waited for
+        except BaseException:  # user code (a signal handler) raised: nobody may wait for who does not come
             self._mend()
             raise
 
@@ -131,7 +129,6 @@ class Workers:
         return True
 
     def _loop(self, worker: _Worker) -> None:
-        worker.wake.acquire(False)  # whoever sends it out lets go of it
         with self._lock:
             if worker.is_let_go:
                 return
