@@ -8,14 +8,14 @@ from typing import Any
 from bench.clients import calling
 from bench.clients.meter import PATIENCE, Result
 from bench.servers.calls_connman import NAME
-from connman.rpc.reach import reach
+from connman import rpc
 
 VERSION_OF = "connman"
 
 
 def dial(url: str) -> Any:
     """Return the peer that the relay gives."""
-    return reach(url, NAME, call_timeout=PATIENCE)
+    return rpc.reach(url, NAME, call_timeout=PATIENCE)
 
 
 def adder(peer: Any) -> calling.Add:

@@ -208,6 +208,9 @@ class Switchboard:
             code, reason = BROKER_LOST, "the broker was lost"
         except RemoteRefused as refused:
             code, reason = refused.code, refused.reason
+        except Exception:  # user code: a broker of one's own
+            _logger.exception("the broker has failed")
+            code, reason = BROKER_LOST, "the broker was lost"
         if self._searches.pop(caller, None) is not None:
             self.counts.count_refused("no-provider" if code == NO_PROVIDER else "not-ready")
             caller.close(code, reason)

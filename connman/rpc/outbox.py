@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Callable
@@ -27,6 +28,19 @@ def size_of(message: Data) -> int:
     if isinstance(message, str):
         return len(message) if message.isascii() else len(message.encode())
     return len(message)
+
+
+class _Turn:
+    """The turn of whoever sends, which ends once: a Ctrl-C while it is handed on leaves two who would end it."""
+
+    __slots__ = ("_locks",)
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._locks = [lock]
+
+    def end(self) -> None:
+        with contextlib.suppress(IndexError):
+            self._locks.pop().release()
 
 
 class Outbox:
@@ -108,19 +122,19 @@ class Outbox:
         # Append first, then try the lock; let go first, then look again: so nothing is left behind by both sides.
         try:
             while self.waiting and self._sending.acquire(False):
-                is_left = False
+                turn, is_left = _Turn(self._sending), False
                 try:
-                    is_left = self._send_all()
+                    is_left = self._send_all(turn)
                 finally:
                     if not is_left:
-                        self._sending.release()
+                        turn.end()
                 if is_left:
                     return
         except BaseException:  # user code (a signal handler) raised, perhaps just when the lock was taken
             self._transport.abort(ConnectionLost("sending was interrupted"))
             raise
 
-    def _send_all(self) -> bool:
+    def _send_all(self, turn: _Turn) -> bool:
         """Send everything; whether a thread is waiting for the network to take the rest, and lets go of the turn then."""
         batch = self._take()
         if not batch:
@@ -133,7 +147,7 @@ class Outbox:
         if finish is None:
             self._counters.bytes_sent += sum(map(size_of, batch))
             return False
-        if self._run_apart(partial(self._finish, batch, finish)):
+        if self._run_apart(partial(self._finish, batch, finish, turn)):
             return True
         # No thread is granted: the interpreter is ending.
         self._failed(batch, ConnectionLost("no thread to send with"))
@@ -148,7 +162,7 @@ class Outbox:
                 self._room.notify_all()
         return batch
 
-    def _finish(self, batch: list[Data], finish: Callable[[float], None]) -> None:
+    def _finish(self, batch: list[Data], finish: Callable[[float], None], turn: _Turn) -> None:
         try:
             finish(self._send_timeout)
         except ConnmanError as error:
@@ -156,7 +170,7 @@ class Outbox:
         else:
             self._counters.bytes_sent += sum(map(size_of, batch))
         finally:
-            self._sending.release()
+            turn.end()
         self.flush()
 
     def _failed(self, batch: list[Data], error: ConnmanError) -> None:

@@ -142,8 +142,9 @@ class Path:
             tickets = self._begin_locked(session, waiting)
             if self.closed.done():
                 self.closed = self._new_closed()
-        self._parts.workers.resume()
-        self._parts.services.opened()
+            # Under the lock: whoever closes it meanwhile counts the path as ended behind this.
+            self._parts.workers.resume()
+            self._parts.services.opened()
         if waiting:
             self._begun(session, tickets)
 

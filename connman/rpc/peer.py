@@ -14,7 +14,7 @@ from connman.errors import InvalidOption, MessageTooBig, WouldDeadlock
 from connman.options import check_seconds
 from connman.records import Message
 from connman.rpc import wire
-from connman.rpc.calls import BlockingCall, FutureCall
+from connman.rpc.calls import BlockingCall, Call, FutureCall
 from connman.rpc.codec import NotAllowed, encode
 from connman.rpc.counters import CloseStatus, PeerStats
 from connman.rpc.outbox import size_of
@@ -128,7 +128,7 @@ class Peer:
         Threads: any.
         """
         call = self._make(FutureCall, service, args, timeout, retry_safe)
-        self._path.submit(call)
+        self._submit(call)
         return call.future
 
     def call(
@@ -142,7 +142,7 @@ class Peer:
         if self._conn.is_reader():
             raise WouldDeadlock("the reader thread cannot wait for the answer that only it can read")
         call = self._make(BlockingCall, service, args, timeout, retry_safe)
-        self._path.submit(call)
+        self._submit(call)
         return call.wait()
 
     def notify(self, service: int | str, /, *args: Any) -> None:
@@ -191,6 +191,13 @@ class Peer:
         if seconds is not None:
             call.deadline = now + seconds
         return call
+
+    def _submit(self, call: Call) -> None:
+        try:
+            self._path.submit(call)
+        except BaseException:  # user code (a signal handler) raised: nobody will wait for it
+            self._table.drop(call)
+            raise
 
     def _seconds(self, timeout: Timeout) -> float | None:
         return self._call_timeout if isinstance(timeout, EllipsisType) else timeout

@@ -60,10 +60,11 @@ class Table:
                 self._set_timer_locked(deadline)
 
     def _set_timer_locked(self, due: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._due = due
-        self._timer = maybe_call_later(self._clock, due - self._clock.now(), self._ring)
+        timer = maybe_call_later(self._clock, due - self._clock.now(), self._ring)
+        # In this order: a Ctrl-C leaves a timer too many, but no deadline without one.
+        old, self._timer, self._due = self._timer, timer, due
+        if old is not None:
+            old.cancel()
 
     def _ring(self) -> None:
         self._settle_apart(self.expire)

@@ -22,10 +22,10 @@ Job = Callable[[], object]
 class _Worker:
     """One thread, as the others see it: the lock it waits at while it has nothing to do."""
 
-    __slots__ = ("is_let_go", "is_started", "wake")
+    __slots__ = ("has_begun", "is_let_go", "is_started", "wake")
 
     def __init__(self) -> None:
-        self.is_started = False
+        self.is_started = self.has_begun = False
         self.is_let_go = False
         self.wake = threading.Lock()
 
@@ -54,17 +54,43 @@ class Workers:
         self._ends: dict[Job, None] = {}
         self._idle: list[_Worker] = []
         self._count = 0
-        self._is_searching = False
+        self._called: _Worker | None = None  # who is on the way, and has no job yet
         self._is_resting = False
 
     def submit(self, job: Job) -> bool:
         """Have ``job()`` run soon; False when there is neither a thread for it nor room to wait."""
+        try:
+            with self._lock:
+                # Who is on the way has no job yet.
+                free = len(self._idle) + self._most - self._count + (self._called is not None)
+                if len(self._jobs) >= self._room + free:
+                    return False
+                self._jobs.append(job)
+                worker = self._call_locked()
+            return worker is None or self._send_out(worker)
+        except (
+            BaseException
+        ):  # user code (a signal handler) raised: who was called must come, or not be waited for
+            self._mend()
+            raise
+
+    def _mend(self) -> None:
         with self._lock:
-            if len(self._jobs) >= self._room + len(self._idle) + self._most - self._count:
-                return False
-            self._jobs.append(job)
-            worker = self._call_locked()
-        return worker is None or self._send_out(worker)
+            worker = self._called
+            if worker is None:
+                return
+            if worker.has_begun:
+                if worker.wake.locked():
+                    worker.wake.release()
+                return
+            worker.is_let_go = True
+            self._called = None
+            self._count -= 1
+
+    @property
+    def idle(self) -> int:
+        """How many threads have nothing to do."""
+        return len(self._idle)
 
     def run_last(self, end: Job) -> None:
         """Have ``end()`` called behind the jobs that wait, or by another thread if one of them takes long.
@@ -78,13 +104,14 @@ class Workers:
 
     def _call_locked(self) -> _Worker | None:
         """Return whom to send out for what waits; None when somebody is on the way, or there is nobody left."""
-        if self._is_searching or not (self._idle or self._count < self._most):
+        if self._called is not None or not (self._idle or self._count < self._most):
             return None
-        self._is_searching = True
         if self._idle:
-            return self._idle.pop()
-        self._count += 1
-        return _Worker()
+            self._called = self._idle.pop()
+        else:
+            self._called = _Worker()
+            self._count += 1
+        return self._called
 
     def _send_out(self, worker: _Worker) -> bool:
         """Wake ``worker``, or start it; False when no thread is granted and there is no other one to do its jobs."""
@@ -96,7 +123,7 @@ class Workers:
             spawn(f"worker-{self._name}", lambda: self._loop(worker))
         except RuntimeError:
             with self._lock:
-                self._is_searching = False
+                self._called = None
                 self._count -= 1
                 if not self._count:
                     self._jobs.clear()
@@ -105,12 +132,17 @@ class Workers:
 
     def _loop(self, worker: _Worker) -> None:
         worker.wake.acquire(False)  # whoever sends it out lets go of it
+        with self._lock:
+            if worker.is_let_go:
+                return
+            worker.has_begun = True
         try:
             self._work(worker)
         except BaseException as killed:  # top of a thread: what waits is for another one
             with self._lock:
                 self._count -= 1
-                self._is_searching = False
+                if self._called is worker:
+                    self._called = None
                 other = self._call_locked() if self._jobs or self._ends else None
             if other is not None:
                 self._send_out(other)
@@ -125,7 +157,11 @@ class Workers:
             other = None
             with self._lock:
                 if is_out:
-                    self._is_searching = is_out = False
+                    is_out = False
+                    if self._called is worker:
+                        self._called = None
+                    elif worker in self._idle:  # woken once more by `_mend`
+                        self._idle.remove(worker)
                     # It was called because somebody is busy: what that one has left to the end must not wait for him.
                     job = self._next_end_locked() or self._next_job_locked()
                 else:

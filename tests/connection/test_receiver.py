@@ -121,6 +121,27 @@ def test_what_lies_in_the_inbox_comes_first() -> None:
         taker.wait("opened", "1", "2", "3", "4", "5")
 
 
+def test_the_reader_waits_until_it_knows_what_was_before() -> None:
+    """What the reader brings while a receiver is being told of the past comes behind that."""
+    with quiet() as rig:
+        peer = rig.open()
+        peer.send("first")
+        eventually(lambda: rig.conn.stats.messages_in == 1, PATIENCE)
+        has_second = threading.Event()
+
+        class Slow(Taker):
+            def opened(self, transport: Transport) -> None:
+                super().opened(transport)
+                peer.send("second")
+                eventually(lambda: rig.conn.stats.messages_in == 2, PATIENCE)
+                has_second.wait(0.05)  # which it must not have
+
+        taker = Slow()
+        taker.on_message = lambda message: has_second.set() if message == "second" else None
+        rig.conn.attach(taker)
+        taker.wait("opened", "first", "second")
+
+
 def test_it_may_come_while_messages_do() -> None:
     """However attaching meets the reader: nothing is lost, nothing comes twice, and the order holds."""
     for _ in range(30):

@@ -112,6 +112,7 @@ def test_a_side_elsewhere_that_ends(relay: Relay, broker: Scripted) -> None:
     [
         (None, (4104, "no provider of that name")),
         (BrokerLost("gone"), (4113, "the broker was lost")),
+        (ValueError("staged"), (4113, "the broker was lost")),
         (RemoteRefused(4110, "not ready in time"), (4110, "not ready in time")),
     ],
 )

@@ -26,12 +26,15 @@ class Network:
         self.aborted: list[ConnmanError] = []
         self.error: ConnmanError | None = None
         self.is_slow = False
+        self.on_send: list[Callable[[], object]] = []
         self.may_go_on = threading.Event()
 
     def send_now(self, messages: Sequence[Data]) -> Callable[[float], None] | None:
         if self.error is not None:
             raise self.error
         self.batches.append(list(messages))
+        if self.on_send:
+            self.on_send.pop(0)()
         return self._wait if self.is_slow else None
 
     def _wait(self, timeout: float) -> None:
@@ -84,6 +87,21 @@ def test_what_comes_while_somebody_sends_goes_out_next_and_nobody_waits() -> Non
     network.is_slow = False
     network.may_go_on.set()
     eventually(lambda: network.batches == [["first"], ["0", "1", "2"]], PATIENCE)
+
+
+def test_who_sends_looks_again_before_leaving() -> None:
+    """What comes too late for a batch, by one who finds the sender at work, is not left behind."""
+    network = Network()
+    box, lock = make(network)
+
+    def come_late() -> None:
+        put(box, lock, "late")
+        box.flush()
+
+    network.on_send.append(lambda: in_thread(come_late).result(PATIENCE))
+    put(box, lock, "first")
+    box.flush()
+    assert network.batches == [["first"], ["late"]]
 
 
 def test_what_cannot_be_sent_ends_the_transport() -> None:

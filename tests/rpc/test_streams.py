@@ -6,6 +6,7 @@ import itertools
 import queue
 import random
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,7 +20,7 @@ from connman.rpc import Peer, Stream, StreamFailed, StreamTooFast
 from connman.rpc.receiving import WINDOW
 from tests.connection.test_fork import in_child
 from tests.loopback import in_thread
-from tests.rpc.wired import PATIENCE, Wire, wired
+from tests.rpc.wired import PATIENCE, Rewired, Wire, wired
 from tests.waiting import eventually
 
 Pair = tuple[Peer, Peer, Wire]
@@ -411,6 +412,83 @@ def test_streams_of_all_kinds_at_once(pair: Pair, seed: int, rounds: int) -> Non
         for _ in threads.map(work, range(100 * rounds)):
             pass
     eventually(lambda: (a.stats.calls_in_flight, b.stats.calls_in_flight) == (0, 0))
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(12, marks=pytest.mark.slow)])
+def test_streams_while_the_path_breaks(seed: int, rounds: int) -> None:
+    """Each stream is whole or ends in PeerGone with a beginning of what was sent; every generator is closed."""
+    made: list[Source] = []
+
+    def give(number: int, count: int) -> Iterator[bytes]:
+        source = Source(number, count)
+        made.append(source)
+        return source
+
+    with Rewired() as pair:
+        for peer in (pair.a, pair.b):
+            peer.add_service("get", give)
+            peer.add_service("put", lambda upload: sum(map(len, upload)))
+        outcomes: Counter[str] = Counter()
+
+        def work(number: int) -> None:
+            rng = random.Random(seed + number)
+            peer, count = rng.choice((pair.a, pair.b)), rng.randint(0, 400)
+            whole = bytes([number % 256]) * 1000 * count
+            got = b""
+            for each in (pair.a, pair.b):
+                each.conn.wait_open(PATIENCE)
+            try:
+                if rng.random() < 0.5:
+                    with peer.stream("get", number, count) as stream:
+                        for chunk in stream:
+                            got += chunk
+                    assert got == whole
+                elif rng.random() < 0.5:
+                    assert peer.call("get", number, count) == whole
+                else:
+                    assert peer.call("put", Source(number, count)) == len(whole)
+                outcomes["whole"] += 1
+            except PeerGone:
+                assert whole.startswith(got)
+                outcomes["gone"] += 1
+
+        def cut() -> None:
+            rng = random.Random(seed)
+            while not is_over.wait(0.2 + rng.random() / 2):
+                pair.cut()
+
+        is_over = threading.Event()
+        cutting = in_thread(cut)
+        with ThreadPoolExecutor(12) as threads:
+            for _ in threads.map(work, range(80 * rounds)):
+                pass
+        is_over.set()
+        cutting.result(PATIENCE)
+        print(outcomes, pair.cuts)
+        eventually(lambda: (pair.a.stats.calls_in_flight, pair.b.stats.calls_in_flight) == (0, 0))
+        eventually(lambda: all(source.is_done for source in made if source.is_begun))
+
+
+class Source:
+    """A generator that knows whether it was begun, and whether it was closed or has ended."""
+
+    def __init__(self, number: int, count: int) -> None:
+        self.is_begun = self.is_done = False
+        self._chunks = iter([bytes([number % 256]) * 1000] * count)
+
+    def __iter__(self) -> "Source":
+        return self
+
+    def __next__(self) -> bytes:
+        self.is_begun = True
+        try:
+            return next(self._chunks)
+        except StopIteration:
+            self.is_done = True
+            raise
+
+    def close(self) -> None:
+        self.is_done = True
 
 
 def test_a_sender_that_cannot_be_held_back_is_cut_off_and_others_go_on() -> None:

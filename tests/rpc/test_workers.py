@@ -44,6 +44,22 @@ def test_a_slow_job_delays_no_other() -> None:
     done(workers, "slow")
 
 
+def test_slow_jobs_that_come_in_a_row_delay_no_other() -> None:
+    """However few threads were called while they came: who takes a slow one has another thread come for the rest."""
+    workers, may_end, ran = Workers("row", 40, 0), threading.Event(), threading.Event()
+    everybody = threading.Barrier(41)
+    for _ in range(40):  # threads that are there are quicker called than they come
+        assert workers.submit(lambda: everybody.wait(PATIENCE))
+    everybody.wait(PATIENCE)
+    eventually(lambda: workers.idle == 40, PATIENCE)
+    for _ in range(39):
+        assert workers.submit(lambda: may_end.wait(PATIENCE))
+    assert workers.submit(ran.set)
+    assert ran.wait(PATIENCE)
+    may_end.set()
+    done(workers, "row")
+
+
 def test_what_has_neither_thread_nor_room_is_refused() -> None:
     workers, may_end, ran = Workers("full", 2, 3), threading.Event(), list[int]()
     for _ in range(2):

@@ -1,10 +1,13 @@
 """Two peers that are joined as by a relay, in memory; and one peer whose other side is frames that a test writes."""
 
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, Self
+
+from tenacity import wait_none
 
 from connman import Connection, ConnmanError
 from connman.rpc import Peer
@@ -116,3 +119,44 @@ def wired(**options: Any) -> Iterator[tuple[Peer, Peer, Wire]]:
                 peer.close()
             for thread in threads:
                 thread.join(PATIENCE)
+
+
+class Rewired:
+    """Two peers "a" and "b" that reach each other again each time their path was cut; a with-block."""
+
+    def __init__(self) -> None:
+        self.cuts = 0
+        self._dialers = [ScriptedDialer(itertools.repeat(ScriptedDialer.OPEN)) for _ in "ab"]
+        options: dict[str, Any] = {"wait": wait_none(), "stable_after": 0}
+        self._conns = [Connection(dialer, **options) for dialer in self._dialers]
+        self.a, self.b = (Peer(conn) for conn in self._conns)
+        self._is_over = threading.Event()
+        self._wire = Wire()
+        self._thread = threading.Thread(target=self._pair_loop)
+
+    def _pair_loop(self) -> None:
+        while not self._is_over.is_set():
+            with suppress(AssertionError):  # nobody has come
+                ends = self._dialers[0].next_peer(0.1), self._dialers[1].next_peer(PATIENCE)
+                self._wire = wire = Wire()
+                wire.ends = {"a": ends[0], "b": ends[1]}
+                back = threading.Thread(target=wire.carry, args=("b", *reversed(ends)))
+                back.start()
+                wire.carry("a", *ends)
+                back.join()
+
+    def cut(self) -> None:
+        self.cuts += 1
+        self._wire.cut()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        for conn in self._conns:
+            conn.wait_open(PATIENCE)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._is_over.set()
+        for conn in self._conns:
+            conn.disconnect()
+        self._thread.join(PATIENCE)
