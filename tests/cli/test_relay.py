@@ -63,7 +63,7 @@ def test_mistakes_are_told(words: list[str], text: str) -> None:
 
 def test_a_key_that_is_missing() -> None:
     pytest.importorskip("jwt")
-    with pytest.raises(InvalidOption, match="No such file"):
+    with pytest.raises(UsageError, match="No such file"):
         parse(["relay", "--jwt-key", "/surely/missing"])
 
 
