@@ -170,8 +170,8 @@ class Show:
             caller.drop()
         self.judge(
             "names elsewhere: 4113 at once",
-            refused == {BROKER_LOST: 50} and max(times) < 0.1,
-            f"{max(times) * 1e3:.1f} ms at most",
+            refused == {BROKER_LOST: 50} and max(times) < 1,
+            f"{max(times) * 1e3:.1f} ms at most, median {statistics.median(times) * 1e3:.2f} ms",
         )
         near = [caller for caller in await self.joined(self.there, 20) if caller.provider >= 0]
         self.judge("local names are served", len(near) == 20)
