@@ -40,11 +40,12 @@ CHARTS = {
     "calls": ("bench-calls.svg", "Calls over one connection", "calls in flight", "calls/s"),
     "forward": ("bench-forward.svg", "64 B frames through one relay process", "pairs", "frames/s"),
 }
-LOGARITHMIC = {"sizes"}
+LOGARITHMIC = {"sizes", "forward"}
 COLOURS = {
     "connman": "#1f77b4",
     "connman Pool(readers=1)": "#17becf",
     "connman through its relay": "#1f77b4",
+    "connman, plain": "#17becf",
     "WebSocketApp": "#ff7f0e",
     "WebSocketApp, no UTF-8 check": "#ffbb78",
     "websocket-client": "#8c564b",
@@ -85,7 +86,7 @@ def draw_all(results: Mapping[str, Any]) -> list[Path]:
 
 
 def draw(name: str, points: Points, file: str, *words: str) -> Path:
-    """Draw one chart: rates by size on a logarithmic axis, the rest from zero; connman thick, the floor dotted."""
+    """Draw one chart: rates that lie far apart on a logarithmic axis, the rest from zero; connman thick, the floor dotted."""
     title, across, up = words
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 4.5), layout="constrained")
