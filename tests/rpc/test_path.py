@@ -279,6 +279,14 @@ def test_a_peer_that_reads_slowly_gets_all_of_its_large_answers() -> None:
         assert {len(answer["data"]) for answer in answers} == {size}
 
 
+def test_an_end_that_two_tell_of_at_the_same_moment_is_told_once() -> None:
+    with Wired() as wire:
+        wire.peer.close(timeout=1.0)
+        told = wire.peer.closed.result(PATIENCE)
+        wire.peer._path.changed(State.CLOSED)  # noqa: SLF001
+        assert wire.peer.closed.result(0) is told
+
+
 # Calls that may go out again
 
 
