@@ -1,10 +1,20 @@
-"""What streams need of the session they belong to, and of a call."""
+"""What streams need of the session they belong to and of a call, and what a call needs of them."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
 from connman.clock import Clock
+
+
+class Upload(Protocol):
+    """The streams among the arguments of a call, until it is over."""
+
+    def close(self) -> None:
+        """Offer them no longer, and send no more of them. Idempotent; it does not block.
+
+        Threads: any.
+        """
 
 
 class Call(Protocol):

@@ -8,13 +8,12 @@ from typing import Any
 from connman.connection import fork
 from connman.errors import ConnmanError
 from connman.rpc.codec import LARGEST_ID, NotAllowed, encode
-from connman.rpc.reading import Stream, StreamFailed
-from connman.rpc.receiving import WINDOW, Buffer, StreamTooFast
+from connman.rpc.reading import Stream
+from connman.rpc.receiving import WINDOW, Buffer
 from connman.rpc.seams import Call, Session
-from connman.rpc.sending import discard, is_stream
 from connman.rpc.streams_in import StreamsIn
-from connman.rpc.streams_out import MARK, StreamsOut, Upload
-from connman.rpc.wire import whole
+from connman.rpc.streams_out import StreamsOut
+from connman.rpc.wire import STREAM_MARK, whole
 
 
 class Streams:
@@ -98,8 +97,8 @@ class Streams:
             holder = todo.pop()
             pairs = list(enumerate(holder)) if isinstance(holder, list) else list(holder.items())
             for key, value in pairs:
-                if isinstance(value, dict) and len(value) == 1 and isinstance(value.get(MARK), str):
-                    holder[key] = self._reader(value[MARK], (), self._session.call_timeout)
+                if isinstance(value, dict) and len(value) == 1 and isinstance(value.get(STREAM_MARK), str):
+                    holder[key] = self._reader(value[STREAM_MARK], (), self._session.call_timeout)
                 elif isinstance(value, dict | list):
                     todo.append(value)
         return args
@@ -111,6 +110,3 @@ class Streams:
         """
         self._incoming.end(error)
         self.outgoing.end()
-
-
-__all__ = ["Stream", "StreamFailed", "StreamTooFast", "Streams", "Upload", "discard", "is_stream"]
