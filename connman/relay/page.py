@@ -16,7 +16,6 @@ from connman.relay.counts import OTHER_CODE, Rate, Snapshot
 REFRESH = 2
 """Seconds between two looks."""
 
-
 MOST_NAMES = 200
 """Names on the page: a relay may have a hundred thousand."""
 

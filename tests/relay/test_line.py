@@ -22,9 +22,6 @@ from tests.relay.rig import (
     provider,
 )
 
-LOST = (4102, "the other side was lost")
-
-
 # Pings
 
 

@@ -13,6 +13,7 @@ from tests.authorities import AUTHORITY, server_context
 from tests.relay.rig import (
     BINARY,
     CLOSE,
+    LOST,
     PING,
     TEXT,
     Client,
@@ -25,9 +26,6 @@ from tests.relay.rig import (
     provider,
 )
 from tests.waiting import eventually
-
-LOST = (4102, "the other side was lost")
-
 
 # Messages
 

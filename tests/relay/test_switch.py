@@ -10,6 +10,7 @@ from tests.relay.rig import (
     BINARY,
     CONNECTED,
     HANDOVER,
+    LOST,
     REACHED,
     READY,
     TEXT,
@@ -23,9 +24,6 @@ from tests.relay.rig import (
     provider,
 )
 from tests.waiting import eventually
-
-LOST = (4102, "the other side was lost")
-
 
 # Names
 
