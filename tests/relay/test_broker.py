@@ -192,7 +192,8 @@ class Stuck(Scripted):
 
 
 def test_a_broker_that_fails_does_not_hold_up_the_end(caplog: pytest.LogCaptureFixture) -> None:
-    with Relay(port=0, broker=Stuck()) as relay, provider(relay) as spare:
+    limits = Limits(close_timeout=0.1)
+    with Relay(port=0, broker=Stuck(), limits=limits) as relay, provider(relay) as spare:
         assert relay.stop(0.0)
         assert spare.closed()[0] == 1001
     assert "the broker has failed while it was stopped" in caplog.text

@@ -111,7 +111,7 @@ class Expiring:
 
 @pytest.fixture
 def expiring() -> Iterator[Relay]:
-    with Relay(port=0, tokens=Expiring(0.3)) as relay:
+    with Relay(port=0, tokens=Expiring(1.0)) as relay:
         yield relay
 
 
