@@ -11,8 +11,8 @@ from connman.connection.future import ReaderFuture
 from connman.threads import LOOK, latch
 
 if TYPE_CHECKING:
-    from connman.rpc.seams import Upload
     from connman.rpc.session import Session
+    from connman.rpc.streams_out import Upload
     from connman.rpc.table import Table
 
 

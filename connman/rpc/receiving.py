@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from connman.clock import Clock, Deadline, Signal
 from connman.errors import CallTimeout, MessageTooBig, ProtocolError, RpcError
 from connman.rpc.chunks import Chunks
-from connman.rpc.seams import Call, Upload
 from connman.rpc.wire import size_of
+
+if TYPE_CHECKING:
+    from connman.rpc.calls import Call
+    from connman.rpc.streams_out import Upload
 
 WINDOW = 512 * 1024
 """Bytes that may be under way to a reader, or wait for it."""

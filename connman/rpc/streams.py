@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from connman.connection import fork
 from connman.errors import ConnmanError
 from connman.rpc.codec import LARGEST_ID, NotAllowed, encode
 from connman.rpc.reading import Stream
 from connman.rpc.receiving import WINDOW, Buffer
-from connman.rpc.seams import Call, Session
 from connman.rpc.streams_in import StreamsIn
 from connman.rpc.streams_out import StreamsOut
 from connman.rpc.wire import STREAM_MARK, whole
+
+if TYPE_CHECKING:
+    from connman.rpc.calls import Call
+    from connman.rpc.session import Session
 
 
 class Streams:
@@ -78,7 +81,7 @@ class Streams:
         except NotAllowed:
             text, upload = self.upload(args)
         try:
-            call: Call = self._session.start(service, text, buffer, f',"window":{WINDOW}')
+            call = self._session.start(service, text, buffer, f',"window":{WINDOW}')
         except ConnmanError:
             if upload is not None:
                 upload.close()

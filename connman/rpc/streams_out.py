@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from connman.rpc.codec import LARGEST_ID, NotAllowed, encode
-from connman.rpc.seams import Session
 from connman.rpc.sending import PIECE, Sending, Source, is_stream
 from connman.rpc.wire import MARGIN, STREAM_MARK, failure, unknown_service, whole
 from connman.rpc.workers import Workers
+
+if TYPE_CHECKING:
+    from connman.rpc.session import Session
 
 MAX_STREAMS = 1000
 """Streams that a session sends at the same time; each takes a thread while it has something to send."""

@@ -51,7 +51,7 @@ def leave(number: int) -> dict[str, Any]:
     return {"requestId": number, "type": "write-stream-error"}
 
 
-# Seeds 3.7: what a peer of the model's gets
+# What a peer of the model's gets
 
 
 def test_what_a_service_streams_goes_out_as_the_model_sends_it() -> None:
