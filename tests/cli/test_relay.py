@@ -48,7 +48,6 @@ def test_the_words_of_a_relay(tmp_path: Path) -> None:
         (["--max-connections", "0"], "a whole number from 1"),
         (["--grace", "inf"], "finite"),
         (["--tokens", "/surely/missing"], "No such file"),
-        (["--jwt-key", "/surely/missing"], "No such file"),
         (["--cert", "/surely/missing", "--key", "/surely/missing"], "No such file"),
         (["--trust-proxy", "s3cret"], "not an address"),
         (["--broker", "@/surely/missing"], "cannot be read"),
@@ -60,6 +59,12 @@ def test_the_words_of_a_relay(tmp_path: Path) -> None:
 def test_mistakes_are_told(words: list[str], text: str) -> None:
     with pytest.raises((UsageError, InvalidOption), match=re.escape(text)):
         parse(["relay", *words])
+
+
+def test_a_key_that_is_missing() -> None:
+    pytest.importorskip("jwt")
+    with pytest.raises(UsageError, match="No such file"):
+        parse(["relay", "--jwt-key", "/surely/missing"])
 
 
 def test_a_mistake_ends_with_2() -> None:
