@@ -159,7 +159,7 @@ def render(taken: Snapshot, names: Sequence[NameLine] | None = None) -> str:
 
 
 def _state(taken: Snapshot) -> tuple[str, str]:
-    if taken.stopping:
+    if taken.is_stopping:
         return "stopping", "bad"
     return ("broker lost", "bad") if taken.broker == "lost" else ("running", "good")
 

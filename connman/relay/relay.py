@@ -193,7 +193,7 @@ class Relay:
             names=server.board.names,
             relays=self._broker.relays(),
             broker=self._broker.state,
-            stopping=server.switch.is_stopping,
+            is_stopping=server.switch.is_stopping,
         )
 
     @property
