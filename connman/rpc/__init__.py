@@ -8,9 +8,10 @@ from connman.rpc.peer import Peer
 from connman.rpc.provide import provide
 from connman.rpc.provider import Provider, ProviderStats
 from connman.rpc.reach import reach
+from connman.rpc.reading import Stream, StreamFailed
+from connman.rpc.receiving import StreamTooFast
 from connman.rpc.services import Services
 from connman.rpc.serving import current_peer
-from connman.rpc.streams import Stream, StreamFailed, StreamTooFast
 
 __all__ = [
     "UNDEFINED",

@@ -14,7 +14,7 @@ MOST_ANSWERS = 10_000
 MOST_BYTES = 16 * 1024 * 1024
 MOST_SECONDS = 600.0
 MOST_WAITING = 16
-"""Of one call: how often it may be asked for while it runs."""
+"""Of one call that runs: who is told of its answer, the first and the newest others."""
 _EACH = 256
 
 Key = tuple[int | str, ...]
@@ -56,7 +56,7 @@ class Answered:
             waiting = self._running.get(key)
             if waiting is not None:
                 if len(waiting) == MOST_WAITING:
-                    # Not the first, for whom it runs. Who asks again has lost the path by which he asked before.
+                    # The first has it run. Of the others the oldest: whoever asks again has lost the way he asked by.
                     del waiting[1]
                 waiting.append(asker)
                 return False, None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from connman.rpc import wire
 from connman.rpc.answered import Key
 from connman.rpc.codec import NotAllowed, encode
-from connman.rpc.streams import discard, is_stream
+from connman.rpc.sending import discard, is_stream
 from connman.threads import is_kill
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from connman.rpc.session import Session
 
 logger = logging.getLogger("connman.rpc")
-
-_STREAM = "$__stream$"
 
 _peer: contextvars.ContextVar[Peer | None] = contextvars.ContextVar("connman_peer", default=None)
 
@@ -51,7 +49,7 @@ class Request:
         self._id = number
         self._function = function
         self._message = message
-        self._has_streams = _STREAM in text
+        self._has_streams = wire.STREAM_MARK in text
         self._is_notice = message.get("notice") is True
         self.key: Key | None = None  # of a call that may come twice
 

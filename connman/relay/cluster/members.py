@@ -1,5 +1,7 @@
 """Which relays there are: what this one has seen of the others, from beat to beat. Pure."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 
 from connman.relay.cluster.presence import EXPIRY
