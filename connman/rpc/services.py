@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,12 +18,16 @@ Service = Callable[..., Any]
 
 LARGE = 64 * 1024
 """Letters from which on a request is large."""
+MOST_SENDERS = 1000
+"""Threads that send streams: one each while what gives the chunks blocks, the others come in between."""
 MOST_WAITING = 64 * 1024 * 1024
 """Letters of the large requests that may wait for a thread: smaller ones their number bounds."""
 
 
 class Services:
     """Functions that the other side may call, and at most ``max_workers`` threads for all peers that share this.
+
+    Streams are sent by threads of their own, at most 1,000 for all of them together.
 
     ``functions``: ids (a positive int or a text) and what they name. While all threads are busy ``max_waiting`` requests
     wait, large ones of 64 MiB together; what comes beyond is answered at once with an error whose ``code`` is "TOO-BUSY".
@@ -44,6 +49,8 @@ class Services:
                 raise InvalidOption(f"{name} is a number from {least}")
         self._functions: dict[int | str, Service] = {}
         self.workers = Workers("services", max_workers, max_waiting)
+        # How many streams there are is each session's to bound, and one that has begun is not to be refused any more.
+        self.senders = Workers("streams", MOST_SENDERS, sys.maxsize)
         self.answered = Answered(clock or SystemClock())
         self._make_lock()
         # Guarded by _lock: _users (paths that are open), _waiting (letters of large requests).
@@ -118,7 +125,8 @@ class Services:
         """
         with self._lock:
             self._users += 1
-        self.workers.resume()
+            self.workers.resume()
+            self.senders.resume()
 
     def ended(self) -> None:
         """Count one path less; without any the idle threads end at once.
@@ -127,9 +135,9 @@ class Services:
         """
         with self._lock:
             self._users -= 1
-            is_last = self._users == 0
-        if is_last:
-            self.workers.rest()
+            if self._users == 0:
+                self.workers.rest()
+                self.senders.rest()
 
     def after_fork(self) -> None:
         """Run nothing in a child process; what is offered stays.
