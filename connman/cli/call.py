@@ -33,8 +33,8 @@ else a text as it stands. Options come before or behind all of them; '--' before
 
 _CALL_MORE = f"""\
 result:
-  One line of JSON. A service that returns bytes, or streams them, has them written as they are. With --stream the
-  chunks of a stream are written as they come, texts with nothing in between; without it when all are there.
+  One line of JSON; bytes, which a service can only stream, as they are. With --stream the chunks of a stream are
+  written as they come, texts with nothing in between; without it when all are there.
 
 {TOKENS}
 exit codes:
@@ -61,7 +61,7 @@ def add(commands: Any) -> None:
         type=words.seconds,
         default=30.0,
         metavar="SECONDS",
-        help="for the whole call (default 30)",
+        help="for the whole call, with --stream for each chunk (default 30)",
     )
     add("--stream", action="store_true", help="write the chunks of a stream as they come")
     add_relay_options(parser)
