@@ -76,7 +76,7 @@ class RedisBroker:
 
     @property
     def state(self) -> BrokerState:
-        """Say whether other relays can be reached: "up" or "lost"."""
+        """Return whether other relays can be reached: "up" or "lost"."""
         return "up" if self._is_up else "lost"
 
     def relays(self) -> tuple[RelaySeen, ...]:
