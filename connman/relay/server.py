@@ -137,7 +137,7 @@ class Server:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000) + 1000)
 
     def _is_behind_proxy(self, peer: str) -> bool:
-        """Tell whether whose attempt it is can only be told when its head is there."""
+        """Return whether whose attempt it is can only be told when its head is there."""
         trusted = self.rules.trusted
         return bool(trusted) and (found := parse(peer)) is not None and is_within(found, trusted)
 

@@ -115,7 +115,7 @@ def parse_first(text: str) -> First:
 
 
 def is_ready(text: str) -> bool:
-    """Tell whether this is a provider's answer to the handover.
+    """Return whether this is a provider's answer to the handover.
 
     Threads: any; pure.
     """
@@ -156,7 +156,7 @@ def _name(fields: dict[str, Any]) -> str:
 
 
 def is_name(name: str) -> bool:
-    """Tell whether a provider may have this name: 1 to 128 printable characters, of any script.
+    """Return whether a provider may have this name: 1 to 128 printable characters, of any script.
 
     Threads: any; pure.
     """
@@ -177,7 +177,7 @@ def sendable(code: int, reason: str) -> tuple[int, str]:
 
 
 def is_close_code(code: int) -> bool:
-    """Tell whether a close frame may carry ``code`` (RFC 6455 7.4, and the IANA registry up to 1014).
+    """Return whether a close frame may carry ``code`` (RFC 6455 7.4, and the IANA registry up to 1014).
 
     Threads: any; pure.
     """

@@ -26,6 +26,7 @@ from connman.relay.cluster.members import Members
 from connman.relay.cluster.pair import RemoteSide
 from connman.relay.cluster.presence import Presence
 from connman.relay.cluster.store import Store, failures, refusal, shown
+from connman.relay.cluster.wire import ID_BYTES
 from connman.relay.counts import BrokerState, RelaySeen
 from connman.relay.wire import BROKER_LOST, GOING_AWAY, NO_PROVIDER, NOT_READY, OTHER_LOST, REASONS
 
@@ -59,7 +60,7 @@ class RedisBroker:
         beat: float = BEAT,
         timeout: float = TIMEOUT,
     ) -> None:
-        self.id = os.urandom(8)
+        self.id = os.urandom(ID_BYTES)
         self._url = url
         self._address = address or socket.gethostname()
         self._beat = beat
@@ -75,7 +76,7 @@ class RedisBroker:
 
     @property
     def state(self) -> BrokerState:
-        """Say whether other relays can be reached: "up" or "lost"."""
+        """Return whether other relays can be reached: "up" or "lost"."""
         return "up" if self._is_up else "lost"
 
     def relays(self) -> tuple[RelaySeen, ...]:

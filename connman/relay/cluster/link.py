@@ -164,7 +164,7 @@ class Link:
         return wire.pack(header, out)
 
     def follows(self, header: wire.Header) -> bool:
-        """Tell whether a batch is the next one of this life of the link."""
+        """Return whether a batch is the next one of this life of the link."""
         return (
             header.epoch == self.peer_epoch
             and header.number == self._expected

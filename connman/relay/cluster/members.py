@@ -41,7 +41,7 @@ class Members:
         self._dead.clear()
 
     def is_known(self, relay: bytes) -> bool:
-        """Tell whether a relay was alive at the last beat."""
+        """Return whether a relay was alive at the last beat."""
         return relay in self._alive
 
     def died(self, relay: bytes) -> None:

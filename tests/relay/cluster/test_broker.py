@@ -261,8 +261,9 @@ def test_a_redis_that_hangs_is_a_lost_one(redis: RedisServer) -> None:
 def test_relays_whose_subscription_is_cut_begin_anew(redis: RedisServer) -> None:
     with cluster(redis.url, **QUICK) as (here, there), pair(here, there, "device") as (caller, provider):
         assert redis.command("CLIENT", "KILL", "TYPE", "pubsub") == b":2\r\n"
-        assert caller.hear() == BROKER_LOST
-        assert provider.hear() == BROKER_LOST
+        # Each learns first of its own loss, or that nobody listens at the other relay.
+        assert caller.hear() in (BROKER_LOST, LOST)
+        assert provider.hear() in (BROKER_LOST, LOST)
         with pair(here, there, "again"):
             pass
 
