@@ -40,13 +40,14 @@ class Outbox:
     Messages that come while others are being sent go out with the next system call, all of them. Nobody waits for the
     network here: what it does not take at once is handed to ``run_apart``, which has a thread wait.
 
+    ``on_room``: told, on whatever thread sends, that less waits than was too much.
     ``most``: bytes of one answer. When more than two such wait, the peer makes us answer and does not read: it is left.
 
     Threads: any, but for what is said there.
     """
 
     __slots__ = (
-        "_counters", "_lock", "_most", "_owed", "_room", "_run_apart", "_send_timeout", "_sending", "_size",
+        "_counters", "_lock", "_most", "_on_room", "_owed", "_room", "_run_apart", "_send_timeout", "_sending", "_size",
         "_transport", "unsent", "waiting",
     )  # fmt: skip
 
@@ -59,11 +60,13 @@ class Outbox:
         *,
         send_timeout: float,
         most: int,
+        on_room: Callable[[], None] | None = None,
     ) -> None:
         self._transport = transport
         self._counters = counters
         self._run_apart = run_apart
         self._send_timeout = send_timeout
+        self._on_room = on_room
         self._most = 2 * (most + FULL)
         self._lock = lock
         self._room = Signal(lock)
@@ -90,6 +93,11 @@ class Outbox:
     def is_full(self) -> bool:
         """Whether so much waits that who brings more should wait as well."""
         return self._size > FULL
+
+    @property
+    def is_owing(self) -> bool:
+        """Whether answers alone are so much; `on_room` is told when they are not any more."""
+        return self._owed > FULL
 
     def wait_room(self, deadline: Deadline, is_over: Callable[[], bool]) -> bool:
         """Wait while so much waits; False at ``deadline``, or when ``is_over()`` came first (`wake` has it asked again).
@@ -151,6 +159,8 @@ class Outbox:
             self._size = self._owed = 0
             if was_full:
                 self._room.notify_all()
+        if was_full and self._on_room is not None:
+            self._on_room()
         return batch
 
     def _finish(self, batch: list[Data], finish: Callable[[float], None], turn: _Turn) -> None:

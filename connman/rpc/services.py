@@ -11,13 +11,11 @@ from connman.clock import Clock, SystemClock
 from connman.connection import fork
 from connman.errors import InvalidOption
 from connman.rpc.answered import Answered
-from connman.rpc.wire import checked_service_id
+from connman.rpc.wire import LARGE, checked_service_id
 from connman.rpc.workers import Job, Workers
 
 Service = Callable[..., Any]
 
-LARGE = 64 * 1024
-"""Letters from which on a request is large."""
 MOST_SENDERS = 1000
 """Threads that send streams: one each while what gives the chunks blocks, the others come in between."""
 MOST_WAITING = 64 * 1024 * 1024
@@ -48,6 +46,7 @@ class Services:
             if type(number) is not int or number < least:
                 raise InvalidOption(f"{name} is a number from {least}")
         self._functions: dict[int | str, Service] = {}
+        self.max_workers = max_workers
         self.workers = Workers("services", max_workers, max_waiting)
         # How many streams there are is each session's to bound, and one that has begun is not to be refused any more.
         self.senders = Workers("streams", MOST_SENDERS, sys.maxsize)

@@ -40,7 +40,7 @@ class Request:
     Threads: `run` is a worker's.
     """
 
-    __slots__ = ("_function", "_has_streams", "_id", "_is_notice", "_message", "_session", "key")
+    __slots__ = ("_function", "_has_streams", "_id", "_is_large", "_is_notice", "_message", "_session", "key")
 
     def __init__(
         self, session: Session, number: int, function: Service, message: dict[str, Any], text: str
@@ -49,6 +49,7 @@ class Request:
         self._id = number
         self._function = function
         self._message = message
+        self._is_large = len(text) >= wire.LARGE  # how much of these may wait is counted
         self._has_streams = wire.STREAM_MARK in text
         self._is_notice = message.get("notice") is True
         self.key: Key | None = None  # of a call that may come twice
@@ -66,6 +67,8 @@ class Request:
         session = self._session
         if session.is_over and self.key is None and not self._is_notice:
             return  # nobody would learn of it
+        if not (self._is_large or self._is_notice) and session.park(self.run):
+            return
         token = _peer.set(session.peer)
         try:
             tail = self._run()

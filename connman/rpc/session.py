@@ -15,15 +15,14 @@ from connman.rpc.outbox import Outbox
 from connman.rpc.services import Services
 from connman.rpc.streams import Streams
 from connman.rpc.table import Table, timed_out
-from connman.rpc.workers import Workers
+from connman.rpc.workers import Job, Workers
 from connman.transport.base import Transport
 
 if TYPE_CHECKING:
     from connman.rpc.peer import Peer
 
 _GATHERED = 32
-_LARGE = 8 * 1024
-"""Letters from which on an answer waits for room: as many smaller ones as requests may wait here need none."""
+_MOST_PARKED = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +83,11 @@ class Session:
             parts.workers.submit,
             send_timeout=parts.send_timeout,
             most=parts.max_message_size,
+            on_room=self._go_on,
         )
-        # Guarded by the table's lock: is_over.
+        # Guarded by the table's lock: is_over, _parked (requests that are run when there is room for their answers).
         self.is_over = False
+        self._parked: list[Job] = []
         self.streams = Streams(self)
 
     # Going out.
@@ -188,7 +189,8 @@ class Session:
 
         Threads: a worker.
         """
-        is_large = len(tail) > _LARGE
+        # Smaller ones may come from all workers at once, and are not too much together; then no more are run, see `park`.
+        is_large = len(tail) > self.max_message_size // self.services.max_workers
         if is_large:
             self._outbox.flush()  # what this thread has put there may wait for nothing else
         with self._table.lock:
@@ -202,6 +204,31 @@ class Session:
             self.services.workers.run_last(self._outbox.flush)
         else:
             self._outbox.flush()
+
+    def park(self, job: Job) -> bool:
+        """Have ``job()`` run when fewer answers wait to go out; False when not many do, or too many are parked.
+
+        The workers are for all peers: they must not wait for room with the answers of one that does not read.
+
+        Threads: a worker.
+        """
+        if not self._outbox.is_owing:
+            return False
+        with self._table.lock:
+            is_parked = self._may_park_locked()
+            if is_parked:
+                self._parked.append(job)
+            return is_parked
+
+    def _may_park_locked(self) -> bool:
+        # Owing still: or nobody would tell of room any more.
+        return not self.is_over and self._outbox.is_owing and len(self._parked) < _MOST_PARKED
+
+    def _go_on(self) -> None:
+        with self._table.lock:
+            jobs, self._parked = self._parked, []
+        for job in jobs:
+            self.services.workers.submit(job, is_new=False)
 
     def flush(self) -> None:
         """Send what waits, unless somebody is at it; never blocks."""
@@ -258,6 +285,7 @@ class Session:
         Threads: any.
         """
         self._outbox.wake()
+        self._go_on()
         self.streams.end(error)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 from connman.records import Data
 from connman.rpc.codec import encode
 
+LARGE = 64 * 1024
+"""Letters from which on a request is large: those that wait are bounded together, all others by their number."""
 MOST_ERROR_TEXT = 16 * 1024
 """Characters of an error's message that travel."""
 MARGIN = 128

@@ -57,13 +57,16 @@ class Workers:
         self._called: _Worker | None = None  # who is on the way, and has no job yet
         self._is_resting = False
 
-    def submit(self, job: Job) -> bool:
-        """Have ``job()`` run soon; False when there is neither a thread for it nor room to wait."""
+    def submit(self, job: Job, *, is_new: bool = True) -> bool:
+        """Have ``job()`` run soon; False when there is neither a thread for it nor room to wait.
+
+        One that is not new had its place before, and needs no room.
+        """
         try:
             with self._lock:
                 # Who is on the way has no job yet.
                 free = len(self._idle) + self._most - self._count + (self._called is not None)
-                if len(self._jobs) >= self._room + free:
+                if is_new and len(self._jobs) >= self._room + free:
                     return False
                 self._jobs.append(job)
                 worker = self._call_locked()

@@ -250,3 +250,17 @@ def test_the_streams_among_the_arguments_are_bounded() -> None:
     with Wired({1: len}) as wire:
         assert wire.ask(1, [{"$__stream$": "x"}] * 1000)["data"] == 1000
         assert "1000 streams" in wire.ask(1, [{"$__stream$": "x"}] * 1001)["error"]["message"]
+
+
+def test_a_peer_that_does_not_read_takes_no_worker_from_the_others() -> None:
+    services = Services({1: lambda text: text}, max_workers=2)
+    script = [ScriptedDialer.DEAF]
+    with (
+        Wired(services, script=script, send_timeout=60.0) as deaf,  # type: ignore[arg-type]
+        Wired(services) as other,  # type: ignore[arg-type]
+    ):
+        deaf.say(*[request(number, 1, "x" * 10_000) for number in range(300)])
+        deaf.mark()
+        assert [other.ask(1, "fine", number=number)["data"] for number in range(3)] == ["fine"] * 3
+        deaf.far.listen()
+        assert {deaf.hear()["responseId"] for _ in range(300)} == set(range(300))
