@@ -12,6 +12,7 @@ from typing import Any
 
 from connman.cli import words
 from connman.cli.commands import add_command, tell
+from connman.cli.interrupt import HURRIED_CLOSE
 from connman.cli.output import OutputFailed, Writer
 from connman.cli.relaying import TOKENS, add_relay_options, relay_options
 from connman.errors import ConnmanError
@@ -21,8 +22,6 @@ from connman.rpc.joining import Joining
 logger = logging.getLogger("connman.cli")
 
 _STDOUT = 1
-# Somebody waits for the prompt: an unresponsive relay gets less time for its goodbye.
-_HURRIED_CLOSE = 1.0
 
 _CALL = """\
 Call SERVICE of whoever provides NAME on a relay, and print its result as one line of JSON.
@@ -132,7 +131,7 @@ class Call:
                 tell("error", f"writing the result failed: {failed.cause}")
             return 0 if failed.is_gone else 1
         finally:
-            peer.close(timeout=_HURRIED_CLOSE)
+            peer.close(timeout=HURRIED_CLOSE)
         return 0
 
     def _chunks(self, peer: Peer) -> Generator[bytes]:

@@ -34,21 +34,21 @@ class Grant:
     expires: float | None = None
 
     def may_provide(self, name: str) -> bool:
-        """Tell whether ``name`` may be provided.
+        """Return whether ``name`` may be provided.
 
         Threads: any.
         """
         return covers(self.provide, name)
 
     def may_reach(self, name: str) -> bool:
-        """Tell whether ``name`` may be reached.
+        """Return whether ``name`` may be reached.
 
         Threads: any.
         """
         return covers(self.reach, name)
 
     def is_expired(self, now: float) -> bool:
-        """Tell whether it has ended at ``now``, in Unix seconds.
+        """Return whether it has ended at ``now``, in Unix seconds.
 
         Threads: any.
         """
@@ -99,7 +99,7 @@ def checked_length(token: str | None) -> str:
 
 
 def covers(patterns: tuple[str, ...], name: str) -> bool:
-    """Tell whether one of ``patterns`` covers the whole of ``name``.
+    """Return whether one of ``patterns`` covers the whole of ``name``.
 
     Threads: any.
     """

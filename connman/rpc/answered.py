@@ -13,7 +13,7 @@ MOST_ANSWERS = 10_000
 MOST_BYTES = 16 * 1024 * 1024
 MOST_SECONDS = 600.0
 MOST_WAITING = 16
-"""Of one call: how often it may be asked for while it runs."""
+"""Of one call that runs: who is told of its answer, the first and the newest others."""
 _EACH = 256
 
 Key = tuple[int | str, str]
@@ -54,8 +54,10 @@ class Answered:
         with self._lock:
             waiting = self._running.get(key)
             if waiting is not None:
-                if len(waiting) < MOST_WAITING:
-                    waiting.append(asker)
+                if len(waiting) == MOST_WAITING:
+                    # The first has it run. Of the others the oldest: whoever asks again has lost the way he asked by.
+                    del waiting[1]
+                waiting.append(asker)
                 return False, None
             self._forget_old_locked()
             kept = self._kept.get(key)

@@ -5,21 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import InvalidStateError
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from connman.connection.future import ReaderFuture
 from connman.threads import LOOK, latch
 
 if TYPE_CHECKING:
     from connman.rpc.session import Session
+    from connman.rpc.streams_out import Upload
     from connman.rpc.table import Table
-
-
-class Upload(Protocol):
-    """What a call has put up for the other side to pull, until the call is over."""
-
-    def close(self) -> None:
-        """Take it down; never blocks."""
 
 
 class Call:

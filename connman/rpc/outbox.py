@@ -12,22 +12,13 @@ from connman.clock import Deadline, Signal
 from connman.errors import ConnectionLost, ConnmanError
 from connman.records import Data
 from connman.rpc.counters import Counters
+from connman.rpc.wire import size_of
 from connman.transport.base import Transport
 
 FULL = 1 << 20
 """Bytes that may wait before those who bring more have to wait as well."""
 _EACH = 64
 _REQUEST = re.compile(r'\{"requestId":(\d+),"type":"request"')
-
-
-def size_of(message: Data) -> int:
-    """Return the bytes of a message on the wire.
-
-    Threads: any; pure.
-    """
-    if isinstance(message, str):
-        return len(message) if message.isascii() else len(message.encode())
-    return len(message)
 
 
 class _Turn:

@@ -8,7 +8,6 @@ from connman.errors import ConnmanError, NoSuchService, ProtocolError, RemoteErr
 from connman.records import Message
 from connman.rpc import wire
 from connman.rpc.codec import decode
-from connman.rpc.outbox import size_of
 from connman.rpc.serving import Request
 from connman.rpc.session import Session
 from connman.rpc.table import Table
@@ -41,7 +40,7 @@ class Routing:
         for message in messages:
             if self._session.is_over:
                 return
-            self._counters.bytes_received += size_of(message)
+            self._counters.bytes_received += wire.size_of(message)
             if isinstance(message, str):
                 self._take(message)
             else:

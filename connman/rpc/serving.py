@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from connman.rpc import wire
 from connman.rpc.answered import Key
 from connman.rpc.codec import NotAllowed, encode
-from connman.rpc.streams import discard, is_stream
+from connman.rpc.sending import discard, is_stream
 from connman.threads import is_kill
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from connman.rpc.session import Session
 
 logger = logging.getLogger("connman.rpc")
-
-_STREAM = "$__stream$"
 
 _peer: contextvars.ContextVar[Peer | None] = contextvars.ContextVar("connman_peer", default=None)
 
@@ -78,7 +76,7 @@ class Request:
         """Return the answer, None for one that the streams give."""
         try:
             args = wire.spread(self._message.get("args", []))
-            if _STREAM in self._text:
+            if wire.STREAM_MARK in self._text:
                 args = self._session.streams.unwrap(args)
             result = self._function(*args)
             return self._told(result)

@@ -6,15 +6,18 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from connman.clock import Timer, maybe_call_later
 from connman.errors import ProtocolError, RpcError
 from connman.rpc.codec import unpack_chunk
 from connman.rpc.reading import Begun, Stream, StreamFailed
 from connman.rpc.receiving import Buffer, Collector, Receiving
-from connman.rpc.seams import Call, Session
 from connman.rpc.wire import whole
+
+if TYPE_CHECKING:
+    from connman.rpc.calls import Call
+    from connman.rpc.session import Session
 
 MAX_LEFT = 1024
 """Ids of streams that were left whose last frames are still awaited."""
@@ -117,7 +120,7 @@ class StreamsIn:
                 self._left.pop(request_id, None)
         if is_left:
             return None
-        call: Call | None = self._session.find(number)
+        call = self._session.find(number)
         if call is None and request_id is not None and not is_over and self._session.was_sent(request_id):
             self._tell_to_stop(request_id)
         return call

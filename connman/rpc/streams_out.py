@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from connman.rpc.codec import LARGEST_ID, NotAllowed, encode
-from connman.rpc.seams import Session
 from connman.rpc.sending import PIECE, Sending, Source, is_stream
-from connman.rpc.wire import failure, unknown_service, whole
+from connman.rpc.wire import MARGIN, STREAM_MARK, failure, unknown_service, whole
 from connman.rpc.workers import Workers
+
+if TYPE_CHECKING:
+    from connman.rpc.session import Session
 
 MAX_STREAMS = 1000
 """Streams that a session sends at the same time; each takes a thread while it has something to send."""
-MARK = "$__stream$"
-"""The key of an argument that is a stream: its value is the id of a service that sends it."""
-TOO_BUSY = failure("TooBusy", "too many streams are being sent here already", "TOO-BUSY")
-
+TOO_MANY = failure("TooBusy", "too many streams are being sent here already", "TOO-BUSY")
 BAD_ID = failure(
     "RangeError", "a request id from 0 and below 2**53 is needed for a stream: it travels as a double"
 )
@@ -51,7 +50,7 @@ class Upload:
         if not is_stream(value):
             raise TypeError("neither JSON nor a stream")
         self._names.append(self._offer(value))
-        return {MARK: self._names[-1]}
+        return {STREAM_MARK: self._names[-1]}
 
     def close(self) -> None:
         """Offer nothing any more, and send no more of what is being sent. Idempotent; it does not block.
@@ -71,7 +70,7 @@ class StreamsOut:
     def __init__(self, session: Session) -> None:
         self._session = session
         # A letter may take six on the wire, and what the other side takes is thought to be what we do.
-        self._most = min(PIECE, max(4, (session.max_message_size - 128) // 6))
+        self._most = min(PIECE, max(4, (session.max_message_size - MARGIN) // 6))
         self.workers: Workers | None = None
         """The threads that send, made for the first stream; whoever sets it first chooses others."""
         self.make_locks()
@@ -116,7 +115,7 @@ class StreamsOut:
     def _offer(self, value: Any) -> str:
         with self._lock:
             self._count += 1
-            name = f"{MARK}{self._count}"
+            name = f"{STREAM_MARK}{self._count}"
             self.offers[name] = _Offer(value, contextvars.copy_context())
         return name
 
@@ -180,7 +179,7 @@ class StreamsOut:
         if is_welcome:
             self._run(sending)
         else:
-            self._refuse(sending, TOO_BUSY if 0 <= request_id < LARGEST_ID else BAD_ID)
+            self._refuse(sending, TOO_MANY if 0 <= request_id < LARGEST_ID else BAD_ID)
 
     def _run(self, sending: Sending) -> None:
         with self._lock:
@@ -192,7 +191,7 @@ class StreamsOut:
         elif is_ended:
             workers.rest()
 
-    def _refuse(self, sending: Sending, why: str = TOO_BUSY) -> None:
+    def _refuse(self, sending: Sending, why: str = TOO_MANY) -> None:
         self._session.post(f'{{"responseId":{sending.request_id},{why}')
         sending.drop()
 

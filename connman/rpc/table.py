@@ -15,17 +15,20 @@ from connman.rpc.counters import Counters, PeerStats
 # Of many calls whose deadlines lie close together those of one moment are looked for together.
 _PACE = 0.01
 _MANY = 256
+# Seconds until the next look when no thread could be had for one.
+_NO_THREAD = 0.1
 
 
 class Table:
     """Every call that is not over, under the one lock of its peer, with one timer for the nearest deadline of all.
 
-    ``settle_apart(job)``: has a job run on a thread where users may be called back: the timers' must not wait for them.
+    ``settle_apart(job)``: has a job run on a thread where users may be called back: the timers' must not wait for them;
+    False when there is none just now.
 
     Threads: any.
     """
 
-    def __init__(self, clock: Clock, settle_apart: Callable[[Callable[[], None]], object]) -> None:
+    def __init__(self, clock: Clock, settle_apart: Callable[[Callable[[], None]], bool]) -> None:
         self._clock = clock
         self._settle_apart = settle_apart
         self.counters = Counters()
@@ -67,7 +70,11 @@ class Table:
             old.cancel()
 
     def _ring(self) -> None:
-        self._settle_apart(self.expire)
+        if self._settle_apart(self.expire):
+            return
+        with self.lock:
+            if self._timer is not None:  # not stopped meanwhile
+                self._set_timer_locked(self._clock.now() + _NO_THREAD)
 
     # Going.
 

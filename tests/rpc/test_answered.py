@@ -111,6 +111,8 @@ def test_who_waits_is_bounded() -> None:
         kept.begin(KEY, asker)
     kept.finish(KEY, "done")
     assert sum(len(asker.answers) for asker in askers) == module.MOST_WAITING
+    # The ways of those that asked before are gone: it is the newest that still waits.
+    assert askers[-1].answers == ["done"]
 
 
 def test_one_of_many_runs_it() -> None:

@@ -13,7 +13,7 @@ from connman.testing import FakeClock, ScriptedDialer
 from tests.rpc.frames import GENERIC, binary, end, follow_up, leave, opened, text
 from tests.rpc.wired import Raw, raw
 
-# Seeds 3.7: what a peer of the model's sends
+# What a peer of the model's sends
 
 
 def test_a_call_resolves_with_what_the_model_streams() -> None:
@@ -87,7 +87,7 @@ def test_the_end_of_the_connection_ends_streams() -> None:
             future.result(10)
 
 
-# Seeds 6.22
+# Odd frames
 
 
 def test_a_short_binary_frame_is_counted_and_survived() -> None:

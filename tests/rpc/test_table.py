@@ -14,7 +14,13 @@ class Stage:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.apart: list[Callable[[], None]] = []
-        self.table = Table(self.clock, self.apart.append)
+        self.has_threads = True
+        self.table = Table(self.clock, self._run_apart)
+
+    def _run_apart(self, job: Callable[[], None]) -> bool:
+        if self.has_threads:
+            self.apart.append(job)
+        return self.has_threads
 
     def call(
         self, timeout: float | None = None, *, call_id: str | None = None, sent: bool = True
@@ -34,6 +40,17 @@ class Stage:
         self.clock.advance(seconds)
         while self.apart:
             self.apart.pop(0)()
+
+
+def test_a_deadline_that_finds_no_thread_is_looked_at_again() -> None:
+    stage = Stage()
+    call = stage.call(1.0)
+    stage.has_threads = False
+    stage.advance(5.0)
+    assert not call.future.done()
+    stage.has_threads = True
+    stage.advance(0.1)
+    assert isinstance(call.future.exception(0), CallTimeout)
 
 
 def test_ids_count_up() -> None:

@@ -5,6 +5,8 @@ name), and batches from relay to relay (a channel each). None of it decides anyt
 that has it. So a Redis that forgets or repeats costs time, never a spare given out twice.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import logging
@@ -16,7 +18,7 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 from connman.errors import ConnmanError
-from connman.relay.broker import BrokerHost, BrokerLost, BrokerState, RemoteRefused
+from connman.relay.broker import BrokerHost, BrokerLost, RemoteRefused
 from connman.relay.cluster.claims import ClaimDesk, Refusal
 from connman.relay.cluster.links import SILENCE, Links
 from connman.relay.cluster.lookups import Lookups
@@ -24,12 +26,12 @@ from connman.relay.cluster.members import Members
 from connman.relay.cluster.pair import RemoteSide
 from connman.relay.cluster.presence import Presence
 from connman.relay.cluster.store import Store, failures, refusal, shown
-from connman.relay.counts import RelaySeen
-from connman.relay.wire import BROKER_LOST, GOING_AWAY, NO_PROVIDER, NOT_READY, OTHER_LOST
+from connman.relay.cluster.wire import ID_BYTES
+from connman.relay.counts import BrokerState, RelaySeen
+from connman.relay.wire import BROKER_LOST, GOING_AWAY, NO_PROVIDER, NOT_READY, OTHER_LOST, REASONS
 
-BEAT: Final = (
-    0.5  # seconds: so long goes the death of a relay unseen, for nobody listens to the next batch then
-)
+# Seconds: so long goes the death of a relay unseen, for nobody listens to the next batch then.
+BEAT: Final = 0.5
 EXPIRY: Final = 10  # beats that a relay may miss until it is taken for dead, and its names with it
 TIMEOUT: Final = 2.0  # of a command: a Redis slower than this is a lost one
 CLAIM_TIMEOUT: Final = 10.0  # for a caller to get a spare of another relay, however many are asked
@@ -38,9 +40,9 @@ NAMES_AT_ONCE: Final = 100  # written in one go: more would hold up the frames
 LEAVING: Final = 2.0  # seconds that a stopping relay spends on taking its names out
 LONGEST_WAIT: Final = 2.0  # between two attempts to reach Redis
 
-BROKEN: Final = Refusal(BROKER_LOST, "broker lost")
+BROKEN: Final = Refusal(BROKER_LOST, REASONS[BROKER_LOST])
 
-log = logging.getLogger("connman.relay")
+logger = logging.getLogger("connman.relay")
 
 
 class RedisBroker:
@@ -58,7 +60,7 @@ class RedisBroker:
         beat: float = BEAT,
         timeout: float = TIMEOUT,
     ) -> None:
-        self.id = os.urandom(8)
+        self.id = os.urandom(ID_BYTES)
         self._url = url
         self._address = address or socket.gethostname()
         self._beat = beat
@@ -74,7 +76,7 @@ class RedisBroker:
 
     @property
     def state(self) -> BrokerState:
-        """Say whether other relays can be reached: "up" or "lost"."""
+        """Return whether other relays can be reached: "up" or "lost"."""
         return "up" if self._is_up else "lost"
 
     def relays(self) -> tuple[RelaySeen, ...]:
@@ -89,8 +91,7 @@ class RedisBroker:
     async def start(self, host: BrokerHost) -> None:
         """Join; a Redis that is not there yet is waited for in the background.
 
-        Raises:
-            ConnmanError: Redis refuses the login.
+        Raises: ConnmanError when Redis refuses the login.
         Threads: the relay's.
         """
         self._desk = ClaimDesk(host)
@@ -112,7 +113,7 @@ class RedisBroker:
         Threads: the relay's.
         """
         await self._desk.stop()
-        self._links.leave(GOING_AWAY, "the relay is stopping")
+        self._links.leave(GOING_AWAY, REASONS[GOING_AWAY])
         if self._is_up:
             try:
                 async with asyncio.timeout(LEAVING):
@@ -144,9 +145,7 @@ class RedisBroker:
     async def open_remote(self, name: str) -> RemoteSide | None:
         """Claim a spare of a name from another relay; None when there is none.
 
-        Raises:
-            BrokerLost: that cannot be known now.
-            RemoteRefused: the relay that has the name gave none, with code and reason.
+        Raises: BrokerLost when that cannot be known now; RemoteRefused, with code and reason, when who has the name gave none.
         Threads: the relay's.
         """
         if not self._is_up:
@@ -155,7 +154,7 @@ class RedisBroker:
             async with asyncio.timeout(CLAIM_TIMEOUT):
                 return await self._ask_owners(name)
         except TimeoutError:
-            raise RemoteRefused(NOT_READY, "not ready in time") from None
+            raise RemoteRefused(NOT_READY, REASONS[NOT_READY]) from None
 
     async def _ask_owners(self, name: str) -> RemoteSide | None:
         owners, dead = self._members.order(await self._lookups.owners(name))
@@ -182,7 +181,7 @@ class RedisBroker:
 
     # One life after the other
 
-    async def _run(self, first: "asyncio.Future[Exception | None]") -> None:
+    async def _run(self, first: asyncio.Future[Exception | None]) -> None:
         attempt = 0
         while True:
             error: Exception
@@ -191,19 +190,19 @@ class RedisBroker:
             except self._failures as failure:
                 error = failure
             except Exception as bug:  # top of a thread: a bug of ours must not leave the relay alone for ever
-                log.exception("relay cluster: begins anew")
+                logger.exception("relay cluster: begins anew")
                 error = bug
             was_up = self._is_up
             attempt = 1 if was_up else attempt + 1
             if was_up or attempt == 1:
-                log.warning("relay cluster: the broker %s is lost: %s", shown(self._url), error)
+                logger.warning("relay cluster: the broker %s is lost: %s", shown(self._url), error)
             self._lose()
             if not first.done():
                 first.set_result(error)
             # By chance, so that all the relays of a cluster do not come back at once.
             await asyncio.sleep(random.uniform(0.5, 1) * min(LONGEST_WAIT, 0.1 * 2 ** min(attempt, 8)))
 
-    async def _life(self, first: "asyncio.Future[Exception | None]") -> None:
+    async def _life(self, first: asyncio.Future[Exception | None]) -> None:
         """Be a member of the cluster until something fails."""
         heard = asyncio.Event()
         self._heard = time.monotonic()
@@ -214,7 +213,7 @@ class RedisBroker:
             self._is_up = True
             self._presence.write_all()
             self._changed.set()
-            log.info("relay cluster: joined at %s as %s", shown(self._url), self.id.hex())
+            logger.info("relay cluster: joined at %s as %s", shown(self._url), self.id.hex())
             if not first.done():
                 first.set_result(None)
             loops: list[Coroutine[Any, Any, None]] = [
@@ -233,7 +232,7 @@ class RedisBroker:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._store.disconnect()
 
-    async def _until(self, event: asyncio.Event, tasks: list["asyncio.Task[None]"]) -> None:
+    async def _until(self, event: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
         waiting = asyncio.create_task(event.wait())
         try:
             await asyncio.wait([waiting, *tasks], timeout=TIMEOUT, return_when=asyncio.FIRST_COMPLETED)

@@ -4,6 +4,8 @@ redis-py of its own retries for seconds and waits without an end; here nothing i
 timeout: whatever fails means that the broker is lost, and the relay begins anew with it.
 """
 
+from __future__ import annotations
+
 import asyncio
 import re
 from collections.abc import Callable, Sequence
@@ -67,7 +69,7 @@ class Store:
         self._timeout = timeout
         self._redis = self._client()
 
-    def _client(self) -> "Redis":
+    def _client(self) -> Redis:
         what = shown(self._url)
         if not what.startswith(("redis", "unix")):
             raise InvalidOption(
@@ -169,9 +171,8 @@ class Store:
             if text is not None
         ]
         if gone := [relay for relay, text in zip(ids, found, strict=True) if text is None]:
-            await self._redis.srem(
-                self._relays_key, *gone
-            )  # one that lives after all comes back by its next beat
+            # One that lives after all comes back by its next beat.
+            await self._redis.srem(self._relays_key, *gone)
         return alive
 
     async def write(self, names: Sequence[tuple[str, int | None]]) -> None:
