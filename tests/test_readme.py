@@ -228,9 +228,18 @@ def test_it_needs_what_the_readme_says() -> None:
 
 def test_links_lead_somewhere() -> None:
     for document in DOCUMENTS:
-        targets = re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8"))
+        targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8"))
         for target in targets:
             assert "://" in target or (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_links_to_a_heading_lead_to_one() -> None:
+    for document in DOCUMENTS:
+        for target, anchor in re.findall(r"\]\(([\w./-]*)#([^)]+)\)", document.read_text(encoding="utf-8")):
+            file = document.parent / target if target else document
+            headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, f"{document.name}: {target}#{anchor}"
 
 
 def test_numbers_of_the_promises() -> None:
