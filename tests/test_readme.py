@@ -20,6 +20,7 @@ import pytest
 
 import connman
 import connman.strategy
+from connman import rpc
 from connman.connection.backoff import FIRST_DELAY, LONGEST_DELAY
 from connman.connection.fork import EXIT_TIMEOUT
 from connman.connection.queue import MAX_ITEMS
@@ -27,6 +28,11 @@ from connman.options import Options
 from connman.records import Step
 from connman.relay import Limits, RelayCollector, TokenFile, wire
 from connman.relay.counts import Counts
+from connman.rpc.answered import MOST_ANSWERS, MOST_BYTES, MOST_SECONDS
+from connman.rpc.outbox import FULL
+from connman.rpc.receiving import WINDOW
+from connman.rpc.streams_out import MAX_STREAMS
+from connman.rpc.wire import MOST_ERROR_TEXT
 from docs import make_strategy_svg
 from tests.recipes.blocks import DOCUMENTS, ELSEWHERE_RELAY, ROOT, Block, Site, blocks, recipe, site
 from tests.recipes.programs import Program
@@ -284,6 +290,28 @@ def number_of(text: str) -> float:
     """Return what "16 MiB", "1,000" and "5 s" stand for."""
     amount, _, unit = text.partition(" ")
     return float(amount.replace(",", "")) * {"MiB": 2**20, "KiB": 2**10}.get(unit, 1)
+
+
+def test_the_limits_of_calls_are_those_of_the_code() -> None:
+    text = (ROOT / "docs" / "rpc.md").read_text(encoding="utf-8").partition("\n## Limits\n")[2]
+    rows = dict(re.findall(r"^\| (.+?) \| (.+?) \|", text.partition("\n## ")[0], re.MULTILINE))
+    defaults = {
+        name: parameter.default
+        for function in (rpc.Services, rpc.provide)
+        for name, parameter in inspect.signature(function).parameters.items()
+    }
+    assert rows["threads for services, of a peer or of all that share a `Services`"] == (
+        f"`max_workers`, {defaults['max_workers']}"
+    )
+    assert rows["calls that wait for such a thread"] == f"{defaults['max_waiting']:,}"
+    assert rows["callers and spares of a provider"] == f"`max_peers`, {defaults['max_peers']}"
+    assert rows["what waits to go out"] == f"{FULL >> 20} MiB"
+    assert rows["what a stream has under way"] == f"{WINDOW >> 10} KiB"
+    assert rows["streams that one side sends at a time"] == f"{MAX_STREAMS:,}"
+    assert rows["the text of an error"] == f"{MOST_ERROR_TEXT:,} letters"
+    assert rows["kept answers of `retry_safe` calls"] == (
+        f"{MOST_ANSWERS:,}, {MOST_BYTES >> 20} MiB, {MOST_SECONDS / 60:g} minutes, {MOST_BYTES >> 22} MiB each"
+    )
 
 
 def test_every_close_code_of_the_relay_is_documented() -> None:
