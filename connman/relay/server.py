@@ -37,6 +37,8 @@ _MOST_DOORS = 512
 _GOODBYE = 3.0
 # How long to accept nothing when the system has no descriptor left.
 _PAUSE = 0.1
+# What a client is told to wait at most: with a rate near nothing the true time has no end.
+_LONGEST_RETRY = 86_400.0
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -51,7 +53,9 @@ def _descriptors() -> float:
 
 
 def _too_often(delay: float) -> HttpRefused:
-    return HttpRefused(429, "too many attempts", "rate", {"Retry-After": str(int(delay) + 1)})
+    return HttpRefused(
+        429, "too many attempts", "rate", {"Retry-After": str(int(min(delay, _LONGEST_RETRY)) + 1)}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +139,9 @@ class Server:
         # heard because nothing is read for the time being.
         limits = self.limits
         if limits.ping_interval is not None and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-            seconds = limits.ping_interval + limits.ping_timeout
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000) + 1000)
+            # As much as a C int takes, which is 24 days.
+            milliseconds = min(1000 * (limits.ping_interval + limits.ping_timeout + 1), 2**31 - 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(milliseconds))
 
     def _is_behind_proxy(self, peer: str) -> bool:
         """Tell whether whose attempt it is can only be told when its head is there."""

@@ -66,6 +66,19 @@ def test_too_many_attempts_of_one_address() -> None:
         assert relay.snapshot().refused == {"rate": 1}
 
 
+@pytest.mark.parametrize("limits", [{"ping_interval": 1e7}, {"ping_timeout": 1e300}])
+def test_durations_beyond_what_the_system_counts(limits: dict[str, float]) -> None:
+    with make(**limits) as relay:
+        assert status(relay)[0] == 101
+
+
+def test_a_rate_that_is_as_good_as_none() -> None:
+    with make(attempts_per_second=5e-324, burst=1) as relay:
+        assert status(relay)[0] == 101
+        code, headers, _ = status(relay)
+        assert (code, headers["retry-after"]) == (429, "86401")
+
+
 def test_attempts_behind_a_trusted_proxy_are_the_clients_own() -> None:
     limits = Limits(attempts_per_second=0.1, burst=1)
     with Relay(port=0, limits=limits, trusted_proxies=["127.0.0.1"]) as relay:
