@@ -31,7 +31,8 @@ _logger = logging.getLogger("connman.relay")
 # Accepted in one go: the sides that are there wait meanwhile.
 _AT_ONCE = 32
 # Sockets before their upgrade, in all. One more, and the oldest of them goes: an honest client is through in
-# milliseconds, those that hold sockets open to keep others out are the oldest ones.
+# milliseconds, those that hold sockets open to keep others out are the oldest ones. Fewer where the process may have few
+# descriptors: a quarter of them, another one for what else it does, and the rest for sides.
 _MOST_DOORS = 512
 # How long the broker may take to stop.
 _GOODBYE = 3.0
@@ -42,7 +43,7 @@ _LONGEST_RETRY = 86_400.0
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-# What else of the process has open, besides its clients.
+# What else the process has open, besides its clients.
 _SPARE_DESCRIPTORS = 64
 
 
@@ -82,7 +83,10 @@ class Server:
         # Set whenever a pair has parted or a socket is gone.
         self._parted = asyncio.Event()
         self.switch = Switchboard(limits, rules.tokens, broker, self.counts, self._side_gone)
-        self._room = max(1, min(limits.max_connections, _descriptors() - _MOST_DOORS - _SPARE_DESCRIPTORS))
+        descriptors = _descriptors()
+        self._most_doors = max(1, min(_MOST_DOORS, descriptors / 4))
+        spare = min(_SPARE_DESCRIPTORS, descriptors / 4)
+        self._room = max(1, min(limits.max_connections, descriptors - self._most_doors - spare))
         self._broker = broker
         self._tls = tls
         self._listeners: list[socket.socket] = []
@@ -156,7 +160,7 @@ class Server:
                 sock.send(refuse(_too_often(delay)))
 
     def _open_door(self, sock: socket.socket, peer: str) -> None:
-        if len(self._doors) >= _MOST_DOORS:
+        if len(self._doors) >= self._most_doors:
             oldest = next(iter(self._doors))
             del self._doors[oldest]  # at once: its socket may take another round of the loop to be gone
             self.refused("flood")
@@ -189,8 +193,9 @@ class Server:
         self.refused("descriptors")
         for listener in self._listeners:
             self.loop.remove_reader(listener)
-        if self._doors:
-            next(iter(self._doors)).drop()
+        # The older half: one at a time would let in ten a second, behind all those that wait already.
+        for door in tuple(self._doors)[: (len(self._doors) + 1) // 2]:
+            door.drop()
         self.loop.call_later(_PAUSE, self._resume_accepting)
 
     # What doors ask

@@ -2,7 +2,10 @@
 
 import contextlib
 import ssl
+import subprocess
+import sys
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -101,6 +104,35 @@ def test_sockets_that_say_nothing_keep_nobody_out() -> None:
             near.say("x")
             assert far.hear() == "x"
         assert relay.snapshot().refused["flood"] >= 80
+
+
+_FEW = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+from connman.relay import Relay
+with Relay(port=0) as relay:
+    print(relay.port, flush=True)
+    sys.stdin.read()
+    print(dict(relay.snapshot().refused))
+"""
+
+
+@pytest.mark.slow
+def test_few_descriptors_are_shared_between_those_who_say_something_and_those_who_do_not() -> None:
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", _FEW], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process,
+        contextlib.ExitStack() as stack,
+    ):
+        assert process.stdout is not None
+        relay = SimpleNamespace(port=int(process.stdout.readline()))
+        for _ in range(300):
+            stack.enter_context(Raw(relay))  # type: ignore[arg-type]
+        for number in range(100):
+            stack.enter_context(provider(relay, f"device{number}"))  # type: ignore[arg-type]
+        refused, _ = process.communicate()
+        assert "descriptors" not in refused
 
 
 # Pages and names of hosts
