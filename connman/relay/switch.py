@@ -222,7 +222,12 @@ class Switchboard:
             self._searches.pop(caller, None)
             self._pair_up(caller, spare)
             return True
-        remote = await self.broker.open_remote(caller.name)
+        try:
+            remote = await self.broker.open_remote(caller.name)
+        except BrokerLost:
+            if not await self._spare_has_come(caller.name):
+                raise
+            return False  # one of this relay
         if remote is not None:
             self._searches.pop(caller, None)
             caller.send(REACHED)
@@ -234,6 +239,8 @@ class Switchboard:
 
         Without this a burst of callers would be told that nobody is there, a few milliseconds too early.
         """
+        if self.board.spares(name):
+            return True  # while others were asked
         is_in_use = self.board.pairs(name) > 0 or name in self._taken
         return is_in_use and await self._waiting.wait(name, self.limits.ready_timeout)
 
