@@ -23,7 +23,7 @@ from connman.relay.limits import Limits
 from connman.relay.rates import Rates
 from connman.relay.side import Side
 from connman.relay.switch import Switchboard
-from connman.relay.tokens import EVERYTHING, Grant, NoTokens, TokenRefused, Tokens
+from connman.relay.tokens import EVERYTHING, Grant, NoTokens, TokenRefused, Tokens, TokensFailed, granted
 from connman.relay.wire import GOING_AWAY
 
 _logger = logging.getLogger("connman.relay")
@@ -224,9 +224,11 @@ class Server:
             grant = None
             if (token := request.bearer) is not None:
                 try:
-                    grant = rules.tokens.check(token)
+                    grant = granted(rules.tokens, token)
                 except TokenRefused as refused:
                     raise HttpRefused(401, str(refused), "token", {"WWW-Authenticate": "Bearer"}) from None
+                except TokensFailed as failed:
+                    raise HttpRefused(503, str(failed), "tokens-failed", {"Retry-After": "5"}) from None
         side = Side(self.switch, transport, address, grant)
         self.switch.sides.add(side)
         self._addresses[key] = self._addresses.get(key, 0) + 1

@@ -13,12 +13,13 @@ from connman.relay.broker import Broker, BrokerLost, Other, RemoteRefused, Remot
 from connman.relay.counts import Counts
 from connman.relay.limits import Limits
 from connman.relay.side import Phase, Side
-from connman.relay.tokens import Grant, TokenRefused, Tokens
+from connman.relay.tokens import Grant, TokenRefused, Tokens, TokensFailed, granted
 from connman.relay.waiting import Waiting
 from connman.relay.wire import (
     BAD_TOKEN,
     BROKER_LOST,
     CONNECTED,
+    FAILED,
     GOING_AWAY,
     HANDOVER,
     INVALID_FIELD,
@@ -123,7 +124,10 @@ class Switchboard:
     def _granted(self, side: Side, first: First) -> Grant:
         try:
             if first.token is not None or side.grant is None:
-                return self.tokens.check(first.token)
+                return granted(self.tokens, first.token)
+        except TokensFailed as failed:
+            self.counts.count_refused("tokens-failed")
+            raise FirstMessageRefused(FAILED, str(failed)) from None
         except TokenRefused as refused:
             self.counts.count_refused("token")
             raise FirstMessageRefused(BAD_TOKEN, str(refused)) from None

@@ -164,6 +164,23 @@ def test_nothing_is_compressed_or_negotiated(relay: Relay) -> None:
 # Tokens
 
 
+@pytest.mark.parametrize("has_failed", [True, False])
+def test_tokens_of_ones_own_that_fail(has_failed: bool, caplog: pytest.LogCaptureFixture) -> None:
+    class Mine:
+        def check(self, token: str | None) -> Grant:
+            table: dict[str | None, Grant] = {}
+            return table[token] if has_failed else None  # type: ignore[return-value]
+
+    with Relay(port=0, tokens=Mine()) as relay:
+        code, headers, body = status(relay, authorization="Bearer s3cret")
+        assert (code, headers["retry-after"], body) == (503, "5", "the token could not be checked\n")
+        with Client(relay, {"command": "reach", "name": "a", "token": "s3cret"}) as client:
+            assert client.closed() == (1011, "the token could not be checked")
+        assert relay.snapshot().refused == {"tokens-failed": 2}
+    assert "s3cret" not in caplog.text
+    assert ("raised KeyError in line" if has_failed else "returned NoneType") in caplog.text
+
+
 class OneToken:
     """Knows one token."""
 
