@@ -75,7 +75,8 @@ class RedisBroker:
         self._store = Store(url, prefix=prefix, here=self.id, timeout=timeout)
         self._presence = Presence()
         self._members = Members(self.id)
-        self._stale: dict[tuple[str, bytes], None] = {}  # entries of dead relays, to be taken out
+        # Entries of relays that seem to be dead, to be taken out, and when it will be plain that they are not.
+        self._stale: dict[tuple[str, bytes], float] = {}
         self._is_up = False
 
     def __repr__(self) -> str:
@@ -102,6 +103,10 @@ class RedisBroker:
             ConnmanError: Redis refuses the login.
         Threads: the relay's.
         """
+        # Now, and not when it was made: what was made before a fork is started in each process, and two relays of one id
+        # would hear each other's answers.
+        self.id = self._store.here = os.urandom(8)
+        self._members = Members(self.id)
         self._desk = ClaimDesk(host)
         self._due = asyncio.Event()
         self._changed = asyncio.Event()
@@ -180,7 +185,7 @@ class RedisBroker:
             elif answer.code != NO_PROVIDER:
                 worst = answer
         for relay in dead:
-            self._stale[name, relay] = None
+            self._stale.setdefault((name, relay), time.monotonic() + self._expiry + self._beat)
             self._changed.set()
         if worst is not None and worst.code == BROKER_LOST:
             raise BrokerLost("the broker was lost")
@@ -289,7 +294,7 @@ class RedisBroker:
             if now - self._heard > SILENCE * self._beat + TIMEOUT:
                 raise TimeoutError("Redis takes what is published, and delivers nothing")
             self._presence.refresh(now)
-            if self._presence.is_dirty:
+            if self._presence.is_dirty or self._stale:
                 self._changed.set()
 
     async def _say_alive(self) -> None:
@@ -314,10 +319,13 @@ class RedisBroker:
             await self._write()
 
     async def _write(self) -> None:
-        while stale := list(self._stale)[:NAMES_AT_ONCE]:
-            await self._store.forget(stale)
-            for entry in stale:
-                del self._stale[entry]
+        stale = list(self._stale.items())
+        for begin in range(0, len(stale), NAMES_AT_ONCE):
+            some = stale[begin : begin + NAMES_AT_ONCE]
+            alive = await self._store.forget([entry for entry, _ in some])
+            for entry, until in some:
+                if entry[1] not in alive or time.monotonic() >= until:
+                    self._stale.pop(entry, None)
         while taken := self._presence.take(NAMES_AT_ONCE, time.monotonic()):
             try:
                 await self._store.write(taken)

@@ -74,7 +74,7 @@ class Links:
         if link is not None and link.peer_epoch not in (0, header.epoch) and not header.number:
             self._end(there, BROKER_LOST, "broker lost")  # the other relay has begun anew
             link = None
-        if link is None and len(self._links) >= MOST_LINKS:
+        if there == self._here or (link is None and len(self._links) >= MOST_LINKS):
             self.dropped += 1
             return
         if header.number == 0 and (link is None or not link.peer_epoch):

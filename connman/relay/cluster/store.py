@@ -214,8 +214,8 @@ class Store:
                 pipeline.hgetall(self.name_key(name))
             return await self._answer(pipeline.execute())
 
-    async def forget(self, entries: Sequence[tuple[str, bytes]]) -> None:
-        """Take dead relays out of names, and none that lives: whoever was cut off for a moment is back, names and all."""
+    async def forget(self, entries: Sequence[tuple[str, bytes]]) -> set[bytes]:
+        """Take dead relays out of names, and return those that are not: who was cut off for a moment is back, names and all."""
         relays = sorted({relay for _, relay in entries})
         beats: list[Any] = await self._answer(self._redis.mget([self._relay_key(relay) for relay in relays]))
         gone = {relay for relay, beat in zip(relays, beats, strict=True) if beat is None}
@@ -224,6 +224,7 @@ class Store:
                 if relay in gone:
                     pipeline.hdel(self.name_key(name), relay)
             await self._answer(pipeline.execute())
+        return set(relays) - gone
 
     async def leave(self) -> None:
         """Take this relay out, and with it all its names at once."""

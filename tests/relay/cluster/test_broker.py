@@ -362,6 +362,15 @@ def test_a_relay_that_dies_ends_its_pairs_and_its_names_vanish(
 # What it says of itself
 
 
+def test_a_relay_has_its_id_from_its_start(redis: RedisServer) -> None:
+    """A broker that was made before a fork is started in each process."""
+    broker = RedisBroker(redis.url)
+    made = broker.id
+    with Relay(port=0, broker=broker) as relay:
+        assert broker.id != made
+        eventually(lambda: [seen.id for seen in relay.snapshot().relays] == [broker.id.hex()])
+
+
 def test_it_shows_its_broker_without_secrets() -> None:
     broker = RedisBroker("redis://user:secret@127.0.0.1:1/?socket_timeout=7")
     assert repr(broker) == "<RedisBroker redis://127.0.0.1:1/ lost>"

@@ -311,3 +311,11 @@ def test_made_up_relays_fill_nothing() -> None:
     assert len(list(node.links)) == MOST_LINKS
     assert len(node.links.take()) <= MOST_REFUSALS
     assert node.links.take() == []
+
+
+def test_nobody_speaks_to_a_relay_in_its_own_name() -> None:
+    node = Node(1)
+    claim = wire.message(wire.CLAIM, 0, wire.pack_claim(WINDOW, "device"))
+    node.links.receive(wire.pack(wire.Header(node.id, 5, 0, 0, 0), [claim]))
+    assert not node.claims.claims
+    assert list(node.links) == []
