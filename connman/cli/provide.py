@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +12,7 @@ from connman.cli.interrupt import Interrupted
 from connman.cli.relaying import TOKENS, add_relay_options, relay_options
 from connman.cli.services import load_services
 from connman.errors import ConnmanError
-from connman.rpc import Peer, Provider, provide
+from connman.rpc import Peer, Provider, Services, provide
 from connman.rpc.joining import Joining
 
 # Somebody waits for the prompt: an unresponsive relay gets less time for its goodbye.
@@ -74,7 +73,7 @@ def add(commands: Any) -> None:
 class Offer:
     """What is offered where. A `Job`."""
 
-    services: Mapping[int | str, Callable[..., object]]
+    services: Services
     url: str
     name: str
     options: dict[str, Any] = field(repr=False)
@@ -88,7 +87,7 @@ class Offer:
         provider = provide(self.url, self.name, self.services, on_peer=_tell_peer, **self.options)
         try:
             provider.wait_ready()
-            tell("info", f"{self.name} is provided: {len(self.services)} services")
+            tell("info", f"{self.name} is provided")
             provider.wait_closed()
         except Interrupted as interrupt:
             tell("info", f"{interrupt.word}; {_summary(provider)}")
@@ -118,7 +117,6 @@ def make_offer(found: argparse.Namespace) -> Offer:
     """
     options = relay_options(found)
     Joining("provide", found.url, found.name)  # only to hear its complaints now
-    counts = {name: getattr(found, name) for name in ("spares", "max_peers", "max_workers")}
-    return Offer(
-        services=load_services(found.services), url=found.url, name=found.name, options={**options, **counts}
-    )
+    counts = {name: getattr(found, name) for name in ("spares", "max_peers")}
+    services = load_services(found.services, max_workers=found.max_workers)
+    return Offer(services=services, url=found.url, name=found.name, options={**options, **counts})

@@ -13,16 +13,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from connman.cli.commands import UsageError
+from connman.rpc import Services
 
 logger = logging.getLogger("connman.cli")
 
 _PLACE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*(?::[^\W\d]\w*(?:\.[^\W\d]\w*)*)?")
 
 
-def load_services(place: str) -> Mapping[int | str, Callable[..., object]]:
-    """Import ``module`` or ``module:name`` and return what it offers, by id.
+def load_services(place: str, *, max_workers: int = 32) -> Services:
+    """Import ``module`` or ``module:name`` and return what it offers, run on at most ``max_workers`` threads.
 
-    A mapping is taken as it is. Of a module its public functions, or those in ``__all__``; of an object its public
+    A `Services` is taken as it is, and a mapping of ids to functions. Of a module its public functions, or those in ``__all__``; of an object its public
     methods; a single function goes by its name. The working folder is looked through first, as ``python -m`` does.
 
     Raises: UsageError.
@@ -37,10 +38,15 @@ def load_services(place: str) -> Mapping[int | str, Callable[..., object]]:
             found = getattr(found, name)
         except AttributeError:
             raise UsageError(f"{place}: there is no {name} in {_kind(found)}") from None
-    services = _services_of(found, place)
-    if not services:
+    if isinstance(found, Services):
+        return found
+    functions = _functions_of(found, place)
+    if not functions:
         raise UsageError(f"{place}: {_kind(found)} has no public functions")
-    return services
+    try:
+        return Services(functions, max_workers=max_workers)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{place}: {error}") from None
 
 
 def _imported(name: str) -> types.ModuleType:
@@ -60,18 +66,15 @@ def _imported(name: str) -> types.ModuleType:
         ) from None
 
 
-def _services_of(found: object, place: str) -> Mapping[int | str, Callable[..., object]]:
+def _functions_of(found: object, place: str) -> Mapping[int | str, Callable[..., object]]:
     if isinstance(found, Mapping):
-        bad = [key for key, value in found.items() if not callable(value)]
-        if bad:
-            raise UsageError(f"{place}: what is at {bad[0]!r} is no function")
         return found
     if isinstance(found, type):
         raise UsageError(f"{place} is a class: name an instance of it")
     if inspect.isroutine(found):
         return {found.__name__: found}
     if isinstance(found, types.ModuleType):
-        return _functions(found)
+        return _own_functions(found)
     # Looked at without being called: a property may do anything, and is nothing to call.
     members = {name: inspect.getattr_static(found, name) for name in dir(found) if not name.startswith("_")}
     is_method = (classmethod, staticmethod)
@@ -82,7 +85,7 @@ def _services_of(found: object, place: str) -> Mapping[int | str, Callable[..., 
     }
 
 
-def _functions(module: types.ModuleType) -> dict[int | str, Callable[..., object]]:
+def _own_functions(module: types.ModuleType) -> dict[int | str, Callable[..., object]]:
     named: list[str] | None = getattr(module, "__all__", None)
     if named is not None:
         members = {name: getattr(module, name, None) for name in named}

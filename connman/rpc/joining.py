@@ -29,7 +29,9 @@ READY = '{"command":"ready"}'
 """What a provider answers to the handover; the frames behind it are the pair's own."""
 NO_PROVIDER = 4104
 """The close code with which a relay says that nobody provides the name just now."""
-_NOT_READY = 4110
+_NOT_READY, _LOST = 4110, 4102
+# The relay lives and has said so: it is the provider that is away.
+_PROVIDER_AWAY = (NO_PROVIDER, _NOT_READY, _LOST)
 
 _MEANINGS = {
     1001: "it is stopping",
@@ -38,7 +40,7 @@ _MEANINGS = {
     3003: "the token does not allow this name",
     4000: "it did not understand the first frame",
     4001: "it did not understand the first frame",
-    4102: "the other side was lost",
+    _LOST: "the other side was lost",
     NO_PROVIDER: "no provider of that name",
     4108: "the first frame came too late",
     _NOT_READY: "the provider was not ready in time",
@@ -161,9 +163,9 @@ class Joining:
 class Pause:
     """The delays between attempts: 0.1 s doubling up to ``longest``, half of each at random.
 
-    While a relay answers that nobody provides the name, or that the provider was not ready, they stay below a second, or
-    a tenth of the time this has lasted: who waits for a provider that restarts wants it back soon, and whoever asks for
-    one that has gone for good does not ask too often. A ``wait=``.
+    While a relay answers that nobody provides the name, that the provider was not ready or that it was lost, they stay
+    below a second, or a tenth of the time this has lasted: who waits for a provider that restarts wants it back soon, and
+    whoever asks for one that has gone for good does not ask too often. A ``wait=``.
 
     Threads: any.
     """
@@ -175,7 +177,7 @@ class Pause:
         """Return the seconds to wait, for tenacity's state of the retrying."""
         full = min(_FIRST_PAUSE * 2.0 ** min(int(state.attempt_number) - 1, 32), self._longest)
         closed = _close_behind(state.outcome.exception())
-        if closed is not None and closed.code in (NO_PROVIDER, _NOT_READY):
+        if closed is not None and closed.code in _PROVIDER_AWAY:
             full = min(full, max(1.0, state.seconds_since_start / 10))
         return full / 2 + _random.uniform(0, full / 2)
 

@@ -63,7 +63,7 @@ class Routing:
             self._take_request(message, text)
         elif kind == "error":
             if (call := self._table.answered(message.get("responseId"))) is not None:
-                call.failed(_error_of(message.get("error")))
+                call.failed(_error_of(message.get("error"), call.service))
         elif isinstance(kind, str) and kind in _RESPONSES:
             self._streams.response(message)
         elif kind == "write-stream-error":
@@ -112,12 +112,12 @@ class Routing:
         self._session.post(f'{{"responseId":{number},{tail}')
 
 
-def _error_of(told: object) -> ConnmanError:
-    """Return the error that an answer tells of."""
+def _error_of(told: object, service: int | str) -> ConnmanError:
+    """Return the error that an answer to a call of ``service`` tells of."""
     fields = told if isinstance(told, dict) else {}
     name, message, code = fields.get("name"), fields.get("message"), fields.get("code")
     text = message if isinstance(message, str) else ""
     if code == wire.UNKNOWN_SERVICE:
-        return NoSuchService(text)
+        return NoSuchService(f"the peer offers no service {service!r}")
     known = code if isinstance(code, str | int) and not isinstance(code, bool) else None
     return RemoteError(name if isinstance(name, str) and name else "Error", text, known)

@@ -288,7 +288,7 @@ def test_the_delays_double_up_to_the_longest_and_are_half_random(number: int) ->
     assert full / 2 <= Pause(8.0)(State(number)) <= full
 
 
-@pytest.mark.parametrize("code", [4104, 4110])
+@pytest.mark.parametrize("code", [4102, 4104, 4110])
 def test_a_relay_that_answers_is_asked_again_within_a_tenth_of_the_time_that_it_lasts(code: int) -> None:
     error = HandshakeFailed("relay", (), "handshake")
     error.__cause__ = RelayRefused(code)

@@ -36,7 +36,7 @@ def test_calling_over_a_real_websocket(echo: WebSocketProcess) -> None:
         assert peer.call("add", "ü€😀", "x" * 100_000) == "ü€😀" + "x" * 100_000
         with pytest.raises(RemoteError, match="unsupported operand"):
             peer.call("add", 1, None)
-        with pytest.raises(NoSuchService):
+        with pytest.raises(NoSuchService, match="no service"):
             peer.call("nothing")
     assert peer.closed.result(PATIENCE).code == 1000
 
