@@ -76,6 +76,13 @@ def test_what_is_no_upgrade(headers: dict[str, str | None], status: int) -> None
         (b"GET /", 400),
         (b"GET  / HTTP/1.1", 400),
         (b"GET x HTTP/1.1", 400),
+        (b"GET httpx HTTP/1.1", 400),
+        (b"GET http:///x HTTP/1.1", 400),
+        (b"GET http://evil.example/ HTTP/1.1", 400),
+        (b"GET /\nX-Forwarded-For:1.2.3.4 HTTP/1.1", 400),
+        (b"GET /\rx HTTP/1.1", 400),
+        (b"GET /\x00 HTTP/1.1", 400),
+        (b"GET / HTTP/1.1\nx: y", 400),
         (b"\x16\x03\x01\x02\x00", 400),
         (b"POST / HTTP/1.1", 405),
         (b"GET / HTTP/1.0", 505),
@@ -84,6 +91,13 @@ def test_what_is_no_upgrade(headers: dict[str, str | None], status: int) -> None
 )
 def test_wrong_first_lines(first: bytes, status: int) -> None:
     assert refused(first + upgrade()[14:-4]) == (status, "head")
+
+
+@pytest.mark.parametrize(
+    "target", ["http://127.0.0.1/x", "HTTPS://127.0.0.1", "http://127.0.0.1?x", "/?a=http://b"]
+)
+def test_targets(target: str) -> None:
+    assert parsed(path=target).path == target
 
 
 @pytest.mark.parametrize("more", [b"no colon", b" folded: x", b"na me: x", b": x", b"x : y"])
