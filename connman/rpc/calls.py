@@ -29,6 +29,9 @@ class Call:
         "began", "call_id", "deadline", "has_left", "id", "is_over", "service", "session", "stream", "table", "text", "upload",
     )  # fmt: skip
 
+    calls_users = False
+    """Whether its end may run code of the user's, as the callbacks of a Future."""
+
     def __init__(self, table: Table, service: int | str, text: str, is_reader: Callable[[], bool]) -> None:
         self.table = table
         self.service = service
@@ -141,6 +144,7 @@ class FutureCall(Call):
     """A call whose caller holds a Future."""
 
     __slots__ = ("future",)
+    calls_users = True
 
     def __init__(self, table: Table, service: int | str, text: str, is_reader: Callable[[], bool]) -> None:
         super().__init__(table, service, text, is_reader)

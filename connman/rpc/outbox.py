@@ -40,7 +40,7 @@ class Outbox:
     Messages that come while others are being sent go out with the next system call, all of them. Nobody waits for the
     network here: what it does not take at once is handed to ``run_apart``, which has a thread wait.
 
-    ``most``: bytes of answers that may wait: a peer that makes us answer and does not read the answers is left.
+    ``most``: bytes of one answer. When more than two such wait, the peer makes us answer and does not read: it is left.
 
     Threads: any, but for what is said there.
     """
@@ -64,7 +64,7 @@ class Outbox:
         self._counters = counters
         self._run_apart = run_apart
         self._send_timeout = send_timeout
-        self._most = max(most, 2 * FULL)
+        self._most = 2 * (most + FULL)
         self._lock = lock
         self._room = Signal(lock)
         # Guarded by _lock: waiting, _size, _owed (of these, answers).

@@ -32,6 +32,8 @@ class Receiving:
 
     def __init__(self, leave: Callable[[Call], None]) -> None:
         self._leave = leave
+        self.has_begun = False
+        """Whether frames of it have come."""
         self._encoding: str | None = None
         self._kind: type | None = None
         self._left_over = ""

@@ -40,7 +40,7 @@ class Request:
     Threads: `run` is a worker's.
     """
 
-    __slots__ = ("_function", "_id", "_is_notice", "_message", "_session", "_text", "key")
+    __slots__ = ("_function", "_has_streams", "_id", "_is_notice", "_message", "_session", "key")
 
     def __init__(
         self, session: Session, number: int, function: Service, message: dict[str, Any], text: str
@@ -49,9 +49,13 @@ class Request:
         self._id = number
         self._function = function
         self._message = message
-        self._text = text
+        self._has_streams = wire.STREAM_MARK in text
         self._is_notice = message.get("notice") is True
         self.key: Key | None = None  # of a call that may come twice
+
+    def forget_args(self) -> None:
+        """Keep the arguments no longer: it only waits for the answer of one that is like it."""
+        self._message = {}
 
     def answer(self, tail: str) -> None:
         """Send an answer, soon and together with others."""
@@ -76,7 +80,7 @@ class Request:
         """Return the answer, None for one that the streams give."""
         try:
             args = wire.spread(self._message.get("args", []))
-            if wire.STREAM_MARK in self._text:
+            if self._has_streams:
                 args = self._session.streams.unwrap(args)
             result = self._function(*args)
             return self._told(result)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from connman.rpc.peer import Peer
 
 _GATHERED = 32
+_LARGE = 8 * 1024
+"""Letters from which on an answer waits for room: as many smaller ones as requests may wait here need none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +184,17 @@ class Session:
     def answer(self, number: int, tail: str) -> None:
         """Send an answer together with those of the jobs that follow, but soon.
 
+        While much waits to go out, a large one waits as well, for the time to send at most: the peer may read slowly.
+
         Threads: a worker.
         """
+        is_large = len(tail) > _LARGE
+        if is_large:
+            self._outbox.flush()  # what this thread has put there may wait for nothing else
         with self._table.lock:
+            if is_large:
+                # Under the lock: of all who wait for room one has it, and the others go on waiting.
+                self._wait_to_write()
             if self.is_over:
                 return
             self._outbox.owe_locked(f'{{"responseId":{number},{tail}')

@@ -215,6 +215,15 @@ def test_what_was_read_is_acknowledged() -> None:
         assert pair.recv() == leave(0)
 
 
+def test_a_stream_that_begins_when_it_was_left_is_told_to_stop_once_more() -> None:
+    with raw() as pair:
+        opened(pair).close()
+        assert pair.recv() == leave(0)
+        pair.send({"responseId": 0, "type": "stream-start"}, binary(0, b"x"), text(0, "x"))
+        assert pair.recv() == leave(0)
+        follow_up(pair, 1)
+
+
 def test_a_sender_that_does_not_keep_to_the_window_is_cancelled() -> None:
     with raw() as pair:
         stream = opened(pair)
