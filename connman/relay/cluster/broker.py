@@ -112,6 +112,8 @@ class RedisBroker:
         self._due = asyncio.Event()
         self._changed = asyncio.Event()
         self._publishing = asyncio.Lock()
+        # One writer at a time: what says that a name is there must not come to Redis behind what takes it out.
+        self._writing = asyncio.Lock()
         self._links = Links(self.id, self._desk, self._due.set)
         self._lookups = Lookups(self._store.owners)
         self._failures = failures()
@@ -325,12 +327,13 @@ class RedisBroker:
             for entry, until in some:
                 if entry[1] not in alive or time.monotonic() >= until:
                     self._stale.pop(entry, None)
-        while taken := self._presence.take(NAMES_AT_ONCE, time.monotonic()):
-            try:
-                await self._store.write(taken)
-            except self._interruptions:
-                self._presence.not_written(name for name, _ in taken)
-                raise
+        async with self._writing:
+            while taken := self._presence.take(NAMES_AT_ONCE, time.monotonic()):
+                try:
+                    await self._store.write(taken)
+                except self._interruptions:
+                    self._presence.not_written(name for name, _ in taken)
+                    raise
 
     async def _leave(self) -> None:
         self._presence.leave()
