@@ -18,6 +18,8 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
 _MOST_HEADERS = 128
 _LONGEST_LINE = 8192
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+# A path, or a whole address (RFC 9112 3.2.2); no control characters, which split the line for whoever reads it next.
+_TARGET = re.compile(rb"(?:https?://([^/?#\x00-\x20\x7f]+)(?=[/?]|\Z)|(?=/))[^\x00-\x20\x7f]*", re.IGNORECASE)
 # Control characters in a value could split it for whoever reads it next.
 _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # A second one of these contradicts the first: which one counts is for an attacker to choose.
@@ -68,7 +70,8 @@ def parse_request(head: bytes) -> Request:
     if len(lines) > _MOST_HEADERS or any(len(line) > _LONGEST_LINE for line in (first, *lines)):
         raise HttpRefused(431, "too many headers, or too long ones", "head")
     words = first.split(b" ")
-    if len(words) != 3 or not words[2].startswith(b"HTTP/") or not words[1].startswith((b"/", b"http")):
+    target = _TARGET.fullmatch(words[1]) if len(words) == 3 else None
+    if target is None or not words[2].startswith(b"HTTP/"):
         raise _bad("no HTTP request")
     if words[2] != b"HTTP/1.1":
         raise HttpRefused(505, "only HTTP/1.1", "head")
@@ -76,6 +79,8 @@ def parse_request(head: bytes) -> Request:
         raise HttpRefused(405, "only GET", "head", {"Allow": "GET"})
     request = Request(words[1].decode("latin-1"), tuple(_header(line) for line in lines))
     _check_upgrade(request)
+    if target[1] is not None and target[1].decode("latin-1").lower() != (request.get("host") or "").lower():
+        raise _bad("target and Host differ")  # which one counts is for an attacker to choose
     return request
 
 

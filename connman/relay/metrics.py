@@ -105,5 +105,9 @@ class Metrics:
 
         Threads: any.
         """
-        encode, content_type = choose_encoder(accept)
+        try:
+            # A folded header has a line break in it, and the version that is asked for comes back in the answer's.
+            encode, content_type = choose_encoder(accept if accept.isprintable() else "")
+        except (TypeError, ValueError):  # a version that is none
+            encode, content_type = choose_encoder("")
         return encode(self._registry), content_type

@@ -23,7 +23,7 @@ from connman.relay.limits import Limits
 from connman.relay.rates import Rates
 from connman.relay.side import Side
 from connman.relay.switch import Switchboard
-from connman.relay.tokens import EVERYTHING, Grant, NoTokens, TokenRefused, Tokens
+from connman.relay.tokens import EVERYTHING, Grant, NoTokens, TokenRefused, Tokens, TokensFailed, granted
 from connman.relay.wire import GOING_AWAY, REASONS
 
 logger = logging.getLogger("connman.relay")
@@ -31,12 +31,15 @@ logger = logging.getLogger("connman.relay")
 # Accepted in one go: the sides that are there wait meanwhile.
 _AT_ONCE = 32
 # Sockets before their upgrade, in all. One more, and the oldest of them goes: an honest client is through in
-# milliseconds, those that hold sockets open to keep others out are the oldest ones.
+# milliseconds, those that hold sockets open to keep others out are the oldest ones. Fewer where the process may have few
+# descriptors: a quarter of them, another one for what else it does, and the rest for sides.
 _MOST_DOORS = 512
 # How long the broker may take to stop.
 _GOODBYE = 3.0
 # How long to accept nothing when the system has no descriptor left.
 _PAUSE = 0.1
+# What a client is told to wait at most: with a rate near nothing the true time has no end.
+_LONGEST_RETRY = 86_400.0
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # Descriptors that the process needs for other things than clients.
 _OTHER_DESCRIPTORS = 64
@@ -49,7 +52,9 @@ def _descriptors() -> float:
 
 
 def _too_often(delay: float) -> HttpRefused:
-    return HttpRefused(429, "too many attempts", "rate", {"Retry-After": str(int(delay) + 1)})
+    return HttpRefused(
+        429, "too many attempts", "rate", {"Retry-After": str(int(min(delay, _LONGEST_RETRY)) + 1)}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,10 @@ class Server:
         # Set whenever a pair has parted or a socket is gone.
         self._parted = asyncio.Event()
         self.switch = Switchboard(limits, rules.tokens, broker, self.counts, self._side_gone)
-        self._room = max(1, min(limits.max_connections, _descriptors() - _MOST_DOORS - _OTHER_DESCRIPTORS))
+        descriptors = _descriptors()
+        self._most_doors = max(1, min(_MOST_DOORS, descriptors / 4))
+        others = min(_OTHER_DESCRIPTORS, descriptors / 4)
+        self._room = max(1, min(limits.max_connections, descriptors - self._most_doors - others))
         self._broker = broker
         self._tls = tls
         self._listeners: list[socket.socket] = []
@@ -133,8 +141,9 @@ class Server:
         # heard because nothing is read for the time being.
         limits = self.limits
         if limits.ping_interval is not None and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-            seconds = limits.ping_interval + limits.ping_timeout
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000) + 1000)
+            # As much as a C int takes, which is 24 days.
+            milliseconds = min(1000 * (limits.ping_interval + limits.ping_timeout + 1), 2**31 - 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(milliseconds))
 
     def _is_behind_proxy(self, peer: str) -> bool:
         """Return whether whose attempt it is can only be told when its head is there."""
@@ -149,7 +158,7 @@ class Server:
                 sock.send(refuse(_too_often(delay)))
 
     def _open_door(self, sock: socket.socket, peer: str) -> None:
-        if len(self._doors) >= _MOST_DOORS:
+        if len(self._doors) >= self._most_doors:
             oldest = next(iter(self._doors))
             del self._doors[oldest]  # at once: its socket may take another round of the loop to be gone
             self.refused("flood")
@@ -182,8 +191,9 @@ class Server:
         self.refused("descriptors")
         for listener in self._listeners:
             self.loop.remove_reader(listener)
-        if self._doors:
-            next(iter(self._doors)).abort()
+        # The older half: one at a time would let in ten a second, behind all those that wait already.
+        for door in tuple(self._doors)[: (len(self._doors) + 1) // 2]:
+            door.abort()
         self.loop.call_later(_PAUSE, self._resume_accepting)
 
     # What doors ask
@@ -212,9 +222,11 @@ class Server:
             grant = None
             if (token := request.bearer) is not None:
                 try:
-                    grant = rules.tokens.check(token)
+                    grant = granted(rules.tokens, token)
                 except TokenRefused as refused:
                     raise HttpRefused(401, str(refused), "token", {"WWW-Authenticate": "Bearer"}) from None
+                except TokensFailed as failed:
+                    raise HttpRefused(503, str(failed), "tokens-failed", {"Retry-After": "5"}) from None
         side = Side(self.switch, transport, address, grant)
         self.switch.sides.add(side)
         self._addresses[key] = self._addresses.get(key, 0) + 1

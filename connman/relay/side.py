@@ -163,7 +163,10 @@ class Side(Line):
     def begin(self) -> None:
         """Pass on what came before both were joined, and read on."""
         if self.phase is Phase.PAIRED:
-            self.resume()
+            other = self.other
+            # It may be blocked from the start, by answers to its pings that it has not read: `join` has paused us then.
+            if not (isinstance(other, Side) and other.is_blocked):
+                self.resume()
             self._pass_on(b"")
 
     # What the other side of a pair calls, besides `pause` and `resume`

@@ -13,12 +13,13 @@ from connman.relay.broker import Broker, BrokerLost, Other, RemoteRefused, Remot
 from connman.relay.counts import Counts
 from connman.relay.limits import Limits
 from connman.relay.side import Phase, Side
-from connman.relay.tokens import Grant, TokenRefused, Tokens
+from connman.relay.tokens import Grant, TokenRefused, Tokens, TokensFailed, granted
 from connman.relay.waiting import Waiting
 from connman.relay.wire import (
     BAD_TOKEN,
     BROKER_LOST,
     CONNECTED,
+    FAILED,
     GOING_AWAY,
     HANDOVER,
     INVALID_FIELD,
@@ -127,7 +128,10 @@ class Switchboard:
     def _granted(self, side: Side, first: First) -> Grant:
         try:
             if first.token is not None or side.grant is None:
-                return self.tokens.check(first.token)
+                return granted(self.tokens, first.token)
+        except TokensFailed as failed:
+            self.counts.count_refused("tokens-failed")
+            raise FirstMessageRefused(FAILED, str(failed)) from None
         except TokenRefused as refused:
             self.counts.count_refused("token")
             raise FirstMessageRefused(BAD_TOKEN, str(refused)) from None
@@ -226,7 +230,12 @@ class Switchboard:
             self._searches.pop(caller, None)
             self._pair_up(caller, spare)
             return True
-        remote = await self.broker.open_remote(caller.name)
+        try:
+            remote = await self.broker.open_remote(caller.name)
+        except BrokerLost:
+            if not await self._spare_has_come(caller.name):
+                raise
+            return False  # one of this relay
         if remote is not None:
             self._searches.pop(caller, None)
             caller.send(REACHED)
@@ -238,6 +247,8 @@ class Switchboard:
 
         Without this a burst of callers would be told that nobody is there, a few milliseconds too early.
         """
+        if self.board.spares(name):
+            return True  # while others were asked
         is_in_use = self.board.pairs(name) > 0 or name in self._taken
         return is_in_use and await self._waiting.wait(name, self.limits.ready_timeout)
 

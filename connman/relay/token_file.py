@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import hmac
@@ -33,7 +34,8 @@ class TokenFile:
     Either lines, ``TOKEN provide=device-*,gateway reach=* expires=2030-01-31``, where a token alone may do everything
     and ``#`` begins a comment line; or JSON, ``[{"token": …, "provide": […], "reach": […], "expires": …}, …]``. Instead
     of the token, ``sha256:`` and the hexadecimal SHA-256 of it may stand there. A file that is broken or empty when it is
-    read again changes nothing, and the log says so. No token is kept in memory in clear.
+    read again changes nothing, and the log says so; lines whose last one is not ended count two seconds after they were
+    written. No token is kept in memory in clear.
 
     Raises: InvalidOption when the file cannot be read, or is malformed; the text names the line and quotes no token.
     Threads: one at a time (the relay's).
@@ -45,7 +47,7 @@ class TokenFile:
         # The table is looked up by a digest nobody can foresee: how far a wrong token is right cannot be timed.
         self._key = secrets.token_bytes(32)
         self._now = now
-        self._file = WatchedFile(path, self._table, interval=interval)
+        self._file = WatchedFile(path, self._table, interval=interval, is_whole=_is_whole)
 
     def check(self, token: str | None) -> Grant:
         """Return what ``token`` grants.
@@ -79,6 +81,12 @@ class TokenFile:
                 raise InvalidOption(f"{where}: the token stands there twice")
             table[digest[:16]] = (digest, grant)
         return table
+
+
+def _is_whole(content: bytes) -> bool:
+    # Half a file of lines reads as well, and half a line grants more than the whole one: what it allows, and when it
+    # ends, stands behind the token. Half of a JSON text is none.
+    return content.endswith(b"\n") or content.lstrip()[:1] in (b"[", b"{", b"")
 
 
 def _entries(text: str) -> Iterator[tuple[str, _Entry]]:
@@ -162,6 +170,8 @@ def _unix(value: object, where: str) -> float:
             moment = None
         if moment is not None:
             return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
-    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # an int of hundreds of digits
+            if math.isfinite(value):
+                return float(value)
     raise InvalidOption(f"{where}: expires is a date such as 2030-01-31, a time in UTC or Unix seconds")

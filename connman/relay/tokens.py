@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import traceback
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
 from typing import Protocol
 
 from connman.errors import ConnmanError
+
+logger = logging.getLogger("connman.relay")
 
 LONGEST_TOKEN = 8192
 """Characters of a token: more is refused before anything is computed of it."""
@@ -65,9 +69,35 @@ class Tokens(Protocol):
     def check(self, token: str | None) -> Grant:
         """Return what ``token`` grants; None when the client has shown none. It is called on the relay's loop: be quick.
 
-        Raises: TokenRefused, whose text does not hold the token.
+        Raises: TokenRefused, whose text does not hold the token. Anything else is logged without its text, and the client
+            is told to come back.
         Threads: the relay's.
         """
+
+
+class TokensFailed(ConnmanError):
+    """Whatever knows the tokens has raised something of its own: nobody can say what this one grants."""
+
+
+def granted(tokens: Tokens, token: str | None) -> Grant:
+    """Return what ``token`` grants, by somebody's own `Tokens`.
+
+    Raises: TokenRefused, TokensFailed.
+    Threads: the relay's.
+    """
+    try:
+        grant = tokens.check(token)
+        if isinstance(grant, Grant):
+            return grant
+        what = f"returned {type(grant).__name__}"
+    except TokenRefused:
+        raise
+    except Exception as error:  # user code
+        # Neither its text nor its source lines: a KeyError's text is the token.
+        *_, place = traceback.extract_tb(error.__traceback__)
+        what = f"raised {type(error).__name__} in line {place.lineno} of {place.filename}"
+    logger.error("no token can be checked: %s.check has %s", type(tokens).__name__, what)
+    raise TokensFailed("the token could not be checked") from None
 
 
 class NoTokens:

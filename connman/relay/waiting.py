@@ -47,10 +47,11 @@ class Waiting:
     def tell(self, name: str) -> None:
         """Say that a spare of ``name`` has come to whoever has waited longest."""
         callers = self._callers.get(name)
-        if callers:
+        while callers:
             told, _ = callers.popitem(last=False)
-            if not told.done():
+            if not told.done():  # else it is leaving in this moment
                 told.set_result(None)
+                return
 
     def __len__(self) -> int:
         return sum(map(len, self._callers.values()))

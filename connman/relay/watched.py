@@ -24,7 +24,8 @@ class WatchedFile(Generic[_T]):
     """Hold what ``parse`` makes of a file's bytes, and read it again when it has changed.
 
     It is looked at when `get` is called, at most once in ``interval`` seconds. When it cannot be read any more, or
-    ``parse`` raises InvalidOption, what was read before stays, and the log says why, once for each change.
+    ``parse`` raises InvalidOption, what was read before stays, and the log says why, once for each change. A change that
+    ``is_whole`` denies is taken when nobody has written for two seconds: until then the rest may be on its way.
 
     Raises: InvalidOption when it cannot be read or parsed the first time.
     Threads: one at a time.
@@ -37,9 +38,11 @@ class WatchedFile(Generic[_T]):
         *,
         interval: float = 1.0,
         now: Callable[[], float] = time.monotonic,
+        is_whole: Callable[[bytes], bool] = lambda _content: True,
     ) -> None:
         self._path = Path(path)
         self._parse = parse
+        self._is_whole = is_whole
         self._interval = interval
         self._now = now
         self._looked_at = now()
@@ -66,7 +69,9 @@ class WatchedFile(Generic[_T]):
                 return
             before = self._content
             content = self._read()
-            if content != before:
+            if not (self._settled or self._is_whole(content)):
+                self._content = before  # it is looked at again, since it has not settled
+            elif content != before:
                 self._value = self._parsed(content)
                 logger.info("%s has been read again", self._path.name)
             self._complaint = ""
@@ -88,7 +93,8 @@ class WatchedFile(Generic[_T]):
         if len(content) > LARGEST_FILE:
             raise InvalidOption(f"{self._path} is larger than {LARGEST_FILE} bytes")
         self._seen = self._stamp(status)
-        self._settled = time.time() - status.st_mtime > SETTLED
+        # Or written by a clock that is ahead of ours: nothing is told by its age then.
+        self._settled = abs(time.time() - status.st_mtime) > SETTLED
         self._content = content
         return content
 

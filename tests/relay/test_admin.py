@@ -75,6 +75,29 @@ def test_metrics(admin: Admin) -> None:
     assert (status, headers.get_content_type()) == (200, "application/openmetrics-text")
 
 
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "text/plain;version=x",
+        "application/openmetrics-text;version=1.x.0",
+        "application/openmetrics-text;version=1.0.0\r\n X-Mine: 1",
+        "application/openmetrics-text;escaping",
+    ],
+)
+def test_metrics_for_a_scraper_that_asks_for_nonsense(admin: Admin, accept: str) -> None:
+    answer = raw(admin, f"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.0 200 OK\r\n")
+    assert b"connman_relay_pairs 3.0\n" in answer
+    assert b"X-Mine" not in answer
+
+
+def test_refusals_are_as_locked_up_as_the_page(admin: Admin) -> None:
+    for request in (b"<script> / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n"):
+        answer = raw(admin, request)
+        assert b"\r\nX-Content-Type-Options: nosniff\r\n" in answer
+        assert b"\r\nContent-Security-Policy: default-src 'none'; " in answer
+
+
 def test_health(admin: Admin, shown: Shown) -> None:
     def health() -> tuple[int, str]:
         status, headers, body = ask(admin, "/healthz")

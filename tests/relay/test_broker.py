@@ -1,14 +1,17 @@
 """The seam to other relays: a broker that is scripted, and sides that are elsewhere."""
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 
 import pytest
 
 from connman.relay import BrokerHost, BrokerLost, Limits, Relay, RelaySeen, RemoteRefused
 from connman.relay.broker import NoBroker, Other
-from tests.relay.rig import HANDOVER, REACHED, READY, TEXT, caller, provider
+from tests.loopback import PATIENCE
+from tests.relay.rig import HANDOVER, REACHED, READY, TEXT, caller, pair, provider
 from tests.waiting import eventually
 
 
@@ -45,6 +48,9 @@ class Scripted(NoBroker):
         self.host: BrokerHost | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.events: list[str] = []
+        self.is_asked = threading.Event()
+        self.may_answer = threading.Event()
+        self.may_answer.set()
 
     async def start(self, host: BrokerHost) -> None:
         self.host = host
@@ -60,6 +66,9 @@ class Scripted(NoBroker):
         self.events.append(f"-{name}")
 
     async def open_remote(self, name: str) -> Far | None:
+        self.is_asked.set()
+        while not self.may_answer.is_set():
+            await asyncio.sleep(0.001)
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -123,6 +132,34 @@ def test_nobody_elsewhere(
     with caller(relay) as near:
         assert near.closed() == told
     assert relay.snapshot().refused == {counted: 1}
+
+
+@pytest.mark.parametrize("answer", [None, BrokerLost("gone")])
+def test_a_spare_that_comes_while_others_are_asked_is_taken(
+    broker: Scripted, answer: Exception | None
+) -> None:
+    broker.answer = answer  # type: ignore[assignment]
+    broker.may_answer.clear()
+    with Relay(port=0, broker=broker) as relay, caller(relay) as near:
+        assert broker.is_asked.wait(PATIENCE)
+        with provider(relay) as far:
+            broker.may_answer.set()
+            assert far.told() == HANDOVER
+            far.say(READY)
+            assert near.told() == REACHED
+
+
+def test_a_name_in_use_is_waited_for_though_nobody_else_can_be_asked(broker: Scripted) -> None:
+    broker.answer = BrokerLost("gone")
+    with Relay(port=0, broker=broker) as relay, ExitStack() as stack:
+        for side in pair(relay):
+            stack.enter_context(side)
+        second = stack.enter_context(caller(relay))
+        assert broker.is_asked.wait(PATIENCE)
+        with provider(relay) as spare:
+            assert spare.told() == HANDOVER
+            spare.say(READY)
+            assert second.told() == REACHED
 
 
 def test_the_relays_own_spares_come_first(relay: Relay, broker: Scripted) -> None:

@@ -2,7 +2,10 @@
 
 import contextlib
 import ssl
+import subprocess
+import sys
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -66,6 +69,19 @@ def test_too_many_attempts_of_one_address() -> None:
         assert relay.snapshot().refused == {"rate": 1}
 
 
+@pytest.mark.parametrize("limits", [{"ping_interval": 1e7}, {"ping_timeout": 1e300}])
+def test_durations_beyond_what_the_system_counts(limits: dict[str, float]) -> None:
+    with make(**limits) as relay:
+        assert status(relay)[0] == 101
+
+
+def test_a_rate_that_is_as_good_as_none() -> None:
+    with make(attempts_per_second=5e-324, burst=1) as relay:
+        assert status(relay)[0] == 101
+        code, headers, _ = status(relay)
+        assert (code, headers["retry-after"]) == (429, "86401")
+
+
 def test_attempts_behind_a_trusted_proxy_are_the_clients_own() -> None:
     limits = Limits(attempts_per_second=0.1, burst=1)
     with Relay(port=0, limits=limits, trusted_proxies=["127.0.0.1"]) as relay:
@@ -88,6 +104,35 @@ def test_sockets_that_say_nothing_keep_nobody_out() -> None:
             near.say("x")
             assert far.hear() == "x"
         assert relay.snapshot().refused["flood"] >= 80
+
+
+_FEW = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+from connman.relay import Relay
+with Relay(port=0) as relay:
+    print(relay.port, flush=True)
+    sys.stdin.read()
+    print(dict(relay.snapshot().refused))
+"""
+
+
+@pytest.mark.slow
+def test_few_descriptors_are_shared_between_those_who_say_something_and_those_who_do_not() -> None:
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", _FEW], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process,
+        contextlib.ExitStack() as stack,
+    ):
+        assert process.stdout is not None
+        relay = SimpleNamespace(port=int(process.stdout.readline()))
+        for _ in range(300):
+            stack.enter_context(Raw(relay))  # type: ignore[arg-type]
+        for number in range(100):
+            stack.enter_context(provider(relay, f"device{number}"))  # type: ignore[arg-type]
+        refused, _ = process.communicate()
+        assert "descriptors" not in refused
 
 
 # Pages and names of hosts
@@ -117,6 +162,23 @@ def test_nothing_is_compressed_or_negotiated(relay: Relay) -> None:
 
 
 # Tokens
+
+
+@pytest.mark.parametrize("has_failed", [True, False])
+def test_tokens_of_ones_own_that_fail(has_failed: bool, caplog: pytest.LogCaptureFixture) -> None:
+    class Mine:
+        def check(self, token: str | None) -> Grant:
+            table: dict[str | None, Grant] = {}
+            return table[token] if has_failed else None  # type: ignore[return-value]
+
+    with Relay(port=0, tokens=Mine()) as relay:
+        code, headers, body = status(relay, authorization="Bearer s3cret")
+        assert (code, headers["retry-after"], body) == (503, "5", "the token could not be checked\n")
+        with Client(relay, {"command": "reach", "name": "a", "token": "s3cret"}) as client:
+            assert client.closed() == (1011, "the token could not be checked")
+        assert relay.snapshot().refused == {"tokens-failed": 2}
+    assert "s3cret" not in caplog.text
+    assert ("raised KeyError in line" if has_failed else "returned NoneType") in caplog.text
 
 
 class OneToken:

@@ -1,5 +1,6 @@
 """One socket of a relay: pings, flow control, big messages, and how it ends when its client does not answer."""
 
+import asyncio
 import os
 import socket
 import ssl
@@ -8,7 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from connman.relay import Grant, Relay
+from connman.relay import Grant, Limits, Relay
+from connman.relay.broker import NoBroker
+from connman.relay.counts import Counts
+from connman.relay.side import Side
+from connman.relay.switch import Switchboard
+from connman.relay.tokens import NoTokens
 from tests.authorities import AUTHORITY, server_context
 from tests.relay.rig import (
     BINARY,
@@ -68,6 +74,50 @@ def test_a_big_message_over_tls() -> None:
             assert two.hear() == "behind"
             assert one.leave(4000, "x") == (4000, "x")
             assert two.closed() == (4002, "")
+
+
+# Flow
+
+
+class _Socket(asyncio.Transport):
+    """What a side writes to and reads from, as far as it matters here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_read = True
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        self.is_read = False
+
+    def resume_reading(self) -> None:
+        self.is_read = True
+
+
+def test_one_that_is_joined_with_a_reader_who_is_behind_already_is_not_read() -> None:
+    async def main() -> None:
+        limits = Limits()
+        counts = Counts(0.0)
+        switch = Switchboard(limits, NoTokens(), NoBroker(), counts, lambda _side: None)
+        sockets = _Socket(), _Socket()
+        near, far = (Side(switch, socket, "127.0.0.1", None) for socket in sockets)
+        far.pause_writing()  # the answers to its pings have piled up
+        near.join(far)
+        far.join(near)
+        near.begin()
+        far.begin()
+        assert [socket.is_read for socket in sockets] == [False, True]
+        far.resume_writing()
+        assert [socket.is_read for socket in sockets] == [True, True]
+        for side in (near, far):
+            side.stop_timer()
+
+    asyncio.run(main())
 
 
 # Ends

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import logging
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,20 @@ def test_tokens_come_and_go_while_it_runs(tmp_path: Path, caplog: pytest.LogCapt
     assert BETA not in caplog.text
 
 
+def test_a_line_that_is_still_being_written_grants_nothing(tmp_path: Path) -> None:
+    known = TokenFile(written(tmp_path, f"{ALPHA} provide=a\n"), interval=0.0)
+    written(tmp_path, f"{ALPHA} provide=a\n{BETA}")  # " reach=one expires=2030-01-31" is to come
+    assert refusal(known, BETA) == "the token is not known"
+    written(tmp_path, f"{ALPHA} provide=a\n{BETA} reach=one\n")
+    assert known.check(BETA) == Grant((), ("one",))
+    # Who never ends the last line is heard as well, when nothing more has come.
+    written(tmp_path, f"{ALPHA} provide=a\n{BETA} reach=two")
+    assert known.check(BETA) == Grant((), ("one",))
+    age = time.time() - 60
+    os.utime(tmp_path / "tokens", (age, age))
+    assert known.check(BETA) == Grant((), ("two",))
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -117,6 +133,7 @@ def test_tokens_come_and_go_while_it_runs(tmp_path: Path, caplog: pytest.LogCapt
         (f'[{{"token": "{ALPHA}", "reach": [""]}}]', "entry 1: a pattern is a text"),
         (f'[{{"token": "{ALPHA}", "expires": true}}]', "entry 1: expires is"),
         (f'[{{"token": "{ALPHA}", "expires": NaN}}]', "entry 1: expires is"),
+        (f'[{{"token": "{ALPHA}", "expires": 1{"0" * 400}}}]', "entry 1: expires is"),
     ],
 )  # fmt: skip
 def test_a_malformed_file_is_refused_and_no_token_quoted(

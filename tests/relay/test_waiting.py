@@ -52,6 +52,17 @@ def test_nobody_waits_for_ever() -> None:
     run(work)
 
 
+def test_who_leaves_in_the_moment_of_the_word_does_not_keep_it() -> None:
+    async def work(waiting: Waiting) -> None:
+        one, two = await begun(waiting.wait("a", PATIENCE), waiting.wait("a", PATIENCE))
+        one.cancel()
+        waiting.tell("a")
+        assert await two
+        assert one.cancelled()
+
+    run(work)
+
+
 def test_only_so_many_wait() -> None:
     async def work(waiting: Waiting) -> None:
         one, two = await begun(waiting.wait("a", PATIENCE), waiting.wait("a", PATIENCE))

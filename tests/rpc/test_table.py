@@ -54,17 +54,6 @@ class Stage:
             self.apart.pop(0)()
 
 
-def test_a_deadline_that_finds_no_thread_is_looked_at_again() -> None:
-    stage = Stage()
-    call = stage.call(1.0)
-    stage.has_threads = False
-    stage.advance(5.0)
-    assert not call.future.done()
-    stage.has_threads = True
-    stage.advance(0.1)
-    assert isinstance(call.future.exception(0), CallTimeout)
-
-
 def test_ids_count_up() -> None:
     stage = Stage()
     assert [stage.call().id for _ in range(3)] == [0, 1, 2]

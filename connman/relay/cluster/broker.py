@@ -8,13 +8,12 @@ that has it. So a Redis that forgets or repeats costs time, never a spare given 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import random
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 from connman.errors import ConnmanError
@@ -38,11 +37,21 @@ CLAIM_TIMEOUT: Final = 10.0  # for a caller to get a spare of another relay, how
 SETTLE: Final = 0.02  # how long changes of presence gather before they are written
 NAMES_AT_ONCE: Final = 100  # written in one go: more would hold up the frames
 LEAVING: Final = 2.0  # seconds that a stopping relay spends on taking its names out
+AGAIN: Final = 0.5  # after which a task that was cancelled and goes on is cancelled once more
 LONGEST_WAIT: Final = 2.0  # between two attempts to reach Redis
 
 BROKEN: Final = Refusal(BROKER_LOST, REASONS[BROKER_LOST])
 
 logger = logging.getLogger("connman.relay")
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks until each has ended: a library on the way may swallow a cancel."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=AGAIN)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class RedisBroker:
@@ -68,7 +77,8 @@ class RedisBroker:
         self._store = Store(url, prefix=prefix, here=self.id, timeout=timeout)
         self._presence = Presence()
         self._members = Members(self.id)
-        self._stale: dict[tuple[str, bytes], None] = {}  # entries of dead relays, to be taken out
+        # Entries of relays that seem to be dead, to be taken out, and when it will be plain that they are not.
+        self._stale: dict[tuple[str, bytes], float] = {}
         self._is_up = False
 
     def __repr__(self) -> str:
@@ -94,9 +104,16 @@ class RedisBroker:
         Raises: ConnmanError when Redis refuses the login.
         Threads: the relay's.
         """
+        # Now, and not when it was made: what was made before a fork is started in each process, and two relays of one id
+        # would hear each other's answers.
+        self.id = self._store.here = os.urandom(8)
+        self._members = Members(self.id)
         self._desk = ClaimDesk(host)
         self._due = asyncio.Event()
         self._changed = asyncio.Event()
+        self._publishing = asyncio.Lock()
+        # One writer at a time: what says that a name is there must not come to Redis behind what takes it out.
+        self._writing = asyncio.Lock()
         self._links = Links(self.id, self._desk, self._due.set)
         self._lookups = Lookups(self._store.owners)
         self._failures = failures()
@@ -120,9 +137,7 @@ class RedisBroker:
                     await self._leave()
             except self._failures:
                 pass  # the names vanish by their relay's expiry
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await _end([self._task])
         self._lose()
         await self._store.close()
 
@@ -171,7 +186,7 @@ class RedisBroker:
             elif answer.code != NO_PROVIDER:
                 worst = answer
         for relay in dead:
-            self._stale[name, relay] = None
+            self._stale.setdefault((name, relay), time.monotonic() + self._expiry + self._beat)
             self._changed.set()
         if worst is not None and worst.code == BROKER_LOST:
             raise BrokerLost("the broker was lost")
@@ -227,9 +242,7 @@ class RedisBroker:
             for task in done:
                 await task
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _end(tasks)
             await self._store.disconnect()
 
     async def _until(self, event: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
@@ -260,8 +273,13 @@ class RedisBroker:
         while True:
             await self._due.wait()
             self._due.clear()
+            await self._publish()
+
+    async def _publish(self) -> None:
+        # One round at a time, and one task: what comes meanwhile gathers into the next, a slow Redis slows the senders,
+        # and no round overtakes another on a connection of its own.
+        async with self._publishing:
             while batches := self._links.take():
-                # One round at a time: what comes meanwhile gathers into the next, and a slow Redis slows the senders.
                 counts = await self._store.publish(batches)
                 for (relay, _), count in zip(batches, counts, strict=True):
                     if not count:
@@ -270,21 +288,22 @@ class RedisBroker:
 
     async def _beat_loop(self) -> None:
         while True:
-            begin = time.monotonic()
             await asyncio.sleep(self._beat)
             self._links.tick()
             await self._say_alive()
             now = time.monotonic()
-            if now - begin > self._expiry:
-                self._presence.write_all()  # others have taken this relay for dead, and its names out
             if now - self._heard > SILENCE * self._beat + TIMEOUT:
                 raise TimeoutError("Redis takes what is published, and delivers nothing")
             self._presence.refresh(now)
-            if self._presence.is_dirty:
+            if self._presence.is_dirty or self._stale:
                 self._changed.set()
 
     async def _say_alive(self) -> None:
         relays = await self._store.beat(self._address, self._expiry)
+        if self._store.was_unknown:
+            # It has been emptied, or others have taken this relay for dead: the names are gone as well.
+            self._presence.write_all()
+            self._changed.set()
         now = time.monotonic()
         for relay in self._members.seen(relays, now):
             self._links.lost(relay)
@@ -301,20 +320,23 @@ class RedisBroker:
             await self._write()
 
     async def _write(self) -> None:
-        while stale := list(self._stale)[:NAMES_AT_ONCE]:
-            await self._store.forget(stale)
-            for entry in stale:
-                del self._stale[entry]
-        while taken := self._presence.take(NAMES_AT_ONCE, time.monotonic()):
-            try:
-                await self._store.write(taken)
-            except self._interruptions:
-                self._presence.not_written(name for name, _ in taken)
-                raise
+        stale = list(self._stale.items())
+        for begin in range(0, len(stale), NAMES_AT_ONCE):
+            some = stale[begin : begin + NAMES_AT_ONCE]
+            alive = await self._store.forget([entry for entry, _ in some])
+            for entry, until in some:
+                if entry[1] not in alive or time.monotonic() >= until:
+                    self._stale.pop(entry, None)
+        async with self._writing:
+            while taken := self._presence.take(NAMES_AT_ONCE, time.monotonic()):
+                try:
+                    await self._store.write(taken)
+                except self._interruptions:
+                    self._presence.not_written(name for name, _ in taken)
+                    raise
 
     async def _leave(self) -> None:
         self._presence.leave()
-        while batches := self._links.take():
-            await self._store.publish(batches)
+        await self._publish()
         await self._store.leave()
         await self._write()

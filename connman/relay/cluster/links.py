@@ -24,6 +24,9 @@ BUDGET: Final = 6 * 1024 * 1024
 LEAST_WINDOW: Final = 256 * 1024
 MOST_WINDOW: Final = 1024 * 1024
 
+MOST_LINKS: Final = 1024  # relays that are talked to; anybody may make up others
+MOST_REFUSALS: Final = 256  # resets that wait to be sent; a link without one ends by its silence
+
 logger = logging.getLogger("connman.relay")
 
 
@@ -39,7 +42,7 @@ class Links:
         self._wake = wake
         self._links: dict[bytes, Link] = {}
         self._due: dict[bytes, None] = {}  # links with something to send, in order
-        self._refusals: list[tuple[bytes, bytes]] = []  # resets to send
+        self._refusals: dict[tuple[bytes, int], bytes] = {}  # resets to send, by relay and its epoch
         self._random = random.Random()
 
     def __iter__(self) -> Iterator[Link]:
@@ -73,6 +76,9 @@ class Links:
         if link is not None and link.peer_epoch not in (0, header.epoch) and not header.number:
             self._end(there, BROKER_LOST)  # the other relay has begun anew
             link = None
+        if there == self._here or (link is None and len(self._links) >= MOST_LINKS):
+            self.dropped += 1
+            return
         if header.number == 0 and (link is None or not link.peer_epoch):
             link = self.to(there)
             if header.peer_epoch in (0, link.epoch):
@@ -91,7 +97,8 @@ class Links:
 
     def take(self) -> list[tuple[bytes, bytes]]:
         """Return what to publish now, as relay and batch: a round's worth, in each link's order."""
-        batches, self._refusals = self._refusals, []
+        batches = [(there, reset) for (there, _), reset in self._refusals.items()]
+        self._refusals = {}
         size = 0
         while self._due and size < ROUND:
             there = next(iter(self._due))
@@ -131,8 +138,9 @@ class Links:
     def _refuse(self, there: bytes, header: wire.Header) -> None:
         """End the link, and have the other relay end its own."""
         self.resets += 1
-        reset = wire.Header(self._here, 0, header.epoch, 0, 0, is_reset=True)
-        self._refusals.append((there, wire.pack(reset)))
+        if len(self._refusals) < MOST_REFUSALS:
+            reset = wire.Header(self._here, 0, header.epoch, 0, 0, is_reset=True)
+            self._refusals[there, header.epoch] = wire.pack(reset)
         link = self._links.get(there)
         # A late batch of an earlier life ends that life's remains on the other side, not what there is now.
         if link is not None and link.peer_epoch == header.epoch:

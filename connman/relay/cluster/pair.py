@@ -49,7 +49,7 @@ class RemoteSide:
         self._key = key
         self._near: Other | None = None
         self._credit = credit  # what may still be sent
-        self._owed = 0  # what the near side has taken and the far side has no credit for yet
+        self._owed = 0  # what has come and the far side has not been given credit for again
         self._queue: deque[bytes] = deque()  # what waits for credit
         self._held: list[bytes] = []  # what came before the near side was attached
         self._is_open = True
@@ -66,7 +66,8 @@ class RemoteSide:
         self._near = near
         held, self._held = self._held, []
         for frames in held:
-            self.deliver(frames)
+            near.forward((frames,))
+        self._return_credit()
         if self._ended:
             self._near = None
             near.close(*self._ended)
@@ -99,17 +100,20 @@ class RemoteSide:
     # What the link does with it
 
     def deliver(self, frames: bytes) -> None:
-        """Hand frames of the far side to the near one."""
-        near = self._near
-        if near is None:
-            if self._is_open:
-                self._held.append(frames)
-            return
-        near.forward((frames,))
+        """Hand frames of the far side to the near one.
+
+        Raises:
+            BadBatch: it had no credit for them: what a slow reader has not taken would pile up.
+        """
         self._owed += len(frames) + COST
-        # In large portions: a message of credit for each piece would be as many again.
-        if self._owed >= WINDOW // 4 and not self._is_paused:
-            self._give_credit()
+        if self._owed > WINDOW:
+            raise wire.BadBatch("frames beyond the credit")
+        near = self._near
+        if near is not None:
+            near.forward((frames,))
+            self._return_credit()
+        elif self._is_open:
+            self._held.append(frames)
 
     def credited(self, amount: int) -> None:
         """Send on: the far side has taken so much."""
@@ -184,6 +188,11 @@ class RemoteSide:
         assert closing is not None
         self._link.send(wire.CLOSE, self._key, closing)
         self._link.forget(self._key)
+
+    def _return_credit(self) -> None:
+        # In large portions: a message of credit for each piece would be as many again.
+        if self._owed >= WINDOW // 4 and not self._is_paused:
+            self._give_credit()
 
     def _give_credit(self) -> None:
         if self._owed and self._is_open:

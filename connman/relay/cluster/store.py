@@ -1,16 +1,18 @@
 """What a relay asks of Redis: presence, lookups, and batches to publish and to receive.
 
 redis-py of its own retries for seconds and waits without an end; here nothing is tried twice and each command has its
-timeout: whatever fails means that the broker is lost, and the relay begins anew with it.
+timeout: whatever fails means that the broker is lost, and the relay begins anew with it. The timeouts are this module's:
+redis-py's stand on asyncio.wait_for, which before Python 3.12 swallows a cancel that comes in the moment in which what
+it waits for is done. Its task then went on for ever, and whoever had cancelled it waited for its end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from connman.errors import ConnmanError, InvalidOption
 from connman.relay.cluster.presence import EXPIRY
@@ -18,6 +20,11 @@ from connman.relay.cluster.presence import EXPIRY
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+
+T = TypeVar("T")
+
+LONGEST_ADDRESS: Final = 256
+"""Characters of what a relay says of itself that are shown."""
 
 _PLACE: Final = re.compile(
     r"(rediss?)://(?:[^/?#]*@)?((?:[\w.-]*|\[[\da-fA-F:.]+\])(?::\d+)?)(/\d*)?(?:[?#].*)?"
@@ -68,6 +75,8 @@ class Store:
         self._prefix = prefix
         self._timeout = timeout
         self._redis = self._client()
+        # Did the newest beat tell Redis of this relay as of a new one? Then it knows none of its names either.
+        self.was_unknown = False
 
     def _client(self) -> Redis:
         what = shown(self._url)
@@ -85,7 +94,7 @@ class Store:
             client: Redis = Redis.from_url(
                 self._url,
                 retry=Retry(NoBackoff(), 0),
-                socket_timeout=self._timeout,
+                socket_timeout=None,
                 socket_connect_timeout=self._timeout,
                 health_check_interval=0,
                 decode_responses=False,
@@ -127,13 +136,20 @@ class Store:
         except failures():
             pass  # gone already
 
+    async def _answer(self, answer: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await answer
+        except TimeoutError as error:
+            raise TimeoutError(str(error) or "no answer in time") from None
+
     # Batches
 
     async def subscribe(self, ready: Callable[[], None], take: Callable[[bytes], None]) -> None:
         """Listen for batches until that fails; each goes to `take`."""
         pubsub = self._redis.pubsub(ignore_subscribe_messages=False)
         try:
-            await pubsub.subscribe(self.channel(self.here))
+            await self._answer(pubsub.subscribe(self.channel(self.here)))
             while True:
                 message = await pubsub.parse_response(block=True)
                 if message[0] == b"message":
@@ -147,11 +163,11 @@ class Store:
         """Publish batches, and return how many listened to each."""
         if len(batches) == 1:
             relay, batch = batches[0]
-            return [await self._redis.publish(self.channel(relay), batch)]
+            return [await self._answer(self._redis.publish(self.channel(relay), batch))]
         async with self._redis.pipeline(transaction=False) as pipeline:
             for relay, batch in batches:
                 pipeline.publish(self.channel(relay), batch)
-            return await pipeline.execute()
+            return await self._answer(pipeline.execute())
 
     # Presence
 
@@ -162,17 +178,19 @@ class Store:
             pipeline.sadd(self._relays_key, self.here)
             pipeline.publish(self.channel(self.here), b"")
             pipeline.smembers(self._relays_key)
-            *_, members = await pipeline.execute()
+            _, added, _, members = await self._answer(pipeline.execute())
+        self.was_unknown = bool(added)
         ids: list[bytes] = sorted(members)
-        found: list[Any] = await self._redis.mget([self._relay_key(relay) for relay in ids])
+        found: list[Any] = await self._answer(self._redis.mget([self._relay_key(relay) for relay in ids]))
         alive = [
-            RelayInfo(relay, text.decode())
+            # Whatever stands there: it must not end the beats.
+            RelayInfo(relay, text.decode("utf-8", "replace")[:LONGEST_ADDRESS])
             for relay, text in zip(ids, found, strict=True)
             if text is not None
         ]
         if gone := [relay for relay, text in zip(ids, found, strict=True) if text is None]:
             # One that lives after all comes back by its next beat.
-            await self._redis.srem(self._relays_key, *gone)
+            await self._answer(self._redis.srem(self._relays_key, *gone))
         return alive
 
     async def write(self, names: Sequence[tuple[str, int | None]]) -> None:
@@ -186,28 +204,33 @@ class Store:
                 else:
                     pipeline.hset(key, here, stamp)
                     pipeline.expire(key, EXPIRY)
-            await pipeline.execute()
+            await self._answer(pipeline.execute())
 
     async def owners(self, names: Sequence[str]) -> list[dict[bytes, bytes]]:
         """Return for each name the relays that have spares, with the stamp of each."""
         if len(names) == 1:
             answer: Any = self._redis.hgetall(self.name_key(names[0]))
-            return [await answer]
+            return [await self._answer(answer)]
         async with self._redis.pipeline(transaction=False) as pipeline:
             for name in names:
                 pipeline.hgetall(self.name_key(name))
-            return await pipeline.execute()
+            return await self._answer(pipeline.execute())
 
-    async def forget(self, entries: Sequence[tuple[str, bytes]]) -> None:
-        """Take dead relays out of names."""
+    async def forget(self, entries: Sequence[tuple[str, bytes]]) -> set[bytes]:
+        """Take dead relays out of names, and return those that are not: who was cut off for a moment is back, names and all."""
+        relays = sorted({relay for _, relay in entries})
+        beats: list[Any] = await self._answer(self._redis.mget([self._relay_key(relay) for relay in relays]))
+        gone = {relay for relay, beat in zip(relays, beats, strict=True) if beat is None}
         async with self._redis.pipeline(transaction=False) as pipeline:
             for name, relay in entries:
-                pipeline.hdel(self.name_key(name), relay)
-            await pipeline.execute()
+                if relay in gone:
+                    pipeline.hdel(self.name_key(name), relay)
+            await self._answer(pipeline.execute())
+        return set(relays) - gone
 
     async def leave(self) -> None:
         """Take this relay out, and with it all its names at once."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.delete(self._relay_key(self.here))
             pipeline.srem(self._relays_key, self.here)
-            await pipeline.execute()
+            await self._answer(pipeline.execute())

@@ -258,6 +258,27 @@ def test_a_redis_that_hangs_is_a_lost_one(redis: RedisServer) -> None:
         wait_for_all([here, there])
 
 
+def test_a_redis_that_has_become_a_replica_is_a_lost_one(redis: RedisServer) -> None:
+    """It answers, publishes and refuses to be written to: some loops fail and the others would go on."""
+    with cluster(redis.url) as (here, there), pair(here, there, "device") as (caller, provider):
+        redis.command("REPLICAOF", "127.0.0.1", "1")
+        assert caller.hear() == BROKER_LOST
+        assert provider.hear() == BROKER_LOST
+        eventually(lambda: state(here, there) == {"lost"})
+        redis.command("REPLICAOF", "NO", "ONE")
+        wait_for_all([here, there])
+        with pair(here, there, "again"):
+            pass
+
+
+def test_a_redis_that_has_been_emptied_is_told_the_names_again(redis: RedisServer) -> None:
+    with cluster(redis.url) as (here, there), provide(there, "device") as spare:
+        eventually(lambda: b"device" in redis.command("KEYS", "connman:n:*"))
+        redis.command("FLUSHALL")
+        with reach_when_known(here, "device", spare):
+            pass
+
+
 def test_relays_whose_subscription_is_cut_begin_anew(redis: RedisServer) -> None:
     with cluster(redis.url, **QUICK) as (here, there), pair(here, there, "device") as (caller, provider):
         assert redis.command("CLIENT", "KILL", "TYPE", "pubsub") == b":2\r\n"
@@ -342,6 +363,15 @@ def test_a_relay_that_dies_ends_its_pairs_and_its_names_vanish(
 
 
 # What it says of itself
+
+
+def test_a_relay_has_its_id_from_its_start(redis: RedisServer) -> None:
+    """A broker that was made before a fork is started in each process."""
+    broker = RedisBroker(redis.url)
+    made = broker.id
+    with Relay(port=0, broker=broker) as relay:
+        assert broker.id != made
+        eventually(lambda: [seen.id for seen in relay.snapshot().relays] == [broker.id.hex()])
 
 
 def test_it_shows_its_broker_without_secrets() -> None:

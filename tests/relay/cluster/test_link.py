@@ -4,7 +4,7 @@ import pytest
 
 from connman.relay.cluster import wire
 from connman.relay.cluster.link import BATCH, Link
-from connman.relay.cluster.pair import WINDOW
+from connman.relay.cluster.pair import COST, WINDOW
 from connman.relay.cluster.wire import BadBatch, Header
 from tests.relay.cluster.rig import Bus, FakeClaims, FakeSide
 
@@ -196,6 +196,25 @@ def test_a_claim_under_a_number_that_is_taken_is_told() -> None:
 def test_more_taken_in_than_was_sent_is_told() -> None:
     with pytest.raises(BadBatch):
         Half().hears(taken=1)
+
+
+@pytest.mark.parametrize("is_attached", [False, True])
+def test_frames_beyond_the_credit_are_told_and_go_no_further(is_attached: bool) -> None:
+    half = Half()
+    side = half.joined() if is_attached else None
+    key = 0 if is_attached else half.link.claim("device")
+    if not is_attached:
+        half.hears(wire.message(wire.GRANT, key ^ 1, wire.NUMBER.pack(WINDOW)))
+    else:
+        assert side is not None
+        assert side.other is not None
+        side.other.pause()  # it reads nothing
+    piece = wire.message(wire.FRAMES, key ^ 1, bytes(WINDOW // 2 - COST))
+    half.hears(piece, piece)
+    with pytest.raises(BadBatch, match="credit"):
+        half.hears(wire.message(wire.FRAMES, key ^ 1, b""))
+    if side is not None:
+        assert side.size == WINDOW - 2 * COST
 
 
 def test_what_has_ended_says_nothing_more() -> None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from connman.relay.cluster import wire
-from connman.relay.cluster.links import LEAST_WINDOW, MOST_WINDOW, SILENCE
+from connman.relay.cluster.links import LEAST_WINDOW, MOST_LINKS, MOST_REFUSALS, MOST_WINDOW, SILENCE
 from connman.relay.cluster.pair import COST, WINDOW
 from tests.examples import examples
 from tests.relay.cluster.rig import Bus, FakeSide, Node, send
@@ -298,3 +298,24 @@ def test_garbage_from_redis_is_dropped() -> None:
         node.links.receive(garbage)
     assert node.links.dropped == 3
     assert wire.HEADER.size == 28
+
+
+def test_made_up_relays_fill_nothing() -> None:
+    node = Node(1)
+    for number in range(MOST_LINKS + 100):
+        made_up = wire.Header(number.to_bytes(8, "little"), 5, 0, 0, 0)
+        node.links.receive(wire.pack(made_up))
+        # What makes no sense is refused; but who asks for a refusal a thousand times gets few.
+        for epoch in (1, 2):
+            node.links.receive(wire.pack(wire.Header(number.to_bytes(8, "big"), epoch, 0, 7, 0)))
+    assert len(list(node.links)) == MOST_LINKS
+    assert len(node.links.take()) <= MOST_REFUSALS
+    assert node.links.take() == []
+
+
+def test_nobody_speaks_to_a_relay_in_its_own_name() -> None:
+    node = Node(1)
+    claim = wire.message(wire.CLAIM, 0, wire.pack_claim(WINDOW, "device"))
+    node.links.receive(wire.pack(wire.Header(node.id, 5, 0, 0, 0), [claim]))
+    assert not node.claims.claims
+    assert list(node.links) == []

@@ -46,8 +46,15 @@ def test_names_are_found_with_their_relays_until_they_are_taken_out(redis: Redis
         assert await one.owners(["dev ü:1"]) == [{A: b"100", B: b"200"}]
         assert await one.owners(["dev ü:1", "nobody", "other"]) == [{A: b"100", B: b"200"}, {}, {A: b"1"}]
         await one.write([("dev ü:1", None), ("other", None)])
-        await one.forget([("dev ü:1", B)])
+        assert await one.forget([("dev ü:1", B)]) == set()
         assert await two.owners(["dev ü:1"]) == [{}]
+        # Of who lives nothing is taken out, whoever thinks otherwise.
+        await two.beat("two", 60)
+        await two.write([("dev ü:1", 300)])
+        assert await one.forget([("dev ü:1", B), ("other", A)]) == {B}
+        assert await one.owners(["dev ü:1"]) == [{B: b"300"}]
+        await two.leave()
+        await one.forget([("dev ü:1", B)])
 
     staged(redis.url, scenario)
     assert redis.command("KEYS", "connman:n:*") == b"*0\r\n"
@@ -76,6 +83,37 @@ def test_a_relay_lives_as_long_as_its_beats_go_on(redis: RedisServer) -> None:
         assert await one.beat("one", 60) == [RelayInfo(A, "one"), RelayInfo(B, "two")]
         await two.leave()
         assert await one.beat("one", 60) == [RelayInfo(A, "one")]
+        await one.leave()
+
+    staged(redis.url, scenario)
+
+
+def test_what_another_client_writes_ends_no_beat(redis: RedisServer) -> None:
+    async def scenario(one: Store, _: Store) -> None:
+        redis.command("SADD", "connman:relays", "x")
+        redis.command("SETRANGE", "connman:r:78", "0", "r\x00")
+        redis.command("SETBIT", "connman:r:78", "0", "1")  # not UTF-8 any more
+        redis.command("SADD", "connman:relays", "y")
+        redis.command("SET", "connman:r:79", "long" * 1000)
+        redis.command("SADD", "connman:relays", "z")
+        redis.command("LPUSH", "connman:r:7a", "no text at all")
+        seen = {relay.id: relay.address for relay in await one.beat("one", 60)}
+        assert seen == {A: "one", b"x": "\ufffd\x00", b"y": "long" * 64}
+
+    staged(redis.url, scenario)
+    redis.command("FLUSHALL")
+
+
+def test_a_redis_that_has_forgotten_a_relay_is_noticed(redis: RedisServer) -> None:
+    async def scenario(one: Store, _: Store) -> None:
+        known = []
+        for _ in range(2):
+            await one.beat("one", 60)
+            known.append(one.was_unknown)
+        redis.command("FLUSHALL")
+        await one.beat("one", 60)
+        known.append(one.was_unknown)
+        assert known == [True, False, True]
         await one.leave()
 
     staged(redis.url, scenario)
