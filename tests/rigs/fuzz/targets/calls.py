@@ -33,7 +33,7 @@ class _Threads:
     def __init__(self) -> None:
         self._jobs: list[Callable[[], object]] = []
 
-    def submit(self, job: Callable[[], object]) -> bool:
+    def submit(self, job: Callable[[], object], *, is_new: bool = True) -> bool:
         self._jobs.append(job)
         return True
 
@@ -116,13 +116,12 @@ class _Conversation:
         self.table = Table(clock, self.threads.submit)
         functions = {"add": lambda a, b: a + b, "stream": _Chunks, "keep": self._keep, 5: lambda *args: args}
         services = Services(functions, clock=clock)
-        services.workers = self.threads  # type: ignore[assignment]
+        services.workers = services.senders = self.threads  # type: ignore[assignment]
         parts = Parts(
             self, "fuzz", clock, self.table, services, self.threads, lambda: False, 1.0, 0.0, _LIMIT  # type: ignore[arg-type]
         )  # fmt: skip
         self.session = Session(parts, self.transport)  # type: ignore[arg-type]
         self.streams = self.session.streams
-        self.streams.outgoing.workers = self.threads  # type: ignore[assignment]
         self.routing = Routing(self.session, self.table)
         self.futures = [self._call("plain", "[1]") for _ in range(_PLAIN)]
         self.readers = [self.streams.open("stream", (), 0) for _ in range(2)]
