@@ -1,11 +1,13 @@
 """README.md and docs/: every block of code runs, and what they say of options, numbers and files is so."""
 
 import configparser
+import contextlib
 import inspect
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from ast import literal_eval
@@ -18,16 +20,26 @@ import pytest
 
 import connman
 import connman.strategy
+from connman import rpc
 from connman.connection.backoff import FIRST_DELAY, LONGEST_DELAY
 from connman.connection.fork import EXIT_TIMEOUT
 from connman.connection.queue import MAX_ITEMS
 from connman.options import Options
 from connman.records import Step
+from connman.relay import Limits, RelayCollector, TokenFile, wire
+from connman.relay.counts import Counts
+from connman.rpc.answered import MOST_ANSWERS, MOST_BYTES, MOST_SECONDS
+from connman.rpc.outbox import FULL
+from connman.rpc.receiving import WINDOW
+from connman.rpc.streams_out import MAX_STREAMS
+from connman.rpc.wire import MOST_ERROR_TEXT
 from docs import make_strategy_svg
-from tests.recipes.blocks import DOCUMENTS, ROOT, Block, Site, blocks, site
+from tests.recipes.blocks import DOCUMENTS, ELSEWHERE_RELAY, ROOT, Block, Site, blocks, recipe, site
+from tests.recipes.programs import Program
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+RELAY = (ROOT / "docs" / "relay.md").read_text(encoding="utf-8")
 STRATEGIES = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
 # What a tree is made of; the rest of connman.strategy is for those who write a strategy.
 TREE_PARTS = {
@@ -56,7 +68,15 @@ PRINTED = {
     "class Table:": "direct alive\n",
     "xhr-streaming+https": "hello\n",
     "class RoundRobin(Strategy):": "a\nb\na\n",
+    'peer.call("read", timeout=5)': "21.5\n",
+    "futures = [peer.send(": "5\n[1, 2, 3]\n",
+    "peer.stream(": "0: 21.5\n1: 21.5\n2: 21.5\n0: 21.5\n{'name': 'backup.tar', 'size': 6}\n",
+    "current_peer() is peer": "3\nTrue\n1000\n",
+    "Limits(max_per_name=8)": "21.5 1\n",
+    "class Customers:": "7\n",
 }
+# What a command prints that does not say so itself, behind a "#"; by the words in front of its options.
+TOLD = {"call device-42 history 2": "0: 21.5\n1: 21.5\n"}
 # These run in their frameworks, in tests/test_recipes.py, or with servers of their own.
 RECIPES = {
     "orders.py",
@@ -69,6 +89,8 @@ RECIPES = {
     "tasks.py",
     "uwsgi.ini",
 }
+# These run as processes of their own, for those who call them.
+PROVIDERS = {"device.py", "sensors.py"}
 
 PROGRAMS = [block for block in blocks("python") if not block.file]
 COMMANDS = [(block.place, line) for block in blocks("sh") for line in block.text.splitlines() if line.strip()]
@@ -80,6 +102,23 @@ def fixture_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield found
 
 
+@pytest.fixture(name="provided", scope="module")
+def fixture_provided(site: Site) -> Iterator[None]:
+    """What the documents provide is provided, and the files are there that they name."""
+    (site.folder / "tokens.txt").write_text(blocks("tokens")[0].text)
+    command = ("-m", "connman", "relay", "--port", "0", "--cert", "chain.pem", "--key", "key.pem")
+    with contextlib.ExitStack() as stack:
+        relay = stack.enter_context(Program(site, sys.executable, *command, code=128 + signal.SIGTERM))
+        relay.wait_logged("listening on ", 1)
+        site.relay = relay.log().split()[-1]
+        site.write(*PROVIDERS)
+        for file in PROVIDERS:
+            stack.enter_context(Program(site, sys.executable, file, end_by=signal.SIGKILL))
+        for name in re.findall(r'"(device-\d+)"', "".join(recipe(file).text for file in PROVIDERS)):
+            site.python("-c", f"from connman import rpc\nwith rpc.reach({site.relay!r}, {name!r}): pass")
+        yield
+
+
 # Blocks
 
 
@@ -87,14 +126,16 @@ def test_no_block_is_forgotten() -> None:
     assert sum(document.read_text(encoding="utf-8").count("```") for document in DOCUMENTS) == 2 * len(
         blocks()
     )
-    assert {block.kind for block in blocks()} == {"python", "sh", "ini", "text"}
+    assert {block.kind for block in blocks()} == {"python", "sh", "ini", "text", "tokens", "json"}
     assert len(blocks("text")) == 2  # what the trees of docs/strategies.md print
-    assert {block.file for block in blocks("python") if block.file} | {"uwsgi.ini"} == RECIPES
-    assert len(blocks("ini")) == 1
+    assert {block.file for block in blocks("python") if block.file} | {"uwsgi.ini"} == RECIPES | PROVIDERS
+    assert [len(blocks(kind)) for kind in ("ini", "tokens", "json")] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=[block.place for block in PROGRAMS])
-def test_a_program_prints_what_it_should(block: Block, site: Site) -> None:
+def test_a_program_prints_what_it_should(block: Block, site: Site, request: pytest.FixtureRequest) -> None:
+    if ELSEWHERE_RELAY in block.text:
+        request.getfixturevalue("provided")
     expected = [printed for line, printed in PRINTED.items() if line in block.text]
     assert len(expected) == 1, "PRINTED does not tell what this one prints"
     assert site.python("-c", site.local(block.text)) == site.local(expected[0])
@@ -105,13 +146,33 @@ def test_the_example_is_short() -> None:
     assert len(lines) <= 12
 
 
+def test_the_example_of_calls_is_short() -> None:
+    found = [
+        block.text for block in blocks("python") if block.place.startswith("README") and "rpc." in block.text
+    ]
+    assert len(found) == 2
+    assert sum(len(text.strip().splitlines()) for text in found) <= 15
+
+
 @pytest.mark.parametrize(("place", "line"), COMMANDS, ids=[place for place, _ in COMMANDS])
-def test_a_command_is_there(place: str, line: str, site: Site) -> None:
+def test_a_command_is_there(place: str, line: str, site: Site, request: pytest.FixtureRequest) -> None:
     words = shlex.split(line, comments=True)
     match words:
         case [script] if script.startswith("scripts/"):
             assert os.access(ROOT / script, os.X_OK)
             subprocess.run(["bash", "-n", ROOT / script], check=True)
+        case ["python", "-m", "connman", "relay" | "provide" as command, *_]:
+            request.getfixturevalue("provided")
+            # The ports that the documents name may be taken here.
+            line = line if command == "relay" else site.local(line)
+            words = ["0" if word in ("8765", "9100") else word for word in shlex.split(line)[1:]]
+            with Program(site, sys.executable, *words, code=128 + signal.SIGTERM) as program:
+                program.wait_logged("is provided" if command == "provide" else r"listening on wss?://", 1)
+        case ["python", "-m", "connman", "call", *_]:
+            request.getfixturevalue("provided")
+            told = [text for start, text in TOLD.items() if shlex.join(words[3:]).startswith(start)]
+            _, is_told, comment = line.partition("  # ")
+            assert site.python(*map(site.local, words[1:])) == (f"{comment}\n" if is_told else told[0])
         case ["python", *arguments]:
             assert site.python(*map(site.local, arguments), stdin="hello\n") == "hello\n"
         case ["pip", "install", target]:
@@ -146,6 +207,15 @@ def test_the_uwsgi_settings_name_what_is_there() -> None:
     assert any(block.file == f"{module}.py" and f"\n{name} = " in block.text for block in blocks("python"))
 
 
+@pytest.mark.parametrize("kind", ["tokens", "json"])
+def test_the_files_of_tokens_are_taken(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(blocks(kind)[0].text)
+    grant = TokenFile(file).check("4f1c0d1f0c9e4e0b9a")
+    assert grant.may_provide("device-7" if kind == "tokens" else "device 1, the first")
+    assert not grant.may_reach("device-7")
+
+
 # What is said
 
 
@@ -164,9 +234,18 @@ def test_it_needs_what_the_readme_says() -> None:
 
 def test_links_lead_somewhere() -> None:
     for document in DOCUMENTS:
-        targets = re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8"))
+        targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8"))
         for target in targets:
             assert "://" in target or (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_links_to_a_heading_lead_to_one() -> None:
+    for document in DOCUMENTS:
+        for target, anchor in re.findall(r"\]\(([\w./-]*)#([^)]+)\)", document.read_text(encoding="utf-8")):
+            file = document.parent / target if target else document
+            headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, f"{document.name}: {target}#{anchor}"
 
 
 def test_numbers_of_the_promises() -> None:
@@ -188,10 +267,68 @@ def test_options_that_the_readme_names_exist() -> None:
 def test_the_command_line_has_what_the_readme_names(site: Site) -> None:
     section = README.partition("## On the command line")[2].partition("\n## ")[0]
     told = set(re.findall(r"`(--?[a-zA-Z-]+)", section))
-    text = site.python("-m", "connman", "connect", "--help")
+    commands = ("connect", "doctor", "relay", "provide", "call")
+    helps = {command: site.python("-m", "connman", command, "--help") for command in commands}
+    text = "".join(helps.values())
     assert told - set(re.findall(r"(?<![\w-])--?[a-zA-Z][a-z-]*", text)) == set()
     for code in re.findall(r"(\d+) (?:clean|failed|wrong usage|Ctrl-C)", section):
-        assert re.search(rf"^  {code} ", text, re.MULTILINE)
+        assert re.search(rf"^  {code} ", helps["connect"], re.MULTILINE)
+
+
+# The relay
+
+
+def test_every_limit_of_a_relay_is_documented_with_its_default() -> None:
+    section = RELAY.partition("\n## Limits\n")[2].partition("\n## ")[0]
+    told = {}
+    for names, values in re.findall(r"^\| (`.*?) \| ([^|]+) \|", section, re.MULTILINE):
+        told |= dict(zip(re.findall(r"`(\w+)`", names), map(number_of, values.split(", ")), strict=True))
+    assert told == {field.name: field.default for field in fields(Limits)}
+
+
+def number_of(text: str) -> float:
+    """Return what "16 MiB", "1,000" and "5 s" stand for."""
+    amount, _, unit = text.partition(" ")
+    return float(amount.replace(",", "")) * {"MiB": 2**20, "KiB": 2**10}.get(unit, 1)
+
+
+def test_the_limits_of_calls_are_those_of_the_code() -> None:
+    text = (ROOT / "docs" / "rpc.md").read_text(encoding="utf-8").partition("\n## Limits\n")[2]
+    rows = dict(re.findall(r"^\| (.+?) \| (.+?) \|", text.partition("\n## ")[0], re.MULTILINE))
+    defaults = {
+        name: parameter.default
+        for function in (rpc.Services, rpc.provide)
+        for name, parameter in inspect.signature(function).parameters.items()
+    }
+    assert rows["threads for services, of a peer or of all that share a `Services`"] == (
+        f"`max_workers`, {defaults['max_workers']}"
+    )
+    assert rows["calls that wait for such a thread"] == f"{defaults['max_waiting']:,}"
+    assert rows["callers and spares of a provider"] == f"`max_peers`, {defaults['max_peers']}"
+    assert rows["what waits to go out"] == f"{FULL >> 20} MiB"
+    assert rows["what a stream has under way"] == f"{WINDOW >> 10} KiB"
+    assert rows["streams that one side sends at a time"] == f"{MAX_STREAMS:,}"
+    assert rows["the text of an error"] == f"{MOST_ERROR_TEXT:,} letters"
+    assert rows["kept answers of `retry_safe` calls"] == (
+        f"{MOST_ANSWERS:,}, {MOST_BYTES >> 20} MiB, {MOST_SECONDS / 60:g} minutes, {MOST_BYTES >> 22} MiB each"
+    )
+
+
+def test_every_close_code_of_the_relay_is_documented() -> None:
+    told = {
+        int(code) for row in re.findall(r"^\| (\d{4}.*?) \|", RELAY, re.MULTILINE) for code in row.split(", ")
+    }
+    ours = {value for name, value in vars(wire).items() if name.isupper() and value in range(1000, 5000)}
+    assert told == (ours - {wire.LONGEST_NAME, wire.LONGEST_FIRST}) | {1002, 1007}
+
+
+def test_every_metric_of_the_relay_is_documented() -> None:
+    section = RELAY.partition("| metric | |")[2].partition("\n\n")[0]
+    told = set(re.findall(r"`(?:connman_relay)?_(\w+)", section))
+    taken = Counts(0.0).snapshot(0.0, broker="up")
+    families = list(RelayCollector(lambda: taken).collect())
+    kinds = {"counter": "_total", "gauge": ""}
+    assert told == {family.name.removeprefix("connman_relay_") + kinds[family.type] for family in families}
 
 
 # Options

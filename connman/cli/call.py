@@ -6,12 +6,14 @@ import argparse
 import contextlib
 import json
 import logging
+import math
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from connman.cli import words
 from connman.cli.commands import add_command, tell
+from connman.cli.interrupt import HURRIED_CLOSE
 from connman.cli.output import OutputFailed, Writer
 from connman.cli.relaying import TOKENS, add_relay_options, relay_options
 from connman.errors import ConnmanError
@@ -21,8 +23,6 @@ from connman.rpc.joining import Joining
 logger = logging.getLogger("connman.cli")
 
 _STDOUT = 1
-# Somebody waits for the prompt: an unresponsive relay gets less time for its goodbye.
-_HURRIED_CLOSE = 1.0
 
 _CALL = """\
 Call SERVICE of whoever provides NAME on a relay, and print its result as one line of JSON.
@@ -33,8 +33,8 @@ else a text as it stands. Options come before or behind all of them; '--' before
 
 _CALL_MORE = f"""\
 result:
-  One line of JSON. A service that returns bytes, or streams them, has them written as they are. With --stream the
-  chunks of a stream are written as they come, texts with nothing in between; without it when all are there.
+  One line of JSON; bytes, which a service can only stream, as they are. With --stream the chunks of a stream are
+  written as they come, texts with nothing in between; without it when all are there.
 
 {TOKENS}
 exit codes:
@@ -61,7 +61,7 @@ def add(commands: Any) -> None:
         type=words.seconds,
         default=30.0,
         metavar="SECONDS",
-        help="for the whole call (default 30)",
+        help="for the whole call, with --stream for each chunk (default 30)",
     )
     add("--stream", action="store_true", help="write the chunks of a stream as they come")
     add_relay_options(parser)
@@ -87,13 +87,18 @@ def argument(word: str) -> object:
     Threads: any; pure.
     """
     try:
-        return json.loads(word, parse_constant=_refuse)
+        return json.loads(word, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         return word
 
 
-def _refuse(constant: str) -> object:
-    # NaN and the infinities, which Python's parser lets through: no JSON, so they are texts.
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _refuse(digits)
+
+
+def _refuse(constant: str) -> NoReturn:
+    # NaN and the infinities, which Python's parser lets through, and makes of 1e999: nothing to send, so they are texts.
     raise ValueError(constant)
 
 
@@ -132,18 +137,29 @@ class Call:
                 tell("error", f"writing the result failed: {failed.cause}")
             return 0 if failed.is_gone else 1
         finally:
-            peer.close(timeout=_HURRIED_CLOSE)
+            peer.close(timeout=HURRIED_CLOSE)
         return 0
 
     def _chunks(self, peer: Peer) -> Generator[bytes]:
         if not self.is_stream:
             result = peer.call(self.service, *self.arguments, timeout=self.timeout)
             is_raw = isinstance(result, bytes)
-            yield result if is_raw else json.dumps(result, ensure_ascii=False).encode() + b"\n"
+            yield result if is_raw else _json_of(result)
             return
         with peer.stream(self.service, *self.arguments, timeout=self.timeout) as stream:
             for chunk in stream:
-                yield chunk if isinstance(chunk, bytes) else chunk.encode()
+                yield _raw(chunk)
+
+
+def _raw(chunk: object) -> bytes:
+    if isinstance(chunk, str):
+        return chunk.encode(errors="replace")
+    return chunk if isinstance(chunk, bytes) else _json_of(chunk)  # of a service that does not stream
+
+
+def _json_of(result: object) -> bytes:
+    # Half of a surrogate pair, which UTF-8 does not have, is written as the escape that JSON has for it.
+    return json.dumps(result, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
 
 
 def make_call(found: argparse.Namespace) -> Call:

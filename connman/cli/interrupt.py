@@ -10,6 +10,9 @@ from types import FrameType
 
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
+HURRIED_CLOSE = 1.0
+"""Seconds that an unresponsive server has for its goodbye: somebody waits for the prompt."""
+
 
 class Interrupted(BaseException):
     """A signal asks for the end. Not an Exception, so that nothing takes it for an error and goes on."""

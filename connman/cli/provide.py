@@ -8,15 +8,12 @@ from typing import Any
 
 from connman.cli import words
 from connman.cli.commands import add_command, tell
-from connman.cli.interrupt import Interrupted
+from connman.cli.interrupt import HURRIED_CLOSE, Interrupted
 from connman.cli.relaying import TOKENS, add_relay_options, relay_options
 from connman.cli.services import load_services
 from connman.errors import ConnmanError
 from connman.rpc import Peer, Provider, Services, provide
 from connman.rpc.joining import Joining
-
-# Somebody waits for the prompt: an unresponsive relay gets less time for its goodbye.
-_HURRIED_CLOSE = 1.0
 
 _PROVIDE = """\
 Offer the functions of MODULE:SERVICES under NAME on the relay at URL, until Ctrl-C. It comes back when it is lost.
@@ -96,7 +93,7 @@ class Offer:
             tell("error", f"{error}; {_summary(provider)}")
             return 1
         finally:
-            provider.close(timeout=_HURRIED_CLOSE)
+            provider.close(timeout=HURRIED_CLOSE)
         return 0
 
 

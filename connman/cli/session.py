@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from connman.cli.input import InputNews, InputThread, Source, SourceKind, source_kind
-from connman.cli.interrupt import Interrupted
+from connman.cli.interrupt import HURRIED_CLOSE, Interrupted
 from connman.cli.lines import ChunkSplitter, LineSplitter
 from connman.cli.output import OutputFailed, Writer, has_colour
 from connman.cli.render import (
@@ -33,8 +33,6 @@ from connman.strategy import Strategy
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _MOST_WAITING = 16 * 1024 * 1024  # bytes received and not printed yet; then the peer is held back
 _PIPE_PATIENCE = 1.0
-# Somebody waits for the prompt: an unresponsive peer gets less time for its goodbye.
-_HURRIED_CLOSE = 1.0
 _INPUT_PATIENCE = 1.0
 # An idle connection dials no more. Why comes right behind, unless no thread could be had or the reader crashed.
 _LAST_WORDS = 1.0
@@ -188,7 +186,7 @@ class Session:
         try:
             outcome = self._live()
         except Interrupted as interrupt:
-            outcome, closing = Outcome(128 + interrupt.signum, interrupt.word), _HURRIED_CLOSE
+            outcome, closing = Outcome(128 + interrupt.signum, interrupt.word), HURRIED_CLOSE
             self._messages.discard()  # perhaps it was the writing that hung
         except OutputFailed as failed:
             cause = (

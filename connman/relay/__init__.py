@@ -1,4 +1,15 @@
-"""A relay between two that can only dial out."""
+"""A relay between two that can only dial out.
+
+Who is who, from the user's end to the wire's::
+
+    Relay         a thread and its loop
+    Server        listens, lets in, and ends everything
+      Door        a socket before its upgrade
+      Side        a client after it: Frames on a Line, which is the socket
+    Switchboard   what a first message leads to: who is joined with whom
+      Board       which spares and members wait under which name; Waiting: callers for whom there is no spare just now
+    Broker        other relays: ``cluster/`` over Redis, where a RemoteSide stands for a Side elsewhere
+"""
 
 from __future__ import annotations
 

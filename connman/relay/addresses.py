@@ -84,7 +84,7 @@ def _unmapped_network(network: Network) -> Network:
 
 
 def is_within(address: Address, trusted: Iterable[Network]) -> bool:
-    """Tell whether ``address`` lies in one of the networks.
+    """Return whether ``address`` lies in one of the networks.
 
     Threads: any.
     """
@@ -103,7 +103,7 @@ def rate_key(address: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine gets to ``host``, an address or ``localhost``.
+    """Return whether only this machine gets to ``host``, an address or ``localhost``.
 
     Threads: any.
     """

@@ -124,9 +124,9 @@ class Admin:
 
     def _health(self) -> tuple[HTTPStatus, str, bytes]:
         taken = self._snapshot()
-        status = HTTPStatus.OK if taken.healthy else HTTPStatus.SERVICE_UNAVAILABLE
+        status = HTTPStatus.OK if taken.is_healthy else HTTPStatus.SERVICE_UNAVAILABLE
         told = {
-            "status": "stopping" if taken.stopping else "ok" if taken.healthy else "broker lost",
+            "status": "stopping" if taken.is_stopping else "ok" if taken.is_healthy else "broker lost",
             "broker": taken.broker,
             "pairs": taken.pairs,
             "uptime": round(taken.uptime, 3),

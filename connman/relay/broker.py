@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 from connman.errors import ConnmanError
-from connman.relay.counts import RelaySeen
-
-BrokerState = Literal["none", "up", "lost"]
+from connman.relay.counts import BrokerState, RelaySeen
 
 
 class BrokerLost(ConnmanError):

@@ -66,12 +66,12 @@ class Snapshot:
     rates: tuple[Rate, ...] = ()
     relays: tuple[RelaySeen, ...] = ()
     broker: BrokerState = "none"
-    stopping: bool = False
+    is_stopping: bool = False
 
     @property
-    def healthy(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether new pairs get all that there is: it is not stopping, and its broker is not lost."""
-        return not self.stopping and self.broker != "lost"
+        return not self.is_stopping and self.broker != "lost"
 
 
 class Counts:
@@ -150,7 +150,7 @@ class Counts:
         names: int = 0,
         relays: Iterable[RelaySeen] = (),
         broker: BrokerState = "none",
-        stopping: bool = False,
+        is_stopping: bool = False,
     ) -> Snapshot:
         """Return a copy of the numbers, together with those that others keep.
 
@@ -174,5 +174,5 @@ class Counts:
             rates=tuple(self._rates.copy()),
             relays=tuple(relays),
             broker=broker,
-            stopping=stopping,
+            is_stopping=is_stopping,
         )

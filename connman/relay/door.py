@@ -107,11 +107,11 @@ class Door(asyncio.Protocol):
         if transport.can_write_eof():
             # Not closed yet: with bytes unread the system would reset the connection, and the answer with it.
             self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_later(_LINGER, self.drop)
+            self._timer = asyncio.get_running_loop().call_later(_LINGER, self.abort)
             try:
                 transport.write_eof()
             except OSError:  # asyncio's own does it at once, and the client may be gone
-                self.drop()
+                self.abort()
         else:
             transport.close()
 
@@ -128,9 +128,9 @@ class Door(asyncio.Protocol):
     def _too_late(self) -> None:
         if not self._is_done:
             self._porter.refused("handshake")
-        self.drop()
+        self.abort()
 
-    def drop(self) -> None:
+    def abort(self) -> None:
         """Close the socket at once, in whatever phase."""
         if self._transport is not None:
             self._transport.abort()

@@ -238,9 +238,8 @@ class Frames:
         self._left -= size
         first = self._first if not self._left else self._first & _OPCODE
         self._emit(out, first, unmask(data[pos : pos + size], self._key))
-        self._first &= (
-            _FIN  # what follows is a continuation; the last piece ends the message if the frame does
-        )
+        # What follows is a continuation; the last piece ends the message if the frame does.
+        self._first &= _FIN
         if not self._left:
             self._set_in_message(not first & _FIN)
         return pos + size

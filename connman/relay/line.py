@@ -117,9 +117,9 @@ class Line(asyncio.BufferedProtocol):
             try:
                 self.transport.write_eof()
             except OSError:  # asyncio's own does it at once, and the client may be gone
-                self.drop()
+                self.abort()
 
-    def drop(self) -> None:
+    def abort(self) -> None:
         """End it at once."""
         if not self.is_gone:
             self.transport.abort()
@@ -174,7 +174,7 @@ class Line(asyncio.BufferedProtocol):
             self._awaits_pong = False
             self._set_tick(max(0.0, limits.ping_interval - limits.ping_timeout))
         else:
-            self.drop()
+            self.abort()
 
     def _shows_life(self) -> bool:
         # Not read from, it cannot be heard. And where much is to be sent, the pong stands behind all of it: that its

@@ -76,7 +76,7 @@ class RelayCollector(Collector):
             closes.add_metric(["other" if code == OTHER_CODE else str(code)], count)
         yield closes
         yield GaugeMetricFamily("connman_relay_uptime_seconds", "Seconds since the start", taken.uptime)
-        yield GaugeMetricFamily("connman_relay_stopping", "1 while it stops", taken.stopping)
+        yield GaugeMetricFamily("connman_relay_stopping", "1 while it stops", taken.is_stopping)
         # Without a broker there is nothing that could be up: an alert on 0 would ring for ever.
         if taken.broker != "none":
             yield GaugeMetricFamily(

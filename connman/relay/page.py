@@ -16,7 +16,6 @@ from connman.relay.counts import OTHER_CODE, Rate, Snapshot
 REFRESH = 2
 """Seconds between two looks."""
 
-
 MOST_NAMES = 200
 """Names on the page: a relay may have a hundred thousand."""
 
@@ -160,7 +159,7 @@ def render(taken: Snapshot, names: Sequence[NameLine] | None = None) -> str:
 
 
 def _state(taken: Snapshot) -> tuple[str, str]:
-    if taken.stopping:
+    if taken.is_stopping:
         return "stopping", "bad"
     return ("broker lost", "bad") if taken.broker == "lost" else ("running", "good")
 

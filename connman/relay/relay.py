@@ -25,7 +25,7 @@ from connman.threads import Condition, join, spawn
 if TYPE_CHECKING:
     from connman.relay.admin import Admin
 
-_logger = logging.getLogger("connman.relay")
+logger = logging.getLogger("connman.relay")
 
 _START_TIMEOUT = 30.0
 _BACKLOG = 1024
@@ -196,7 +196,7 @@ class Relay:
             names=server.board.names,
             relays=self._broker.relays(),
             broker=self._broker.state,
-            stopping=server.switch.is_stopping,
+            is_stopping=server.switch.is_stopping,
         )
 
     @property
@@ -220,7 +220,7 @@ class Relay:
                 runner.run(self._serve(sockets, started))
         except Exception as error:  # top of a thread
             if started.done():
-                _logger.exception("the relay has failed")
+                logger.exception("the relay has failed")
             else:
                 started.set_exception(error)
         finally:
@@ -249,7 +249,7 @@ class Relay:
 
 def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log what went wrong in a callback of the loop; the context's own words may hold what a client has sent."""
-    _logger.error("failed in the relay's loop", exc_info=context.get("exception"))
+    logger.error("failed in the relay's loop", exc_info=context.get("exception"))
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

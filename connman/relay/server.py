@@ -24,9 +24,9 @@ from connman.relay.rates import Rates
 from connman.relay.side import Side
 from connman.relay.switch import Switchboard
 from connman.relay.tokens import EVERYTHING, Grant, NoTokens, TokenRefused, Tokens, TokensFailed, granted
-from connman.relay.wire import GOING_AWAY
+from connman.relay.wire import GOING_AWAY, REASONS
 
-_logger = logging.getLogger("connman.relay")
+logger = logging.getLogger("connman.relay")
 
 # Accepted in one go: the sides that are there wait meanwhile.
 _AT_ONCE = 32
@@ -41,10 +41,8 @@ _PAUSE = 0.1
 # What a client is told to wait at most: with a rate near nothing the true time has no end.
 _LONGEST_RETRY = 86_400.0
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-
-# What else the process has open, besides its clients.
-_SPARE_DESCRIPTORS = 64
+# Descriptors that the process needs for other things than clients.
+_OTHER_DESCRIPTORS = 64
 
 
 def _descriptors() -> float:
@@ -85,8 +83,8 @@ class Server:
         self.switch = Switchboard(limits, rules.tokens, broker, self.counts, self._side_gone)
         descriptors = _descriptors()
         self._most_doors = max(1, min(_MOST_DOORS, descriptors / 4))
-        spare = min(_SPARE_DESCRIPTORS, descriptors / 4)
-        self._room = max(1, min(limits.max_connections, descriptors - self._most_doors - spare))
+        others = min(_OTHER_DESCRIPTORS, descriptors / 4)
+        self._room = max(1, min(limits.max_connections, descriptors - self._most_doors - others))
         self._broker = broker
         self._tls = tls
         self._listeners: list[socket.socket] = []
@@ -148,7 +146,7 @@ class Server:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(milliseconds))
 
     def _is_behind_proxy(self, peer: str) -> bool:
-        """Tell whether whose attempt it is can only be told when its head is there."""
+        """Return whether whose attempt it is can only be told when its head is there."""
         trusted = self.rules.trusted
         return bool(trusted) and (found := parse(peer)) is not None and is_within(found, trusted)
 
@@ -164,7 +162,7 @@ class Server:
             oldest = next(iter(self._doors))
             del self._doors[oldest]  # at once: its socket may take another round of the loop to be gone
             self.refused("flood")
-            oldest.drop()
+            oldest.abort()
         door = Door(self, peer)
         self._doors[door] = None
         self.counts.connections += 1
@@ -186,7 +184,7 @@ class Server:
         if opening.cancelled() or (error := opening.exception()) is not None:
             # No protocol was told of it: TLS came to nothing, or the door was closed meanwhile.
             kind = "cancelled" if opening.cancelled() else type(error).__name__
-            _logger.debug("no connection from a client: %s", kind)
+            logger.debug("no connection from a client: %s", kind)
             door.connection_lost(None)
 
     def _wait_for_descriptors(self) -> None:
@@ -195,7 +193,7 @@ class Server:
             self.loop.remove_reader(listener)
         # The older half: one at a time would let in ten a second, behind all those that wait already.
         for door in tuple(self._doors)[: (len(self._doors) + 1) // 2]:
-            door.drop()
+            door.abort()
         self.loop.call_later(_PAUSE, self._resume_accepting)
 
     # What doors ask
@@ -209,7 +207,7 @@ class Server:
         address = client_address(peer, request.headers, rules.trusted)
         key = rate_key(address)
         if self.switch.is_stopping:
-            raise HttpRefused(503, "the relay is stopping", "stopping", {"Retry-After": "1"})
+            raise HttpRefused(503, REASONS[GOING_AWAY], "stopping", {"Retry-After": "1"})
         if self._is_behind_proxy(peer) and (delay := self._rates.delay(key, self.loop.time())):
             raise _too_often(delay)
         if len(self.switch.sides) >= self._room:
@@ -272,7 +270,7 @@ class Server:
         self.switch.is_stopping = True
         for side in tuple(self.switch.sides):
             if side.other is None:
-                side.close(GOING_AWAY, "the relay is stopping")
+                side.close(GOING_AWAY, REASONS[GOING_AWAY])
         while self.counts.pairs and (left := self._grace_ends - self.loop.time()) > 0:
             # In steps: the grace may be shortened meanwhile.
             await self._until(lambda: not self.counts.pairs, min(left, 0.1))
@@ -282,13 +280,13 @@ class Server:
             listener.close()
         self._listeners = []
         for side in tuple(self.switch.sides):
-            side.close(GOING_AWAY, "the relay is stopping")
+            side.close(GOING_AWAY, REASONS[GOING_AWAY])
         # Each side ends within close_timeout by itself; half a second more for the system.
         await self._until(lambda: not self.switch.sides, self.limits.close_timeout + 0.5)
         for door in tuple(self._doors):
-            door.drop()
+            door.abort()
         for side in tuple(self.switch.sides):
-            side.drop()
+            side.abort()
         await self._until(lambda: not self._doors and not self.switch.sides, 1.0)
         if self._ticking is not None:
             self._ticking.cancel()
@@ -298,9 +296,9 @@ class Server:
             async with asyncio.timeout(_GOODBYE):
                 await self._broker.stop()
         except TimeoutError:
-            _logger.warning("the broker did not take this relay's names away in time")
+            logger.warning("the broker did not take this relay's names away in time")
         except Exception:  # user code
-            _logger.exception("the broker has failed while it was stopped")
+            logger.exception("the broker has failed while it was stopped")
 
     async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
         """Wait until ``condition`` holds, for ``seconds`` at most; it is looked at when a side has left or is gone."""

@@ -18,6 +18,7 @@ from connman.relay.wire import (
     INVALID_MESSAGE,
     NO_FIRST_MESSAGE,
     OTHER_LOST,
+    REASONS,
     close_payload,
     sendable,
 )
@@ -284,12 +285,12 @@ class Side(Line):
     # Time
 
     def _await_end(self) -> None:
-        self.set_timer(self.limits.close_timeout, self.drop)
+        self.set_timer(self.limits.close_timeout, self.abort)
 
     def _not_joined(self) -> None:
         self._switch.counts.count_refused("first-message")
-        self.close(NO_FIRST_MESSAGE, "no first message in time")
+        self.close(NO_FIRST_MESSAGE, REASONS[NO_FIRST_MESSAGE])
 
     def expired(self) -> None:
         """End with the token that it came with."""
-        self.close(BAD_TOKEN, "the token has expired")
+        self.close(BAD_TOKEN, REASONS[BAD_TOKEN])

@@ -26,9 +26,11 @@ from connman.relay.wire import (
     NO_PROVIDER,
     NOT_ALLOWED,
     NOT_READY,
+    OTHER_LOST,
     PARTNER_LEFT,
     PROVIDED,
     REACHED,
+    REASONS,
     TOO_MANY,
     First,
     FirstMessageRefused,
@@ -40,8 +42,10 @@ from connman.relay.wire import (
 
 # Read at once from one side, and so the longest that the others wait for it: see `Side`.
 _CHUNK = 65536
+# What a caller that was not joined counts as; whatever else another relay says: "not-ready".
+_UNJOINED = {NO_PROVIDER: "no-provider", BROKER_LOST: "broker"}
 
-_logger = logging.getLogger("connman.relay")
+logger = logging.getLogger("connman.relay")
 
 
 class Switchboard:
@@ -82,7 +86,7 @@ class Switchboard:
             side.grant = self._granted(side, first)
             self._enter(side, first)
         except FirstMessageRefused as refused:
-            _logger.debug("refused %r: %s", side, refused)
+            logger.debug("refused %r: %s", side, refused)
             side.close(refused.code, refused.reason)
 
     def ready(self, side: Side, text: str) -> None:
@@ -133,7 +137,7 @@ class Switchboard:
             raise FirstMessageRefused(BAD_TOKEN, str(refused)) from None
         if side.grant.is_expired(time.time()):
             self.counts.count_refused("token")
-            raise FirstMessageRefused(BAD_TOKEN, "the token has expired")
+            raise FirstMessageRefused(BAD_TOKEN)
         return side.grant
 
     def _enter(self, side: Side, first: First) -> None:
@@ -147,9 +151,9 @@ class Switchboard:
             allowed = grant.may_reach(first.name)
         if not allowed:
             self.counts.count_refused("name")
-            raise FirstMessageRefused(NOT_ALLOWED, "the token does not allow this name")
+            raise FirstMessageRefused(NOT_ALLOWED)
         if self.is_stopping:
-            raise FirstMessageRefused(GOING_AWAY, "the relay is stopping")
+            raise FirstMessageRefused(GOING_AWAY)
         if isinstance(first, Group):
             self._enter_group(side, first.key)
         elif isinstance(first, Provide):
@@ -195,29 +199,29 @@ class Switchboard:
     # Looking for a spare
 
     async def _search(self, caller: Side) -> None:
-        code, reason = NO_PROVIDER, "no provider of that name"
+        code, reason = NO_PROVIDER, None
         try:
             async with asyncio.timeout(self.limits.join_timeout):
                 failed = self.counts.handovers_failed
                 while not await self._find(caller):
                     if self.counts.handovers_failed > failed:
-                        code, reason = NOT_READY, "not ready in time"
+                        code = NOT_READY
                     if not await self._spare_has_come(caller.name):
                         break
                 else:
                     return
         except TimeoutError:
-            code, reason = NOT_READY, "not ready in time"
+            code = NOT_READY
         except BrokerLost:
-            code, reason = BROKER_LOST, "the broker was lost"
+            code = BROKER_LOST
         except RemoteRefused as refused:
             code, reason = refused.code, refused.reason
         except Exception:  # user code: a broker of one's own
-            _logger.exception("the broker has failed")
-            code, reason = BROKER_LOST, "the broker was lost"
+            logger.exception("the broker has failed")
+            code = BROKER_LOST
         if self._searches.pop(caller, None) is not None:
-            self.counts.count_refused("no-provider" if code == NO_PROVIDER else "not-ready")
-            caller.close(code, reason)
+            self.counts.count_refused(_UNJOINED.get(code, "not-ready"))
+            caller.close(code, REASONS[code] if reason is None else reason)
 
     async def _find(self, caller: Side) -> bool:
         """Join ``caller`` with a spare of this relay, or of another; False when there is none."""
@@ -287,11 +291,11 @@ class Switchboard:
         except TimeoutError:
             is_ready = False
         except asyncio.CancelledError:
-            spare.close(4102, "the other side was lost")
+            spare.close(OTHER_LOST, REASONS[OTHER_LOST])
             raise
         if not is_ready:
             self.counts.handovers_failed += 1
-            spare.close(NOT_READY, "not ready in time")
+            spare.close(NOT_READY, REASONS[NOT_READY])
         return is_ready and spare.phase is Phase.HELD
 
     # Pairs

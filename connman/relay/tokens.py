@@ -12,7 +12,7 @@ from typing import Protocol
 
 from connman.errors import ConnmanError
 
-_logger = logging.getLogger("connman.relay")
+logger = logging.getLogger("connman.relay")
 
 LONGEST_TOKEN = 8192
 """Characters of a token: more is refused before anything is computed of it."""
@@ -38,21 +38,21 @@ class Grant:
     expires: float | None = None
 
     def may_provide(self, name: str) -> bool:
-        """Tell whether ``name`` may be provided.
+        """Return whether ``name`` may be provided.
 
         Threads: any.
         """
         return covers(self.provide, name)
 
     def may_reach(self, name: str) -> bool:
-        """Tell whether ``name`` may be reached.
+        """Return whether ``name`` may be reached.
 
         Threads: any.
         """
         return covers(self.reach, name)
 
     def is_expired(self, now: float) -> bool:
-        """Tell whether it has ended at ``now``, in Unix seconds.
+        """Return whether it has ended at ``now``, in Unix seconds.
 
         Threads: any.
         """
@@ -96,7 +96,7 @@ def granted(tokens: Tokens, token: str | None) -> Grant:
         # Neither its text nor its source lines: a KeyError's text is the token.
         *_, place = traceback.extract_tb(error.__traceback__)
         what = f"raised {type(error).__name__} in line {place.lineno} of {place.filename}"
-    _logger.error("no token can be checked: %s.check has %s", type(tokens).__name__, what)
+    logger.error("no token can be checked: %s.check has %s", type(tokens).__name__, what)
     raise TokensFailed("the token could not be checked") from None
 
 
@@ -129,7 +129,7 @@ def checked_length(token: str | None) -> str:
 
 
 def covers(patterns: tuple[str, ...], name: str) -> bool:
-    """Tell whether one of ``patterns`` covers the whole of ``name``.
+    """Return whether one of ``patterns`` covers the whole of ``name``.
 
     Threads: any.
     """

@@ -25,6 +25,18 @@ GOING_AWAY = 1001
 FAILED = 1011
 TOO_BIG = 1009
 
+REASONS = {
+    OTHER_LOST: "the other side was lost",
+    NO_PROVIDER: "no provider of that name",
+    NO_FIRST_MESSAGE: "no first message in time",
+    NOT_READY: "not ready in time",
+    BROKER_LOST: "broker lost",
+    GOING_AWAY: "the relay is stopping",
+    BAD_TOKEN: "the token has expired",
+    NOT_ALLOWED: "the token does not allow this name",
+}
+"""What a close says beside its code, where that is always the same."""
+
 PROVIDED = '{"command":"provided"}'
 HANDOVER = '{"command":"handover"}'
 REACHED = '{"command":"reached"}'
@@ -39,9 +51,9 @@ LONGEST_FIRST = 16384
 class FirstMessageRefused(ConnmanError):
     """The first message of a side is none that can be served: ``code`` and ``reason`` of the close that says so."""
 
-    def __init__(self, code: int, reason: str) -> None:
+    def __init__(self, code: int, reason: str | None = None) -> None:
         self.code = code
-        self.reason = reason
+        self.reason = reason = REASONS[code] if reason is None else reason
         super().__init__(f"{code} {reason}")
 
 
@@ -104,7 +116,7 @@ def parse_first(text: str) -> First:
 
 
 def is_ready(text: str) -> bool:
-    """Tell whether this is a provider's answer to the handover.
+    """Return whether this is a provider's answer to the handover.
 
     Threads: any; pure.
     """
@@ -145,7 +157,7 @@ def _name(fields: dict[str, Any]) -> str:
 
 
 def is_name(name: str) -> bool:
-    """Tell whether a provider may have this name: 1 to 128 printable characters, of any script.
+    """Return whether a provider may have this name: 1 to 128 printable characters, of any script.
 
     Threads: any; pure.
     """
@@ -161,12 +173,12 @@ def sendable(code: int, reason: str) -> tuple[int, str]:
     if code == 1005:
         return 1000, reason
     if code == 1006 or not is_close_code(code):
-        return OTHER_LOST, "the other side was lost"
+        return OTHER_LOST, REASONS[OTHER_LOST]
     return code, reason
 
 
 def is_close_code(code: int) -> bool:
-    """Tell whether a close frame may carry ``code`` (RFC 6455 7.4, and the IANA registry up to 1014).
+    """Return whether a close frame may carry ``code`` (RFC 6455 7.4, and the IANA registry up to 1014).
 
     Threads: any; pure.
     """

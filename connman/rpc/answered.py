@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
 from typing import Protocol
@@ -13,11 +14,11 @@ MOST_ANSWERS = 10_000
 MOST_BYTES = 16 * 1024 * 1024
 MOST_SECONDS = 600.0
 MOST_WAITING = 16
-"""Of one call: how often it may be asked for while it runs."""
+"""Of one call that runs: who is told of its answer, the first and the newest others."""
 _EACH = 256
 
-Key = tuple[int | str, str]
-"""The service and the id that the caller has given the call."""
+Key = tuple[int | str, ...]
+"""The service, the id that the caller has given the call, and what tells its arguments from others."""
 
 
 class Asker(Protocol):
@@ -54,8 +55,10 @@ class Answered:
         with self._lock:
             waiting = self._running.get(key)
             if waiting is not None:
-                if len(waiting) < MOST_WAITING:
-                    waiting.append(asker)
+                if len(waiting) == MOST_WAITING:
+                    # The first has it run. Of the others the oldest: whoever asks again has lost the way he asked by.
+                    del waiting[1]
+                waiting.append(asker)
                 return False, None
             self._forget_old_locked()
             kept = self._kept.get(key)
@@ -74,12 +77,12 @@ class Answered:
 
         Threads: a worker.
         """
-        is_kept = answer is not None and len(answer) <= MOST_BYTES // 4
+        is_kept = answer is not None and _size_of(answer) <= MOST_BYTES // 4
         text = answer if answer is not None and is_kept else NOT_KEPT
         with self._lock:
             waiting = self._running.pop(key, [])
             self._kept[key] = (self._clock.now() + MOST_SECONDS, text)
-            self._size += len(text) + _EACH
+            self._size += _size_of(text)
             self._forget_old_locked()
         # A stream went to the one for whom it has run.
         for asker in waiting[answer is None :]:
@@ -92,7 +95,7 @@ class Answered:
             if until > now and len(self._kept) <= MOST_ANSWERS and self._size <= MOST_BYTES:
                 return
             self._kept.popitem(last=False)
-            self._size -= len(text) + _EACH
+            self._size -= _size_of(text)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -102,4 +105,9 @@ class Answered:
         kept = self._kept
         self._fresh()
         self._kept = OrderedDict(kept)
-        self._size = sum(len(text) + _EACH for _, text in kept.values())
+        self._size = sum(_size_of(text) for _, text in kept.values())
+
+
+def _size_of(text: str) -> int:
+    # In memory, where a letter takes up to four bytes.
+    return sys.getsizeof(text) + _EACH

@@ -5,21 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import InvalidStateError
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from connman.connection.future import ReaderFuture
 from connman.threads import LOOK, latch
 
 if TYPE_CHECKING:
     from connman.rpc.session import Session
+    from connman.rpc.streams_out import Upload
     from connman.rpc.table import Table
-
-
-class Upload(Protocol):
-    """What a call has put up for the other side to pull, until the call is over."""
-
-    def close(self) -> None:
-        """Take it down; never blocks."""
 
 
 class Call:
@@ -34,6 +28,9 @@ class Call:
     __slots__ = (
         "began", "call_id", "deadline", "has_left", "id", "is_over", "service", "session", "stream", "table", "text", "upload",
     )  # fmt: skip
+
+    calls_users = False
+    """Whether its end may run code of the user's, as the callbacks of a Future."""
 
     def __init__(self, table: Table, service: int | str, text: str, is_reader: Callable[[], bool]) -> None:
         self.table = table
@@ -147,6 +144,7 @@ class FutureCall(Call):
     """A call whose caller holds a Future."""
 
     __slots__ = ("future",)
+    calls_users = True
 
     def __init__(self, table: Table, service: int | str, text: str, is_reader: Callable[[], bool]) -> None:
         super().__init__(table, service, text, is_reader)

@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from connman.rpc.wire import size_of
+
 MAX_CHUNKS = 4096
 """Chunks that wait one by one; with more of them neighbours are joined, so that tiny ones take no memory of their own."""
-
-
-def size_of(chunk: str | bytes) -> int:
-    """Return what ``chunk`` takes of a window: its bytes, in UTF-8 if it is text.
-
-    Threads: any.
-    """
-    if isinstance(chunk, str) and not chunk.isascii():
-        return len(chunk.encode("utf-8", "surrogatepass"))
-    return len(chunk)
 
 
 def cut(chunk: str | bytes, start: int, size: int) -> str | bytes:

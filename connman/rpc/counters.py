@@ -17,7 +17,8 @@ class PeerStats:
     ``requests_sent_total``, ``requests_received_total``, ``requests_received_invalid``: as the model counts, the last one
     frames that are no message of a peer's. ``bytes_*``: of the messages, text as UTF-8. ``calls_in_flight``: that wait
     for their answers. ``late_answers``: to calls that had timed out or been cancelled; ``unknown_answers``: to none of
-    ours. ``latency_*``: seconds from the call to its answer, of the newest 1,024 answers; None before the first.
+    ours. ``refused_busy``: requests that were answered with TOO-BUSY. ``latency_*``: seconds from the call to its answer,
+    of the newest 1,024 answers; None before the first.
     """
 
     requests_sent_total: int = 0

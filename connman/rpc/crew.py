@@ -20,8 +20,11 @@ from connman.threads import Condition, is_kill
 
 logger = logging.getLogger("connman.rpc")
 
-# Seconds until the next try when the system has granted no thread for a spare.
-_THREAD_PAUSE = 1.0
+# Seconds until the next try when the system has granted no thread for a spare, or too many were dialled.
+_PAUSE = 1.0
+# Callers that join and leave at once cost a dial each: so many at once, and so many a second from then on.
+_DIALS_AT_ONCE = 1000
+_DIALS_A_SECOND = 100
 
 
 class Ended(ConnectionClosed):
@@ -48,6 +51,7 @@ class Crew:
         make_peer: Callable[[Spare, list[Message]], Peer],
         on_peer: Callable[[Peer], object] | None,
         clock: Clock | None = None,
+        dials_at_once: int = _DIALS_AT_ONCE,
     ) -> None:
         self._joining = joining
         self._name = joining.name
@@ -58,6 +62,7 @@ class Crew:
         self._make_peer = make_peer
         self._on_peer = on_peer
         self._clock = clock or SystemClock()
+        self._dials_at_once = dials_at_once
         self._numbers = itertools.count(1)
         self.build()
 
@@ -69,14 +74,17 @@ class Crew:
         self._pairs: dict[int, tuple[Spare, Peer | None]] = {}
         self._last_error: Exception | None = None
         self._is_pausing = False
+        self._may_dial, self._counted_at = float(self._dials_at_once), self._clock.now()
         self.handovers = 0
         self.ending = ending
 
     # Spares.
 
     def top_up(self) -> None:
-        """Dial as many spares as are missing."""
-        numbers = self._reserve()
+        """Dial as many spares as are missing; those that would be too many a second later, see `_pause`."""
+        numbers, are_all = self._reserve()
+        if not are_all:
+            self._pause()
         try:
             for number in numbers:
                 self._dial(number)
@@ -87,15 +95,21 @@ class Crew:
                         del self._spares[number]
             raise
 
-    def _reserve(self) -> list[int]:
+    def _reserve(self) -> tuple[list[int], bool]:
+        """Return the numbers of spares to dial now, and whether these are all that are missing."""
         with self._changed:
             # A spare counts as the peer that it may be any moment: there are never more than `_most`.
             missing = min(self._wanted, self._most - len(self._pairs)) - len(self._spares)
             if self.ending is not None or self._is_pausing or missing <= 0:
-                return []
-            numbers = list(itertools.islice(self._numbers, missing))
+                return [], True
+            now = self._clock.now()
+            earned = (now - self._counted_at) * _DIALS_A_SECOND
+            self._may_dial, self._counted_at = min(self._dials_at_once, self._may_dial + earned), now
+            count = min(missing, int(self._may_dial))
+            self._may_dial -= count
+            numbers = list(itertools.islice(self._numbers, count))
             self._spares.update(dict.fromkeys(numbers))
-            return numbers
+            return numbers, count == missing
 
     def _dial(self, number: int) -> None:
         spare = Spare(self, number, self._joining, self._options)
@@ -109,12 +123,12 @@ class Crew:
         self._manager.add(spare.conn)
 
     def _pause(self) -> None:
-        """Dial nothing for a moment: the system has granted no thread, and would not at once either."""
+        """Dial nothing for a moment: the system has granted no thread, or too many callers came and left."""
         with self._changed:
             if self._is_pausing:
                 return
             self._is_pausing = True
-        if maybe_call_later(self._clock, _THREAD_PAUSE, self._go_on) is None:
+        if maybe_call_later(self._clock, _PAUSE, self._go_on) is None:
             with self._changed:
                 self._is_pausing = False
 

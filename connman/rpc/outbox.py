@@ -12,22 +12,13 @@ from connman.clock import Deadline, Signal
 from connman.errors import ConnectionLost, ConnmanError
 from connman.records import Data
 from connman.rpc.counters import Counters
+from connman.rpc.wire import size_of
 from connman.transport.base import Transport
 
 FULL = 1 << 20
 """Bytes that may wait before those who bring more have to wait as well."""
 _EACH = 64
 _REQUEST = re.compile(r'\{"requestId":(\d+),"type":"request"')
-
-
-def size_of(message: Data) -> int:
-    """Return the bytes of a message on the wire.
-
-    Threads: any; pure.
-    """
-    if isinstance(message, str):
-        return len(message) if message.isascii() else len(message.encode())
-    return len(message)
 
 
 class _Turn:
@@ -49,7 +40,7 @@ class Outbox:
     Messages that come while others are being sent go out with the next system call, all of them. Nobody waits for the
     network here: what it does not take at once is handed to ``run_apart``, which has a thread wait.
 
-    ``most``: bytes of answers that may wait: a peer that makes us answer and does not read the answers is left.
+    ``most``: bytes of one answer. When more than two such wait, the peer makes us answer and does not read: it is left.
 
     Threads: any, but for what is said there.
     """
@@ -73,7 +64,7 @@ class Outbox:
         self._counters = counters
         self._run_apart = run_apart
         self._send_timeout = send_timeout
-        self._most = max(most, 2 * FULL)
+        self._most = 2 * (most + FULL)
         self._lock = lock
         self._room = Signal(lock)
         # Guarded by _lock: waiting, _size, _owed (of these, answers).

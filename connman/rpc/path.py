@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import InvalidStateError
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from connman.connection.future import ReaderFuture
@@ -210,11 +212,11 @@ class Path:
             code, reason = error.code or _NO_CODE, error.reason
         status = CloseStatus(code, reason, self._table.snapshot(), pending)
         with self._table.lock:
-            if self.closed.done():
-                return
             closed = self.closed
         if code == 1000:
-            closed.set_result(status)
+            # By the reader, and by whoever makes a peer of what has just ended: perhaps at the same moment.
+            with suppress(InvalidStateError):
+                closed.set_result(status)
             return
         failure = PeerClosed(code, reason)
         failure.status = status

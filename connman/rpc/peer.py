@@ -9,7 +9,6 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from connman.connection import fork
-from connman.connection.receiver import Receiver
 from connman.errors import InvalidOption, MessageTooBig, WouldDeadlock
 from connman.options import check_seconds
 from connman.records import Message
@@ -17,11 +16,10 @@ from connman.rpc import wire
 from connman.rpc.calls import BlockingCall, Call, FutureCall
 from connman.rpc.codec import NotAllowed, encode
 from connman.rpc.counters import CloseStatus, PeerStats
-from connman.rpc.outbox import size_of
 from connman.rpc.path import Path
+from connman.rpc.reading import Stream
 from connman.rpc.services import Service, Services
-from connman.rpc.session import MARGIN, Parts
-from connman.rpc.streams import Stream
+from connman.rpc.session import Parts
 from connman.rpc.table import Table
 from connman.rpc.workers import Workers
 
@@ -72,14 +70,11 @@ class Peer:
         self._workers = Workers(f"calls-{conn.name}", 2, 8)
         self._table = Table(conn.clock, self._workers.submit)
         options = conn.options
-        self._most = options.max_message_size - MARGIN
-        self._path = Path(
-            Parts(
-                self, conn.name, conn.clock, self._table, services, self._workers, conn.is_reader,
-                options.send_timeout, call_timeout, options.max_message_size,
-            ),
-            conn,
+        self._parts = Parts(
+            self, conn.name, conn.clock, self._table, services, self._workers, conn.is_reader,
+            options.send_timeout, call_timeout, options.max_message_size,
         )  # fmt: skip
+        self._path = Path(self._parts, conn)
         self._path.attach(first, replaces)
         fork.register(self)
 
@@ -156,7 +151,7 @@ class Peer:
         session = self._path.session
         if session is None:
             raise self._path.gone()
-        session.check_size(text)
+        self._parts.check_size(text)
         session.notify(text)
 
     def _make(
@@ -182,8 +177,12 @@ class Peer:
             call_id = secrets.token_hex(16)
             extra = f',"callId":"{call_id}"'
         text = wire.request(service, encoded, extra)
-        if len(text) * 4 > self._most and size_of(text) > self._most:
-            raise MessageTooBig("the arguments are larger than a message may be")
+        try:
+            self._parts.check_size(text)
+        except MessageTooBig:
+            if upload is not None:
+                upload.close()
+            raise
         call = kind(self._table, service, text, self._conn.is_reader)
         call.call_id, call.upload, call.session = call_id, upload, session
         call.began = now = self._clock.now()

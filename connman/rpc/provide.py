@@ -23,7 +23,7 @@ def provide(
     spares: int = 2,
     max_peers: int = 100,
     max_workers: int = 32,
-    call_timeout: float = 30.0,
+    call_timeout: float | None = 30.0,
     on_peer: Callable[[Peer], object] | None = None,
     manager: Manager | None = None,
     **options: Unpack[OptionArguments],

@@ -23,7 +23,7 @@ def reach(
     *,
     token: Token = None,
     services: Mapping[int | str, Callable[..., object]] | Services | None = None,
-    call_timeout: float = 30.0,
+    call_timeout: float | None = 30.0,
     max_workers: int = 32,
     on_open: OnOpen | None = None,
     on_reset: OnReset | None = None,

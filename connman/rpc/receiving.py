@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from connman.clock import Clock, Deadline, Signal
 from connman.errors import CallTimeout, MessageTooBig, ProtocolError, RpcError
-from connman.rpc.chunks import Chunks, size_of
-from connman.rpc.seams import Call
+from connman.rpc.chunks import Chunks
+from connman.rpc.wire import size_of
+
+if TYPE_CHECKING:
+    from connman.rpc.calls import Call
+    from connman.rpc.streams_out import Upload
 
 WINDOW = 512 * 1024
 """Bytes that may be under way to a reader, or wait for it."""
@@ -18,13 +22,6 @@ WINDOW = 512 * 1024
 
 class StreamTooFast(RpcError):
     """The stream brought more than its reader took, and its sender is one that cannot be held back. It was cancelled."""
-
-
-class Upload(Protocol):
-    """What a call sends, until it is over."""
-
-    def close(self) -> None:
-        """Send no more; it does not block."""
 
 
 class Receiving:
@@ -35,6 +32,8 @@ class Receiving:
 
     def __init__(self, leave: Callable[[Call], None]) -> None:
         self._leave = leave
+        self.has_begun = False
+        """Whether frames of it have come."""
         self._encoding: str | None = None
         self._kind: type | None = None
         self._left_over = ""

@@ -7,8 +7,7 @@ from typing import Any
 from connman.errors import ConnmanError, NoSuchService, ProtocolError, RemoteError
 from connman.records import Message
 from connman.rpc import wire
-from connman.rpc.codec import decode
-from connman.rpc.outbox import size_of
+from connman.rpc.codec import NotAllowed, decode, encode
 from connman.rpc.serving import Request
 from connman.rpc.session import Session
 from connman.rpc.table import Table
@@ -41,7 +40,7 @@ class Routing:
         for message in messages:
             if self._session.is_over:
                 return
-            self._counters.bytes_received += size_of(message)
+            self._counters.bytes_received += wire.size_of(message)
             if isinstance(message, str):
                 self._take(message)
             else:
@@ -92,24 +91,31 @@ class Routing:
         request = Request(self._session, number, function, message, text)
         call_id = message.get("callId")
         if isinstance(call_id, str) and 0 < len(call_id) <= MOST_ID and not is_notice:
-            request.key = (service, call_id)
+            request.key = (service, call_id, _digest_of(message.get("args")))
             must_run, kept = self._services.answered.begin(request.key, request)
             if not must_run:
+                request.forget_args()
                 if kept is not None:
                     self._refuse(number, kept)
                 return
-        if not self._services.workers.submit(request.run):
+        if not self._services.submit(request.run, len(text)):
             self._session.count_refused()
-            self._refuse_all(request, number)
-
-    def _refuse_all(self, request: Request, number: int) -> None:
-        if request.key is not None:
-            # Whoever has asked again meanwhile asks once more: it is not worth a thread.
-            self._services.answered.give_back(request.key)
-        self._refuse(number, wire.TOO_BUSY)
+            if request.key is not None:
+                # Whoever has asked again meanwhile asks once more: it is not worth a thread.
+                self._services.answered.give_back(request.key)
+            if not is_notice:
+                self._refuse(number, wire.TOO_BUSY)
 
     def _refuse(self, number: int, tail: str) -> None:
         self._session.post(f'{{"responseId":{number},{tail}')
+
+
+def _digest_of(args: object) -> int:
+    """Return what tells arguments from others: an id with others than those it came with is another call's."""
+    try:
+        return hash(encode(args))
+    except NotAllowed:  # what JSON can say and nobody may answer, as 1e999
+        return 0
 
 
 def _error_of(told: object, service: int | str) -> ConnmanError:

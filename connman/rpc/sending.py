@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from connman.errors import PeerGone
-from connman.rpc.chunks import cut, size_of
+from connman.rpc.chunks import cut
 from connman.rpc.codec import encode, pack_chunk
-from connman.rpc.wire import told
+from connman.rpc.wire import size_of, told
 from connman.threads import is_kill
 
 logger = logging.getLogger("connman.rpc")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,16 +12,25 @@ from connman.connection import fork
 from connman.errors import InvalidOption
 from connman.rpc.answered import Answered
 from connman.rpc.wire import checked_service_id
-from connman.rpc.workers import Workers
+from connman.rpc.workers import Job, Workers
 
 Service = Callable[..., Any]
+
+LARGE = 64 * 1024
+"""Letters from which on a request is large."""
+MOST_SENDERS = 1000
+"""Threads that send streams: one each while what gives the chunks blocks, the others come in between."""
+MOST_WAITING = 64 * 1024 * 1024
+"""Letters of the large requests that may wait for a thread: smaller ones their number bounds."""
 
 
 class Services:
     """Functions that the other side may call, and at most ``max_workers`` threads for all peers that share this.
 
+    Streams are sent by threads of their own, at most 1,000 for all of them together.
+
     ``functions``: ids (a positive int or a text) and what they name. While all threads are busy ``max_waiting`` requests
-    wait; what comes beyond is answered at once with an error whose ``code`` is "TOO-BUSY".
+    wait, large ones of 64 MiB together; what comes beyond is answered at once with an error whose ``code`` is "TOO-BUSY".
 
     Raises: InvalidOption; ValueError for an id that is none; TypeError for what cannot be called.
     Threads: every method from any thread; functions are called on several threads at once.
@@ -39,10 +49,12 @@ class Services:
                 raise InvalidOption(f"{name} is a number from {least}")
         self._functions: dict[int | str, Service] = {}
         self.workers = Workers("services", max_workers, max_waiting)
+        # How many streams there are is each session's to bound, and one that has begun is not to be refused any more.
+        self.senders = Workers("streams", MOST_SENDERS, sys.maxsize)
         self.answered = Answered(clock or SystemClock())
         self._make_lock()
-        # Guarded by _lock: _users (paths that are open).
-        self._users = 0
+        # Guarded by _lock: _users (paths that are open), _waiting (letters of large requests).
+        self._users = self._waiting = 0
         for key, function in (functions or {}).items():
             self.add(key, function)
         fork.register(self)
@@ -81,6 +93,31 @@ class Services:
         """
         return self._functions.get(service)
 
+    def submit(self, job: Job, size: int) -> bool:
+        """Have ``job()`` run for a request of ``size`` letters; False when too many wait, or too much.
+
+        Threads: any; it does not block.
+        """
+        if size < LARGE:
+            return self.workers.submit(job)
+        with self._lock:
+            if self._waiting and self._waiting + size > MOST_WAITING:
+                return False
+            self._waiting += size
+
+        def run() -> None:
+            self._count_off(size)
+            job()
+
+        is_taken = self.workers.submit(run)
+        if not is_taken:
+            self._count_off(size)
+        return is_taken
+
+    def _count_off(self, size: int) -> None:
+        with self._lock:
+            self._waiting -= size
+
     def opened(self) -> None:
         """Count a path over which requests may come.
 
@@ -88,7 +125,8 @@ class Services:
         """
         with self._lock:
             self._users += 1
-        self.workers.resume()
+            self.workers.resume()
+            self.senders.resume()
 
     def ended(self) -> None:
         """Count one path less; without any the idle threads end at once.
@@ -97,9 +135,9 @@ class Services:
         """
         with self._lock:
             self._users -= 1
-            is_last = self._users == 0
-        if is_last:
-            self.workers.rest()
+            if self._users == 0:
+                self.workers.rest()
+                self.senders.rest()
 
     def after_fork(self) -> None:
         """Run nothing in a child process; what is offered stays.
@@ -107,5 +145,5 @@ class Services:
         Threads: the first one of the child that uses connman.
         """
         self._make_lock()
-        self._users = 0
+        self._users = self._waiting = 0
         self.answered.after_fork()

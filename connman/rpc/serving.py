@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from connman.rpc import wire
 from connman.rpc.answered import Key
 from connman.rpc.codec import NotAllowed, encode
-from connman.rpc.streams import discard, is_stream
+from connman.rpc.sending import discard, is_stream
 from connman.threads import is_kill
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from connman.rpc.session import Session
 
 logger = logging.getLogger("connman.rpc")
-
-_STREAM = "$__stream$"
 
 _peer: contextvars.ContextVar[Peer | None] = contextvars.ContextVar("connman_peer", default=None)
 
@@ -42,7 +40,7 @@ class Request:
     Threads: `run` is a worker's.
     """
 
-    __slots__ = ("_function", "_id", "_is_notice", "_message", "_session", "_text", "key")
+    __slots__ = ("_function", "_has_streams", "_id", "_is_notice", "_message", "_session", "key")
 
     def __init__(
         self, session: Session, number: int, function: Service, message: dict[str, Any], text: str
@@ -51,9 +49,13 @@ class Request:
         self._id = number
         self._function = function
         self._message = message
-        self._text = text
+        self._has_streams = wire.STREAM_MARK in text
         self._is_notice = message.get("notice") is True
         self.key: Key | None = None  # of a call that may come twice
+
+    def forget_args(self) -> None:
+        """Keep the arguments no longer: it only waits for the answer of one that is like it."""
+        self._message = {}
 
     def answer(self, tail: str) -> None:
         """Send an answer, soon and together with others."""
@@ -78,7 +80,7 @@ class Request:
         """Return the answer, None for one that the streams give."""
         try:
             args = wire.spread(self._message.get("args", []))
-            if _STREAM in self._text:
+            if self._has_streams:
                 args = self._session.streams.unwrap(args)
             result = self._function(*args)
             return self._told(result)

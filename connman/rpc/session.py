@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from connman.errors import MessageTooBig, PeerGone, WouldDeadlock
 from connman.records import Data
 from connman.rpc import wire
 from connman.rpc.calls import Call, StreamCall
-from connman.rpc.outbox import Outbox, size_of
+from connman.rpc.outbox import Outbox
 from connman.rpc.services import Services
 from connman.rpc.streams import Streams
 from connman.rpc.table import Table, timed_out
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from connman.rpc.peer import Peer
 
 _GATHERED = 32
-MARGIN = 128
-"""Bytes of a message beside its payload, for what stands around that."""
+_LARGE = 8 * 1024
+"""Letters from which on an answer waits for room: as many smaller ones as requests may wait here need none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,24 @@ class Parts:
     call_timeout: float | None
     max_message_size: int
 
+    def check_size(self, text: str) -> None:
+        """Raise when a request with ``text`` in it would be too large.
+
+        Raises: MessageTooBig.
+        Threads: any.
+        """
+        if self.is_too_big(text):
+            raise MessageTooBig("the arguments are larger than a message may be")
+
+    def is_too_big(self, text: str) -> bool:
+        """Return whether a message with ``text`` in it would be larger than the other side is thought to take.
+
+        Threads: any.
+        """
+        most = self.max_message_size - wire.MARGIN
+        # No character takes more than four bytes.
+        return len(text) * 4 > most and wire.size_of(text) > most
+
 
 class Session:
     """One open transport of a peer: requests go out on it and nowhere else, answers go back by it or are dropped.
@@ -57,6 +75,7 @@ class Session:
         self.services = parts.services
         self.max_message_size = parts.max_message_size
         self.call_timeout = parts.call_timeout
+        self.is_too_big = parts.is_too_big
         self.transport = transport
         self._outbox = Outbox(
             transport,
@@ -125,7 +144,7 @@ class Session:
         Raises: PeerGone; MessageTooBig.
         """
         text = wire.request(service, args, extra)
-        self.check_size(text)
+        self._parts.check_size(text)
         call = StreamCall(self._table, service, text, self._parts.is_reader)
         call.stream = stream
         call.began = self.clock.now()
@@ -165,9 +184,17 @@ class Session:
     def answer(self, number: int, tail: str) -> None:
         """Send an answer together with those of the jobs that follow, but soon.
 
+        While much waits to go out, a large one waits as well, for the time to send at most: the peer may read slowly.
+
         Threads: a worker.
         """
+        is_large = len(tail) > _LARGE
+        if is_large:
+            self._outbox.flush()  # what this thread has put there may wait for nothing else
         with self._table.lock:
+            if is_large:
+                # Under the lock: of all who wait for room one has it, and the others go on waiting.
+                self._wait_to_write()
             if self.is_over:
                 return
             self._outbox.owe_locked(f'{{"responseId":{number},{tail}')
@@ -197,19 +224,6 @@ class Session:
         if self._parts.is_reader():
             raise WouldDeadlock("the reader thread cannot wait for what only it can read")
 
-    def check_size(self, text: str) -> None:
-        """Raise when a request with ``text`` in it would be too large.
-
-        Raises: MessageTooBig.
-        """
-        if self.is_too_big(text):
-            raise MessageTooBig("the arguments are larger than a message may be")
-
-    def is_too_big(self, text: str) -> bool:
-        """Return whether a message with ``text`` in it would be larger than the other side is thought to take."""
-        most = self.max_message_size - MARGIN
-        return len(text) * 4 > most and size_of(text) > most
-
     def count_refused(self) -> None:
         """Count a request that was refused because too many wait.
 
@@ -217,21 +231,9 @@ class Session:
         """
         self._counters.refused += 1
 
-    @property
-    def calls(self) -> Mapping[int, Call]:
-        """The calls that wait for their answers."""
-        return self._table.by_id
-
     def was_sent(self, number: int) -> bool:
         """Return whether a request of ours had this id."""
         return 0 <= number < self._counters.sent
-
-    def count_late(self) -> None:
-        """Count an answer, or a part of one, that nobody waits for any more.
-
-        Threads: the reader.
-        """
-        self._counters.late += 1
 
     def find(self, number: object) -> Call | None:
         """Return the call that a part of an answer is for; None, and counted, when there is none.

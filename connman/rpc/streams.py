@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from connman.connection import fork
-from connman.errors import ConnmanError
+from connman.errors import ConnmanError, RpcError
 from connman.rpc.codec import LARGEST_ID, NotAllowed, encode
-from connman.rpc.reading import Stream, StreamFailed
-from connman.rpc.receiving import WINDOW, Buffer, StreamTooFast
-from connman.rpc.seams import Call, Session
-from connman.rpc.sending import discard, is_stream
+from connman.rpc.reading import Stream
+from connman.rpc.receiving import WINDOW, Buffer
 from connman.rpc.streams_in import StreamsIn
-from connman.rpc.streams_out import MARK, StreamsOut, Upload
-from connman.rpc.wire import whole
+from connman.rpc.streams_out import MAX_STREAMS, StreamsOut
+from connman.rpc.wire import STREAM_MARK, whole
+
+if TYPE_CHECKING:
+    from connman.rpc.calls import Call
+    from connman.rpc.session import Session
 
 
 class Streams:
@@ -79,7 +81,7 @@ class Streams:
         except NotAllowed:
             text, upload = self.upload(args)
         try:
-            call: Call = self._session.start(service, text, buffer, f',"window":{WINDOW}')
+            call = self._session.start(service, text, buffer, f',"window":{WINDOW}')
         except ConnmanError:
             if upload is not None:
                 upload.close()
@@ -91,15 +93,20 @@ class Streams:
     def unwrap(self, args: list[Any]) -> list[Any]:
         """Put the reader of a stream in the place of each argument that stands for one; it is asked for when it is read.
 
+        Raises: RpcError for more streams than are sent at a time.
         Threads: any.
         """
         todo: list[Any] = [args]
+        count = 0
         while todo:
             holder = todo.pop()
             pairs = list(enumerate(holder)) if isinstance(holder, list) else list(holder.items())
             for key, value in pairs:
-                if isinstance(value, dict) and len(value) == 1 and isinstance(value.get(MARK), str):
-                    holder[key] = self._reader(value[MARK], (), self._session.call_timeout)
+                if isinstance(value, dict) and len(value) == 1 and isinstance(value.get(STREAM_MARK), str):
+                    count += 1
+                    if count > MAX_STREAMS:
+                        raise RpcError(f"more than {MAX_STREAMS} streams among the arguments")
+                    holder[key] = self._reader(value[STREAM_MARK], (), self._session.call_timeout)
                 elif isinstance(value, dict | list):
                     todo.append(value)
         return args
@@ -111,6 +118,3 @@ class Streams:
         """
         self._incoming.end(error)
         self.outgoing.end()
-
-
-__all__ = ["Stream", "StreamFailed", "StreamTooFast", "Streams", "Upload", "discard", "is_stream"]

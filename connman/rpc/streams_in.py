@@ -6,15 +6,18 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from connman.clock import Timer, maybe_call_later
 from connman.errors import ProtocolError, RpcError
 from connman.rpc.codec import unpack_chunk
 from connman.rpc.reading import Begun, Stream, StreamFailed
 from connman.rpc.receiving import Buffer, Collector, Receiving
-from connman.rpc.seams import Call, Session
 from connman.rpc.wire import whole
+
+if TYPE_CHECKING:
+    from connman.rpc.calls import Call
+    from connman.rpc.session import Session
 
 MAX_LEFT = 1024
 """Ids of streams that were left whose last frames are still awaited."""
@@ -31,9 +34,10 @@ class StreamsIn:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.make_lock()
-        # Guarded by _lock: _begun (by request id), _left (ids whose last frames come for nobody), _timer, _end.
+        # Guarded by _lock: _begun (by request id), _left (ids whose last frames come for
+        # nobody, and whether there were frames when it was left), _timer, _end.
         self._begun: dict[int, Begun] = {}
-        self._left: dict[int, None] = {}
+        self._left: dict[int, bool] = {}
         self._timer: Timer | None = None
         self._end: Exception | None = None
         # Ids of streams whose reader was forgotten. Appended to by the garbage collector, when any lock may be held.
@@ -100,6 +104,7 @@ class StreamsIn:
         if call.stream is None:
             call.stream = Collector(self._session.max_message_size, call, self.leave)
         receiving: Receiving = call.stream
+        receiving.has_begun = True
         return receiving
 
     def _give_up(self, call: Call, receiving: Receiving, error: Exception) -> None:
@@ -112,12 +117,15 @@ class StreamsIn:
         """Return the call that a frame belongs to; the sender of a stream to a call that is over is told to stop, once."""
         request_id = whole(number)
         with self._lock:
-            is_left = request_id in self._left
+            had_begun = None if request_id is None else self._left.get(request_id)
             if is_over and request_id is not None:
                 self._left.pop(request_id, None)
-        if is_left:
+        if had_begun is not None and request_id is not None:
+            if not had_begun and not is_over:
+                # What it was told when there was no stream yet it may not have understood.
+                self._tell_to_stop(request_id)
             return None
-        call: Call | None = self._session.find(number)
+        call = self._session.find(number)
         if call is None and request_id is not None and not is_over and self._session.was_sent(request_id):
             self._tell_to_stop(request_id)
         return call
@@ -128,11 +136,11 @@ class StreamsIn:
         Threads: any; it does not block.
         """
         if call.id is not None:
-            self._tell_to_stop(call.id)
+            self._tell_to_stop(call.id, has_begun=call.stream.has_begun)
 
-    def _tell_to_stop(self, request_id: int) -> None:
+    def _tell_to_stop(self, request_id: int, *, has_begun: bool = True) -> None:
         with self._lock:
-            self._left[request_id] = None
+            self._left[request_id] = has_begun
             if len(self._left) > MAX_LEFT:
                 del self._left[next(iter(self._left))]
         self._session.post(f'{{"requestId":{request_id},"type":"write-stream-error"}}')

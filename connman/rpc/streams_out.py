@@ -5,20 +5,18 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from connman.rpc.codec import LARGEST_ID, NotAllowed, encode
-from connman.rpc.seams import Session
 from connman.rpc.sending import PIECE, Sending, Source, is_stream
-from connman.rpc.wire import failure, unknown_service, whole
-from connman.rpc.workers import Workers
+from connman.rpc.wire import MARGIN, STREAM_MARK, failure, unknown_service, whole
+
+if TYPE_CHECKING:
+    from connman.rpc.session import Session
 
 MAX_STREAMS = 1000
-"""Streams that a session sends at the same time; each takes a thread while it has something to send."""
-MARK = "$__stream$"
-"""The key of an argument that is a stream: its value is the id of a service that sends it."""
-TOO_BUSY = failure("TooBusy", "too many streams are being sent here already", "TOO-BUSY")
-
+"""Streams that a session sends at the same time; each takes one of `Services.senders` while it has something to send."""
+TOO_MANY = failure("TooBusy", "too many streams are being sent here already", "TOO-BUSY")
 BAD_ID = failure(
     "RangeError", "a request id from 0 and below 2**53 is needed for a stream: it travels as a double"
 )
@@ -51,7 +49,7 @@ class Upload:
         if not is_stream(value):
             raise TypeError("neither JSON nor a stream")
         self._names.append(self._offer(value))
-        return {MARK: self._names[-1]}
+        return {STREAM_MARK: self._names[-1]}
 
     def close(self) -> None:
         """Offer nothing any more, and send no more of what is being sent. Idempotent; it does not block.
@@ -71,9 +69,8 @@ class StreamsOut:
     def __init__(self, session: Session) -> None:
         self._session = session
         # A letter may take six on the wire, and what the other side takes is thought to be what we do.
-        self._most = min(PIECE, max(4, (session.max_message_size - 128) // 6))
-        self.workers: Workers | None = None
-        """The threads that send, made for the first stream; whoever sets it first chooses others."""
+        self._most = min(PIECE, max(4, (session.max_message_size - MARGIN) // 6))
+        self._workers = session.services.senders
         self.make_locks()
         # Guarded by _lock: _sending (by the peer's request id), _pulled (those of them that are uploads, by name),
         # offers (by name), _count, _is_ended.
@@ -116,7 +113,7 @@ class StreamsOut:
     def _offer(self, value: Any) -> str:
         with self._lock:
             self._count += 1
-            name = f"{MARK}{self._count}"
+            name = f"{STREAM_MARK}{self._count}"
             self.offers[name] = _Offer(value, contextvars.copy_context())
         return name
 
@@ -180,19 +177,13 @@ class StreamsOut:
         if is_welcome:
             self._run(sending)
         else:
-            self._refuse(sending, TOO_BUSY if 0 <= request_id < LARGEST_ID else BAD_ID)
+            self._refuse(sending, TOO_MANY if 0 <= request_id < LARGEST_ID else BAD_ID)
 
     def _run(self, sending: Sending) -> None:
-        with self._lock:
-            if self.workers is None:
-                self.workers = Workers("streams", MAX_STREAMS, 0)
-            workers, is_ended = self.workers, self._is_ended
-        if not workers.submit(sending.run):
+        if not self._workers.submit(sending.run):
             self._refuse(sending)
-        elif is_ended:
-            workers.rest()
 
-    def _refuse(self, sending: Sending, why: str = TOO_BUSY) -> None:
+    def _refuse(self, sending: Sending, why: str = TOO_MANY) -> None:
         self._session.post(f'{{"responseId":{sending.request_id},{why}')
         sending.drop()
 
@@ -223,8 +214,5 @@ class StreamsOut:
             self._is_ended = True
             self.offers.clear()
             streams = list(self._sending.values())
-            workers = self.workers
         for sending in streams:
             sending.cancel()
-        if workers is not None:
-            workers.rest()

@@ -15,17 +15,20 @@ from connman.rpc.counters import Counters, PeerStats
 # Of many calls whose deadlines lie close together those of one moment are looked for together.
 _PACE = 0.01
 _MANY = 256
+# Until a thread is asked for again, when the system has granted none.
+_NO_THREAD_PAUSE = 0.1
 
 
 class Table:
     """Every call that is not over, under the one lock of its peer, with one timer for the nearest deadline of all.
 
-    ``settle_apart(job)``: has a job run on a thread where users may be called back: the timers' must not wait for them.
+    ``settle_apart(job)``: has a job run on a thread where users may be called back, for which the timers' must not wait;
+    False when none is granted.
 
     Threads: any.
     """
 
-    def __init__(self, clock: Clock, settle_apart: Callable[[Callable[[], None]], object]) -> None:
+    def __init__(self, clock: Clock, settle_apart: Callable[[Callable[[], None]], bool]) -> None:
         self._clock = clock
         self._settle_apart = settle_apart
         self.counters = Counters()
@@ -39,6 +42,7 @@ class Table:
         self.waiting: dict[Call, None] = {}
         self._due = math.inf
         self._timer: Timer | None = None
+        self._is_expiring = False  # `expire` was asked for, and has not begun
 
     # Coming.
 
@@ -62,12 +66,19 @@ class Table:
     def _set_timer_locked(self, due: float) -> None:
         timer = maybe_call_later(self._clock, due - self._clock.now(), self._ring)
         # In this order: a Ctrl-C leaves a timer too many, but no deadline without one.
-        old, self._timer, self._due = self._timer, timer, due
+        old, self._timer, self._due = self._timer, timer, due if timer is not None else math.inf
         if old is not None:
             old.cancel()
 
     def _ring(self) -> None:
-        self._settle_apart(self.expire)
+        """Fail what is past its deadline; whose Future may call a user, on another thread, as soon as one is granted.
+
+        Who waits in a call is told here: a callback that blocks, perhaps in a call of its own, must not hold him up.
+        """
+        if self._end_late(may_call_users=False) and not self._settle_apart(self.expire):
+            with self.lock:
+                self._is_expiring = False
+                self._set_timer_locked(min(self._due, self._clock.now() + _NO_THREAD_PAUSE))
 
     # Going.
 
@@ -131,23 +142,32 @@ class Table:
 
     def expire(self) -> None:
         """Fail what is past its deadline, and look after the nearest of the others."""
+        self._end_late(may_call_users=True)
+
+    def _end_late(self, *, may_call_users: bool) -> bool:
+        """Fail what is past its deadline; whether `expire` has to be run for the rest, and nobody was asked to yet."""
         with self.lock:
             now = self._clock.now()
             everything = [*self.by_id.values(), *self.waiting]
             late = [call for call in everything if call.deadline is not None and call.deadline <= now]
-            for call in late:
+            ending = [call for call in late if may_call_users or not call.calls_users]
+            for call in ending:
                 self._take_locked(call)
             rest = min(
-                (c.deadline for c in everything if c.deadline is not None and not c.is_over), default=None
+                (c.deadline for c in everything if c.deadline is not None and c.deadline > now), default=None
             )
             if rest is None:
-                self._due, self._timer = math.inf, None
+                self._stop_timer_locked()
             else:
                 self._set_timer_locked(max(rest, now + _PACE) if len(everything) > _MANY else rest)
-        for call in late:
+            must_expire = len(ending) < len(late)
+            was_asked = self._is_expiring
+            self._is_expiring = not may_call_users and (was_asked or must_expire)
+        for call in ending:
             call.failed(timed_out(call))
             if call.stream is not None:
                 call.stream.dropped(call)
+        return must_expire and not was_asked
 
     def path_broke(self, unsent: Collection[int], *, for_good: bool) -> list[Call]:
         """Take out what the end of a path, or of an attempt, ends. Calls that may go out again stay, unless it is ``for_good``.
@@ -185,7 +205,10 @@ class Table:
     def stop(self) -> None:
         """Need no timer any more: nothing is under way."""
         with self.lock:
-            timer, self._timer, self._due = self._timer, None, math.inf
+            self._stop_timer_locked()
+
+    def _stop_timer_locked(self) -> None:
+        timer, self._timer, self._due = self._timer, None, math.inf
         if timer is not None:
             timer.cancel()
 

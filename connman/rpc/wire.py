@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from connman.records import Data
 from connman.rpc.codec import encode
 
 MOST_ERROR_TEXT = 16 * 1024
 """Characters of an error's message that travel."""
+MARGIN = 128
+"""Bytes of a message beside its payload, for what stands around that."""
+STREAM_MARK = "$__stream$"
+"""The key of an argument that is a stream: its value is the id of a service that sends it."""
+
+
+def size_of(data: Data) -> int:
+    """Return the bytes of a message or a chunk: of text in UTF-8, three for half of a surrogate pair.
+
+    Threads: any; pure.
+    """
+    if isinstance(data, str) and not data.isascii():
+        return len(data.encode("utf-8", "surrogatepass"))
+    return len(data)
 
 
 def whole(value: object) -> int | None:

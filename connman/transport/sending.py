@@ -166,12 +166,10 @@ class Sending(Receiving):
         finally:
             missing = len(data) - taken
             self.bytes_out += taken
-            if is_left:
-                pass
-            elif missing:  # also when a signal handler raised: nothing may follow half a message
-                error = self._lost(error or ConnectionLost("sending was interrupted"), frames, missing)
-            else:
+            if not missing:
                 self.messages_out += len(frames)
+            elif not is_left:  # also when a signal handler raised: nothing may follow half a message
+                error = self._lost(error or ConnectionLost("sending was interrupted"), frames, missing)
         if error is not None:
             raise error
         return memoryview(data)[taken:] if is_left else None

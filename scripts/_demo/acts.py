@@ -9,6 +9,7 @@ from typing import TextIO
 
 import pace
 from audit import Audit, Track, seconds_until
+from calls import Calls
 from feed_process import HOST, FeedProcess
 from leaks import LeakGuard
 from measures import SETTLE, ask_together, left_after, open_sockets, own_threads, stuck_ports
@@ -53,6 +54,7 @@ class Show:
             self._go_deaf()
             self._come_back()
             self._freeze()
+            self._call_each_other()
             self._get_stuck(silent_port, refusing_port)
             self._disconnect_all()
             self._listen_to_silence()
@@ -162,6 +164,38 @@ class Show:
         back = self._seconds_to_open_all(time.monotonic(), "goes on (SIGCONT)")
         self._numbers.came_back = max(self._numbers.came_back, back)
         self._wait(self._seconds.calm)
+
+    def _call_each_other(self) -> None:
+        """Call a process that only dials out, which calls back, while the relay between the two is killed."""
+        self.timeline.act("Two processes that only dial out call each other through a relay, which is killed")
+        secret = self._guard.secret
+        with (
+            FeedProcess(secret, "calls_server.py") as relay,
+            FeedProcess(secret, "calls_server.py", relay.port) as device,
+        ):
+            device.start("device")
+            relay.start("relay")
+            with Calls(relay.url, self._guard) as calls:
+                calls.seconds_until_both_kinds_go_on(0.0, PATIENCE)
+                self._wait(self._seconds.calls)
+                self.timeline.say(f"{calls.answered:,} answered; the relay is killed (SIGKILL)")
+                calls.note_break()
+                relay.kill()
+                self._wait(self._seconds.calls)
+                relay.start("relay")
+                back = calls.seconds_until_both_kinds_go_on(time.monotonic(), COME_BACK + PATIENCE)
+                self.timeline.say(f"the relay listens again; calls go on after {back:.2f} s")
+                self._wait(self._seconds.calls)
+        self._count_calls(calls, back, device.count("ran twice"))
+        self.timeline.say(f"{calls.answered:,} answered, {calls.called_back:,} of them called back")
+
+    def _count_calls(self, calls: Calls, back: float, twice: int) -> None:
+        numbers = self._numbers
+        numbers.calls_answered, numbers.calls_back, numbers.calls_wrong = (
+            calls.answered, calls.called_back, calls.wrong,
+        )  # fmt: skip
+        numbers.calls_lost, numbers.calls_twice, numbers.calls_cut = calls.lost, twice, calls.cut
+        numbers.calls_ended, numbers.calls_resumed = calls.slowest_end, back
 
     def _get_stuck(self, silent_port: int, refusing_port: int) -> None:
         """Dial where a connection is accepted, or the SYN dropped, and nothing else happens; and where it is refused."""

@@ -1,4 +1,4 @@
-"""The server process as the demo holds it: started, killed, frozen, and asked what it has seen."""
+"""A server process as the demo holds it: started, killed, frozen, and asked what it has seen."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOST = "127.0.0.1"
 START_TIMEOUT = 15.0
 END_TIMEOUT = 5.0
 
-Mode = Literal["serve", "deaf"]
+Mode = Literal["serve", "deaf", "relay", "device"]
 
 
 class FeedFailed(Exception):
@@ -27,14 +27,17 @@ class FeedFailed(Exception):
 class FeedProcess:
     """A server process on one port, again and again; a with-block that leaves no process behind.
 
+    ``script``: what it runs. ``port``: None for one of its own, else what it is to be told.
+
     Threads: one, but for `count`; a thread for each process reads its reports.
     """
 
-    def __init__(self, secret: str) -> None:
+    def __init__(self, secret: str, script: str = "server.py", port: int | None = None) -> None:
         self._secret = secret
+        self._script = script
         # Held as long as the demo runs: while no server listens nobody else can take the port, and dialling it is refused.
-        self._reservation = reserve_port()
-        self.port = int(self._reservation.getsockname()[1])
+        self._reservation = reserve_port() if port is None else None
+        self.port = port if self._reservation is None else int(self._reservation.getsockname()[1])
         self._process: subprocess.Popen[str] | None = None
         self._reports: threading.Thread | None = None
         self._condition = threading.Condition()
@@ -44,7 +47,7 @@ class FeedProcess:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Where it listens; any path will do."""
         return f"ws://{HOST}:{self.port}/ticks"
 
     @property
@@ -53,7 +56,7 @@ class FeedProcess:
         return None if self._process is None else self._process.pid
 
     def count(self, event: str) -> int:
-        """Return how often the servers have reported ``event`` ("socket", "pass", "refused").
+        """Return how often the servers have reported ``event`` ("socket", "pass", "refused", "ran twice").
 
         Threads: any.
         """
@@ -67,7 +70,7 @@ class FeedProcess:
         """
         assert self._process is None
         self._is_up = False
-        server = str(Path(__file__).with_name("server.py"))
+        server = str(Path(__file__).with_name(self._script))
         # A session of its own, so that a Ctrl-C is ours alone to answer.
         self._process = process = subprocess.Popen(
             [sys.executable, server],
@@ -136,7 +139,8 @@ class FeedProcess:
 
     def __exit__(self, *exc_info: object) -> None:
         self.kill()
-        self._reservation.close()
+        if self._reservation is not None:
+            self._reservation.close()
 
 
 def reserve_port() -> socket.socket:

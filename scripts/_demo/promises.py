@@ -47,6 +47,14 @@ class Numbers:
     longest_attempt: float = math.nan
     delays: int = UNKNOWN
     wrong_delays: int = UNKNOWN
+    calls_answered: int = UNKNOWN
+    calls_back: int = UNKNOWN
+    calls_wrong: int = UNKNOWN
+    calls_lost: int = UNKNOWN
+    calls_twice: int = UNKNOWN
+    calls_cut: int = UNKNOWN
+    calls_ended: float = math.nan
+    calls_resumed: float = math.nan
     ended_open: int = UNKNOWN
     ended_mid_open: int = UNKNOWN
     disconnect_all: float = math.nan
@@ -70,7 +78,7 @@ class Promise:
 
 def judge(numbers: Numbers) -> list[Promise]:
     """Hold ``numbers`` against every promise."""
-    return [*_opening(numbers), *_data(numbers), *_trouble(numbers), *_ending(numbers)]
+    return [*_opening(numbers), *_data(numbers), *_trouble(numbers), *_calls(numbers), *_ending(numbers)]
 
 
 def _opening(n: Numbers) -> Iterator[Promise]:
@@ -130,6 +138,28 @@ def _trouble(n: Numbers) -> Iterator[Promise]:
         "none wrong",
         n.delays > 0 and n.wrong_delays == 0,
     )
+
+
+def _calls(n: Numbers) -> Iterator[Promise]:
+    yield Promise(
+        "calls through a relay, both ways",
+        f"{n.calls_answered:,} and {n.calls_back:,} back, {n.calls_wrong} wrong",
+        "none wrong",
+        n.calls_answered > n.calls_back > 0 and n.calls_wrong == 0,
+    )
+    yield Promise(
+        "calls that the dead relay ended or refused",
+        f"{n.calls_cut}, after {n.calls_ended:.3f} s",
+        f"within {SLACK:.1f} s",
+        n.calls_cut > 0 and 0 <= n.calls_ended <= SLACK,
+    )
+    yield Promise(
+        "retry_safe calls lost, run twice",
+        f"{n.calls_lost} and {n.calls_twice}",
+        "none",
+        n.calls_lost == n.calls_twice == 0,
+    )
+    yield _within("calls go on after the relay is back", n.calls_resumed, COME_BACK)
 
 
 def _ending(n: Numbers) -> Iterator[Promise]:

@@ -42,6 +42,8 @@ def call(*words: str) -> Call:
         ("{broken", "{broken"),
         ("NaN", "NaN"),
         ("-Infinity", "-Infinity"),
+        ("1e999", "1e999"),
+        ("[1e400]", "[1e400]"),
         ("", ""),
         ("[" * 100_000, "[" * 100_000),
     ],
@@ -109,6 +111,8 @@ SERVICES: dict[int | str, Any] = {
     "fail": fail,
     "count": count,
     "blob": lambda: iter([b"\x00\xff", b"\n"]),
+    "half": lambda: "\ud800",
+    "halves": lambda: iter(["\ud800", "b"]),
 }
 
 
@@ -128,6 +132,9 @@ def relay() -> Iterator[str]:
         (["count", "12", "--stream"], "01234567891011"),
         (["blob"], b"\x00\xff\n"),
         (["blob", "--stream"], b"\x00\xff\n"),
+        (["add", "2", "3", "--stream"], "5\n"),
+        (["half"], '"\\ud800"\n'),
+        (["halves", "--stream"], "?b"),
     ],
 )
 def test_a_result_is_printed(

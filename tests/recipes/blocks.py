@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = "wss://feed.example.com"
 ELSEWHERE_BY_HTTP = "https://feed.example.com/echo"  # a SockJS base, alone and in a target
+ELSEWHERE_RELAY = "wss://relay.example.com/"
 PATIENCE = 30.0  # seconds that only a failing test reaches
 
 _FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -69,6 +70,7 @@ class Site:
         self.folder = folder
         self.server = server
         self.by_http = by_http
+        self.relay = ""  # the URL of ours, where one runs
         self.env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         self.env |= {"PYTHONPATH": str(ROOT), "SSL_CERT_FILE": str(authority), "HOME": str(folder)}
         self.env |= {"PYTHONDONTWRITEBYTECODE": "1", "XDG_CACHE_HOME": str(folder / "cache")}
@@ -78,6 +80,8 @@ class Site:
         local = text.replace(ELSEWHERE, self.server.url(""))
         if self.by_http is not None:
             local = local.replace(ELSEWHERE_BY_HTTP, self.by_http.target.partition("+")[2])
+        if self.relay:
+            local = local.replace(ELSEWHERE_RELAY, self.relay)
         assert "example.com" not in local
         return local
 
@@ -102,12 +106,14 @@ class Site:
 
 @contextlib.contextmanager
 def site(folder: Path) -> Iterator[Site]:
-    """Run a server with TLS, and have a `Site` in an empty folder."""
+    """Run a server with TLS, and have a `Site` in a folder that is empty but for ``chain.pem`` and ``key.pem``."""
     authority, certificate = trustme.CA(), folder.parent / f"{folder.name}.pem"
     authority_file = folder.parent / f"{folder.name}-authority.pem"
     authority.cert_pem.write_to_path(authority_file)
     authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate)
+    for name in ("chain.pem", "key.pem"):
+        (folder / name).symlink_to(certificate)
     with ws_server(certificate, certificate) as server, echoing("xhr-streaming+https", tls) as by_http:
         yield Site(folder, server, authority_file, by_http)

@@ -1,6 +1,7 @@
 """Servers of workers as programs: run in a session of their own, asked over HTTP, looked at through /proc, and ended."""
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -16,19 +17,23 @@ from tests.recipes.blocks import PATIENCE, Site
 from tests.servers import WebSocketProcess
 from tests.waiting import eventually
 
+_numbers = itertools.count(1)
+
 
 class Program:
     """A server, in a session of its own, which is killed at the end whatever happens: it is only ours.
 
     It is ended as a service manager would, with SIGTERM, or with ``end_by=SIGINT`` as Ctrl-C in a terminal does, which
-    tells the whole group; after which the exit has to be a clean one. ``end_by=SIGKILL``: how it ends is not looked at.
+    tells the whole group; after which it has to exit with ``code``. ``end_by=SIGKILL``: how it ends is not looked at.
     """
 
     def __init__(
-        self, site: Site, *command: str, listener: socket.socket | None = None, end_by: signal.Signals = signal.SIGTERM
+        self, site: Site, *command: str, listener: socket.socket | None = None, end_by: signal.Signals = signal.SIGTERM,
+        code: int = 0,
     ) -> None:  # fmt: skip
-        self._log = site.folder / "log"
+        self._log = site.folder / f"log-{next(_numbers)}"  # several may run in one folder
         self._end_by = end_by
+        self._code = -signal.SIGKILL if end_by is signal.SIGKILL else code
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, cwd=site.folder, env=site.env, pass_fds=[] if listener is None else [listener.fileno()],
@@ -59,8 +64,7 @@ class Program:
             os.killpg(self._process.pid, self._end_by)
         else:
             self._process.send_signal(self._end_by)
-        expected = -signal.SIGKILL if self._end_by is signal.SIGKILL else 0
-        assert self._process.wait(within) == expected, self.log()
+        assert self._process.wait(within) == self._code, self.log()
 
     @property
     def pid(self) -> int:

@@ -17,6 +17,7 @@ HANDOVER = {"command": "handover"}
 REACHED = {"command": "reached"}
 CONNECTED = {"connected": True, "groupSize": 2}
 READY = '{"command":"ready"}'
+LOST = (4102, "the other side was lost")
 
 
 def upgrade(host: str = "127.0.0.1", path: str = "/", **headers: str | None) -> bytes:

@@ -107,7 +107,7 @@ def test_health(admin: Admin, shown: Shown) -> None:
     assert health() == (200, "ok")
     shown.taken = Snapshot(broker="lost")
     assert health() == (503, "broker lost")
-    shown.taken = Snapshot(stopping=True)
+    shown.taken = Snapshot(is_stopping=True)
     assert health() == (503, "stopping")
 
 

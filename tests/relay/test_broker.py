@@ -112,25 +112,26 @@ def test_a_side_elsewhere_that_ends(relay: Relay, broker: Scripted) -> None:
         assert near.hear() == "hello"
         assert broker.loop is not None
         assert far.side is not None
-        broker.loop.call_soon_threadsafe(far.side.close, 4113, "the broker was lost")
-        assert near.closed() == (4113, "the broker was lost")
+        broker.loop.call_soon_threadsafe(far.side.close, 4113, "broker lost")
+        assert near.closed() == (4113, "broker lost")
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "told", "counted"),
     [
-        (None, (4104, "no provider of that name")),
-        (BrokerLost("gone"), (4113, "the broker was lost")),
-        (ValueError("staged"), (4113, "the broker was lost")),
-        (RemoteRefused(4110, "not ready in time"), (4110, "not ready in time")),
+        (None, (4104, "no provider of that name"), "no-provider"),
+        (BrokerLost("gone"), (4113, "broker lost"), "broker"),
+        (ValueError("staged"), (4113, "broker lost"), "broker"),
+        (RemoteRefused(4110, "not ready in time"), (4110, "not ready in time"), "not-ready"),
     ],
 )
 def test_nobody_elsewhere(
-    relay: Relay, broker: Scripted, answer: Exception | None, told: tuple[int, str]
+    relay: Relay, broker: Scripted, answer: Exception | None, told: tuple[int, str], counted: str
 ) -> None:
     broker.answer = answer  # type: ignore[assignment]
     with caller(relay) as near:
         assert near.closed() == told
+    assert relay.snapshot().refused == {counted: 1}
 
 
 @pytest.mark.parametrize("answer", [None, BrokerLost("gone")])
@@ -228,7 +229,8 @@ class Stuck(Scripted):
 
 
 def test_a_broker_that_fails_does_not_hold_up_the_end(caplog: pytest.LogCaptureFixture) -> None:
-    with Relay(port=0, broker=Stuck()) as relay, provider(relay) as spare:
+    limits = Limits(close_timeout=0.1)
+    with Relay(port=0, broker=Stuck(), limits=limits) as relay, provider(relay) as spare:
         assert relay.stop(0.0)
         assert spare.closed()[0] == 1001
     assert "the broker has failed while it was stopped" in caplog.text

@@ -69,11 +69,11 @@ def test_kinds_that_clients_choose_do_not_grow_for_ever() -> None:
         (Snapshot(), True),
         (Snapshot(broker="up"), True),
         (Snapshot(broker="lost"), False),
-        (Snapshot(stopping=True), False),
+        (Snapshot(is_stopping=True), False),
     ],
 )
 def test_health(taken: Snapshot, *, healthy: bool) -> None:
-    assert taken.healthy is healthy
+    assert taken.is_healthy is healthy
 
 
 def test_snapshots_may_be_taken_while_the_numbers_grow(seed: int) -> None:

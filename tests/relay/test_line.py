@@ -22,9 +22,6 @@ from tests.relay.rig import (
     provider,
 )
 
-LOST = (4102, "the other side was lost")
-
-
 # Pings
 
 
@@ -50,15 +47,15 @@ def test_of_many_pings_the_newest_is_answered(relay: Relay) -> None:
 
 
 def test_a_client_that_answers_pings_stays() -> None:
-    with make(ping_interval=0.1, ping_timeout=0.1) as relay, provider(relay) as far:
-        for _ in range(5):
+    with make(ping_interval=0.1, ping_timeout=0.4) as relay, provider(relay) as far:
+        for _ in range(3):
             assert far.frame() == (PING, True, b"")
             far.write(frame(PONG))
 
 
 @pytest.mark.parametrize("is_joined", [False, True])
 def test_a_client_that_does_not_is_lost(is_joined: bool) -> None:
-    with make(ping_interval=0.1, ping_timeout=0.1) as relay, contextlib.ExitStack() as stack:
+    with make(ping_interval=0.1, ping_timeout=0.4) as relay, contextlib.ExitStack() as stack:
         if not is_joined:
             dead = stack.enter_context(provider(relay))
         else:
@@ -80,7 +77,7 @@ def test_no_pings() -> None:
 
 def fill(client: Client, message: bytes, most: int) -> int:
     """Send copies of a message until nothing more is taken for a while; return how many bytes were."""
-    client.sock.settimeout(0.1)
+    client.sock.settimeout(0.25)
     sent = 0
     with contextlib.suppress(TimeoutError):
         while sent < most:

@@ -65,7 +65,7 @@ def test_without_a_broker_nothing_is_said_of_one() -> None:
 
 
 def test_a_lost_broker_and_a_relay_that_stops() -> None:
-    found = samples(Snapshot(broker="lost", stopping=True))
+    found = samples(Snapshot(broker="lost", is_stopping=True))
     assert (found["broker_up"], found["stopping"]) == (0, 1)
 
 

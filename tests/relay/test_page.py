@@ -96,7 +96,7 @@ def test_of_many_names_the_busiest_are_shown() -> None:
     [
         (Snapshot(), "running"),
         (Snapshot(broker="lost"), "broker lost"),
-        (Snapshot(broker="lost", stopping=True), "stopping"),
+        (Snapshot(broker="lost", is_stopping=True), "stopping"),
     ],
 )
 def test_the_state_is_told(taken: Snapshot, state: str) -> None:

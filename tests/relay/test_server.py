@@ -239,7 +239,7 @@ def test_tls_that_comes_to_nothing(said: bytes) -> None:
 def stopping(relay: Relay, grace: float) -> threading.Thread:
     thread = threading.Thread(target=relay.stop, args=(grace,))
     thread.start()
-    eventually(lambda: relay.snapshot().stopping)
+    eventually(lambda: relay.snapshot().is_stopping)
     return thread
 
 

@@ -20,6 +20,7 @@ from tests.authorities import AUTHORITY, server_context
 from tests.relay.rig import (
     BINARY,
     CLOSE,
+    LOST,
     PING,
     TEXT,
     Client,
@@ -32,9 +33,6 @@ from tests.relay.rig import (
     provider,
 )
 from tests.waiting import eventually
-
-LOST = (4102, "the other side was lost")
-
 
 # Messages
 
@@ -203,7 +201,7 @@ class Expiring:
 
 @pytest.fixture
 def expiring() -> Iterator[Relay]:
-    with Relay(port=0, tokens=Expiring(0.3)) as relay:
+    with Relay(port=0, tokens=Expiring(1.0)) as relay:
         yield relay
 
 

@@ -10,6 +10,7 @@ from tests.relay.rig import (
     BINARY,
     CONNECTED,
     HANDOVER,
+    LOST,
     REACHED,
     READY,
     TEXT,
@@ -23,9 +24,6 @@ from tests.relay.rig import (
     provider,
 )
 from tests.waiting import eventually
-
-LOST = (4102, "the other side was lost")
-
 
 # Names
 
@@ -75,7 +73,7 @@ def test_a_spare_that_left_is_not_handed_over(relay: Relay) -> None:
 
 
 def test_a_spare_that_is_not_ready_in_time_makes_room_for_the_next() -> None:
-    with make(ready_timeout=0.1) as relay, provider(relay) as good, provider(relay) as slow:
+    with make(ready_timeout=0.5) as relay, provider(relay) as good, provider(relay) as slow:
         with caller(relay) as near:
             assert slow.told() == HANDOVER
             assert slow.closed() == (4110, "not ready in time")

@@ -5,8 +5,9 @@ from concurrent.futures.thread import ThreadPoolExecutor
 
 import pytest
 
-from connman.errors import PeerGone
+from connman.errors import CallTimeout, PeerGone
 from tests.rpc.rig import PATIENCE, Wired
+from tests.waiting import eventually
 
 
 def test_who_waits_for_several_futures_hears_of_a_cancelled_one() -> None:
@@ -47,3 +48,21 @@ def test_a_loss_and_a_cancel_at_the_same_moment_are_told_once() -> None:
         for future, asked in zip(futures, cancelling, strict=True):
             assert asked.result(PATIENCE) is future.cancelled()
             assert future.cancelled() or isinstance(future.exception(0), PeerGone)
+
+
+def test_callbacks_that_block_hold_up_no_deadline() -> None:
+    """Each calls again when its call has timed out, of a peer that does not answer, and so do others meanwhile."""
+    with Wired() as wire, ThreadPoolExecutor(1) as caller:
+        ends: list[BaseException] = []
+
+        def call_again(_: object) -> None:
+            try:
+                wire.peer.call(2, timeout=0.05)
+            except CallTimeout as error:
+                ends.append(error)
+
+        for number in range(4):
+            wire.peer.send(1, timeout=0.02 * (number + 1)).add_done_callback(call_again)
+        waiting = caller.submit(wire.peer.call, 3, timeout=0.1)
+        assert isinstance(waiting.exception(PATIENCE), CallTimeout)
+        eventually(lambda: len(ends) == 4, PATIENCE)

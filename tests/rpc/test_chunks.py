@@ -5,7 +5,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connman.rpc.chunks import MAX_CHUNKS, Chunks, cut, joined, size_of
+from connman.rpc.chunks import MAX_CHUNKS, Chunks, cut, joined
+from connman.rpc.wire import size_of
 
 
 @given(st.text(), st.integers(0, 20), st.integers(1, 50))

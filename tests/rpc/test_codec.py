@@ -224,13 +224,13 @@ def test_msgspec_reads_what_the_standard_library_reads(text: str) -> None:
 
 PROGRAM = """
 import sys
-sys.modules["msgspec"] = sys.modules["orjson"] = None
+sys.modules["msgspec"] = None
 from connman.rpc.codec import decode, encode
 print(ascii(decode('{"a":[1,2.5,"$__undefined$"]}')), encode({"a": [1e16, 1e-7]}))
 """
 
 
-def test_neither_msgspec_nor_orjson_is_needed() -> None:
+def test_msgspec_is_not_needed() -> None:
     run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "{'a': [1, 2.5, None]} " + encode({"a": [1e16, 1e-7]})
 

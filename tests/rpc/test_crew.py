@@ -46,7 +46,9 @@ def make_peer(spare: Spare, first: list[Message]) -> Peer:
 
 
 class Stage:
-    def __init__(self, refusals: int = 0, wanted: int = 2, most: int = 10, **options: object) -> None:
+    def __init__(
+        self, refusals: int = 0, wanted: int = 2, most: int = 10, dials_at_once: int = 1000, **options: object
+    ) -> None:
         self.relay, self.clock = RelaySide(), FakeClock()
         self.manager = StingyManager(refusals)
         self.crew = Crew(
@@ -58,6 +60,7 @@ class Stage:
             make_peer=make_peer,
             on_peer=None,
             clock=self.clock,
+            dials_at_once=dials_at_once,
         )
 
     def __enter__(self) -> "Stage":
@@ -93,6 +96,19 @@ def test_threads_that_were_not_granted_are_asked_for_again_later() -> None:
         for _ in range(2):
             stage.relay.spare()
         assert stage.manager.readers.asked == 6
+
+
+def test_callers_that_come_and_leave_at_once_do_not_have_it_dial_without_end() -> None:
+    with Stage(wanted=1, dials_at_once=5) as stage:
+        for _ in range(5):
+            hand_over(stage.relay.spare()).close(1000)
+        eventually(lambda: stage.crew.handovers == 5 and stage.crew.peers()[1] == 0, PATIENCE)
+        stage.crew.top_up()
+        assert len(stage.relay.dialer.dials) == 5
+        stage.clock.advance(1.0)
+        stage.relay.spare()
+        assert stage.crew.spares()[1] == 1
+        assert len(stage.relay.dialer.dials) == 6
 
 
 def test_giving_up_is_for_good() -> None:

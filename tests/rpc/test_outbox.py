@@ -10,7 +10,8 @@ from connman.clock import Deadline, SystemClock
 from connman.errors import ConnectionLost, ConnmanError, NotConnected
 from connman.records import Data
 from connman.rpc.counters import Counters
-from connman.rpc.outbox import FULL, Outbox, size_of
+from connman.rpc.outbox import FULL, Outbox
+from connman.rpc.wire import size_of
 from connman.transport.base import Transport
 from tests.loopback import in_thread
 from tests.waiting import eventually

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -256,12 +257,34 @@ def test_a_peer_that_does_not_read_holds_nobody_up_beyond_the_deadline() -> None
 
 def test_a_peer_that_does_not_read_its_answers_is_left() -> None:
     """It may make us answer as long as it likes; what waits for it is bounded."""
-    with Wired({1: lambda: "x" * 100_000}, script=[ScriptedDialer.DEAF], max_message_size=1 << 20) as wire:
-        with pytest.raises(ConnmanError):
-            for number in range(1000):
+    with Wired({1: lambda: "x" * 8000}, script=[ScriptedDialer.DEAF], max_message_size=1 << 20) as wire:
+        with suppress(ConnmanError):
+            for number in range(10_000):
                 wire.say({"requestId": number, "type": "request", "serviceId": 1})
+        with pytest.raises(ConnmanError):
             wire.peer.closed.result(PATIENCE)
         assert "does not read" in str(wire.conn.last_error)
+
+
+def test_a_peer_that_reads_slowly_gets_all_of_its_large_answers() -> None:
+    """They are several times what may wait: each of the others waits with its worker until there is room."""
+    size = 700_000
+    with Wired({1: lambda: "x" * size}, script=[ScriptedDialer.DEAF], max_message_size=1 << 20) as wire:
+        for number in range(20):
+            wire.say({"requestId": number, "type": "request", "serviceId": 1})
+        wire.mark()
+        wire.far.listen()
+        answers = [wire.hear() for _ in range(20)]
+        assert sorted(answer["responseId"] for answer in answers) == list(range(20))
+        assert {len(answer["data"]) for answer in answers} == {size}
+
+
+def test_an_end_that_two_tell_of_at_the_same_moment_is_told_once() -> None:
+    with Wired() as wire:
+        wire.peer.close(timeout=1.0)
+        told = wire.peer.closed.result(PATIENCE)
+        wire.peer._path.changed(State.CLOSED)  # noqa: SLF001
+        assert wire.peer.closed.result(0) is told
 
 
 # Calls that may go out again

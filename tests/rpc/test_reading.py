@@ -78,11 +78,14 @@ def test_what_a_sender_raised_is_told_where_the_sender_tells_it() -> None:
 def test_who_closes_a_stream_tells_the_sender(frames: list[Any]) -> None:
     with raw() as pair:
         with opened(pair) as stream:
-            pair.send(*frames)
+            pair.send(*frames, {"requestId": 7, "type": "request", "serviceId": "none"})
+            assert pair.recv()["responseId"] == 7  # so the frames are there
         stream.close()
         assert pair.recv() == leave(0)
         assert list(stream) == []
         pair.send(text(0, "b"), binary(0, b"c"), {"responseId": 0, "type": "stream-error", "error": GENERIC})
+        if not frames:
+            assert pair.recv() == leave(0)  # once more: it had not begun
         follow_up(pair, 1)
         stats = pair.peer.stats
         assert (stats.late_answers, stats.calls_in_flight) == (0, 0)

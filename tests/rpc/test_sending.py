@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connman.errors import PeerGone
-from connman.rpc.chunks import size_of
 from connman.rpc.sending import FAILED, PIECE, Sending, Source, is_stream
+from connman.rpc.wire import size_of
 
 Frame = str | bytes
 

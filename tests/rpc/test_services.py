@@ -1,12 +1,14 @@
 """What one process offers."""
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from connman.errors import InvalidOption
 from connman.rpc import Services
-from tests.rpc.rig import Wired
+from connman.rpc.workers import Workers
+from tests.rpc.rig import PATIENCE, Wired
 from tests.waiting import eventually
 
 
@@ -55,3 +57,29 @@ def test_the_threads_end_with_the_last_path() -> None:
             two.ask(1)
         assert threads()
     eventually(lambda: not threads(), 5.0)
+
+
+def test_the_threads_that_send_streams_are_bounded_for_all_peers_together() -> None:
+    """A stream takes one while what gives its chunks blocks; the others wait for their turn, and all come to their end."""
+    begun, may_go_on = list[int](), threading.Event()
+
+    def blocked() -> Iterator[str]:
+        begun.append(1)
+        may_go_on.wait(PATIENCE)
+        yield "chunk"
+
+    services = Services({1: blocked, 2: lambda: "fine"})
+    services.senders = Workers("streams", 2, 100)
+    with Wired(services) as one, Wired(services) as two:  # type: ignore[arg-type]
+        for number in range(3):
+            for wire in (one, two):
+                wire.say({"requestId": number, "type": "request", "serviceId": 1})
+        eventually(lambda: len(begun) == 2, PATIENCE)
+        assert [wire.ask(2, number=9)["data"] for wire in (one, two)] == ["fine", "fine"]
+        assert len(begun) == 2
+        may_go_on.set()
+        for wire in (one, two):
+            ended = 0
+            while ended < 3:
+                ended += wire.hear()["type"] == "stream-end"
+    assert len(begun) == 6

@@ -206,3 +206,47 @@ def test_a_thousand_answers_go_out_with_few_sends() -> None:
         wire.say(*[request(number, 1, number) for number in range(1000)])
         assert sorted(wire.hear()["data"] for _ in range(1000)) == list(range(1000))
         assert isinstance(wire.peer, Peer)
+
+
+def test_an_id_that_came_with_other_arguments_is_another_call() -> None:
+    with Wired({1: lambda x: x * 2}) as wire:
+        assert wire.ask(1, "mine", number=0, callId="a")["data"] == "minemine"
+        assert wire.ask(1, "yours", number=1, callId="a")["data"] == "yoursyours"
+        assert wire.ask(1, number=2, callId="a")["type"] == "error"
+        wire.say('{"requestId":3,"type":"request","serviceId":1,"args":[1e999],"callId":"a"}')
+        assert wire.hear()["error"]["code"] == "WSP-ESV"
+
+
+def test_large_requests_that_wait_are_bounded_together() -> None:
+    """Their number alone would let one peer fill the memory."""
+    may_return = threading.Event()
+    services = Services({1: lambda _: may_return.wait(PATIENCE), 2: len}, max_workers=1)
+    with Wired(services) as wire:  # type: ignore[arg-type]
+        wire.say(request(0, 1, ""))
+        eventually(lambda: services.workers.idle == 0, PATIENCE)
+        large = "x" * (8 << 20)
+        wire.say(*[request(number, 2, large) for number in range(1, 11)])
+        refused = [wire.hear() for _ in range(3)]
+        assert [answer["responseId"] for answer in refused] == [8, 9, 10]
+        assert {answer["error"]["code"] for answer in refused} == {"TOO-BUSY"}
+        wire.say(request(11, 2, "small"))
+        may_return.set()
+        assert [wire.hear()["responseId"] for _ in range(9)] == [*range(8), 11]
+        assert wire.ask(2, large, number=12)["data"] == len(large)  # there is room again
+
+
+def test_a_notice_that_is_refused_is_not_answered() -> None:
+    may_return = threading.Event()
+    services = Services({1: lambda: may_return.wait(PATIENCE)}, max_workers=1, max_waiting=0)
+    with Wired(services) as wire:  # type: ignore[arg-type]
+        wire.say(request(0, 1), request(1, 1, notice=True), request(2, 1))
+        assert wire.hear()["responseId"] == 2
+        may_return.set()
+        assert wire.hear()["responseId"] == 0
+        assert wire.peer.stats.refused_busy == 2
+
+
+def test_the_streams_among_the_arguments_are_bounded() -> None:
+    with Wired({1: len}) as wire:
+        assert wire.ask(1, [{"$__stream$": "x"}] * 1000)["data"] == 1000
+        assert "1000 streams" in wire.ask(1, [{"$__stream$": "x"}] * 1001)["error"]["message"]

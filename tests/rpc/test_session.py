@@ -35,7 +35,7 @@ def test_a_request_whose_answer_goes_to_a_stream() -> None:
         session, sink = session_of(wire), Sink()
         call = session.start("x", "[1]", sink, ',"window":7')
         assert wire.hear() == {"requestId": 0, "type": "request", "serviceId": "x", "args": [1], "window": 7}
-        assert session.calls[0] is call
+        assert session.find(0) is call
         assert session.was_sent(0)
         assert not session.was_sent(1)
         wire.say({"responseId": 0, "type": "data", "data": "plain"})

@@ -258,6 +258,25 @@ def test_a_reader_may_leave_in_every_phase(pair: Pair, when: str) -> None:
     assert a.stats.calls_in_flight == 0
 
 
+def test_a_reader_may_leave_before_the_service_has_returned_its_stream(pair: Pair) -> None:
+    """It would wait for its window to be read until the path ends, and a thousand of them leave no room for others."""
+    a, b, _ = pair
+    endless, is_called, may_return = Endless(), threading.Event(), threading.Event()
+
+    def slow() -> Iterator[bytes]:
+        is_called.set()
+        may_return.wait(PATIENCE)
+        return endless()
+
+    b.add_service("slow", slow)
+    with a.stream("slow"):
+        assert is_called.wait(PATIENCE)
+    b.add_service("add", lambda x, y: x + y)
+    assert a.call("add", 1, 2) == 3  # behind the word that nobody reads it
+    may_return.set()
+    eventually(lambda: endless.closed == 1)
+
+
 def test_a_service_that_leaves_its_upload_stops_the_caller_s_generator(pair: Pair) -> None:
     a, b, _ = pair
     endless = Endless()

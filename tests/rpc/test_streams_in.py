@@ -13,7 +13,7 @@ from connman.testing import FakeClock, ScriptedDialer
 from tests.rpc.frames import GENERIC, binary, end, follow_up, leave, opened, text
 from tests.rpc.wired import Raw, raw
 
-# Seeds 3.7: what a peer of the model's sends
+# What a peer of the model's sends
 
 
 def test_a_call_resolves_with_what_the_model_streams() -> None:
@@ -87,7 +87,7 @@ def test_the_end_of_the_connection_ends_streams() -> None:
             future.result(10)
 
 
-# Seeds 6.22
+# Odd frames
 
 
 def test_a_short_binary_frame_is_counted_and_survived() -> None:
@@ -213,6 +213,15 @@ def test_what_was_read_is_acknowledged() -> None:
         next(stream)
         stream.close()
         assert pair.recv() == leave(0)
+
+
+def test_a_stream_that_begins_when_it_was_left_is_told_to_stop_once_more() -> None:
+    with raw() as pair:
+        opened(pair).close()
+        assert pair.recv() == leave(0)
+        pair.send({"responseId": 0, "type": "stream-start"}, binary(0, b"x"), text(0, "x"))
+        assert pair.recv() == leave(0)
+        follow_up(pair, 1)
 
 
 def test_a_sender_that_does_not_keep_to_the_window_is_cancelled() -> None:

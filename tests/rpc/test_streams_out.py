@@ -3,12 +3,12 @@
 import io
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from connman.errors import CallTimeout, PeerGone
+from connman.errors import CallTimeout, MessageTooBig, PeerGone
 from connman.rpc import NotAllowed, current_peer
 from connman.rpc.streams_out import MAX_STREAMS
 from tests.rpc.wired import PATIENCE, Raw, raw
@@ -19,6 +19,20 @@ ERROR = "Error while reading the file stream"
 
 def binary(number: int, chunk: bytes) -> bytes:
     return struct.pack("<d", number) + chunk
+
+
+def endless_of(chunk: bytes) -> tuple[Callable[[], Iterator[bytes]], threading.Event]:
+    """Return a service that gives ``chunk`` for ever, and what is set when its generator is closed."""
+    closed = threading.Event()
+
+    def endless() -> Iterator[bytes]:
+        try:
+            while True:
+                yield chunk
+        finally:
+            closed.set()
+
+    return endless, closed
 
 
 def request(number: int, service: int | str = 5, *args: Any, **more: Any) -> dict[str, Any]:
@@ -37,7 +51,7 @@ def leave(number: int) -> dict[str, Any]:
     return {"requestId": number, "type": "write-stream-error"}
 
 
-# Seeds 3.7: what a peer of the model's gets
+# What a peer of the model's gets
 
 
 def test_what_a_service_streams_goes_out_as_the_model_sends_it() -> None:
@@ -80,15 +94,7 @@ def test_a_service_whose_stream_breaks_off_tells_the_generic_text() -> None:
 
 def test_a_receiver_that_cannot_write_cancels_the_sender() -> None:
     """Row `write-stream-error`: the sender is cancelled; the entry of the model's stays until a stream-error comes."""
-    closed = threading.Event()
-
-    def endless() -> Iterator[bytes]:
-        try:
-            while True:
-                yield b"x"
-        finally:
-            closed.set()
-
+    endless, closed = endless_of(b"x")
     with raw(services={5: endless}) as pair:
         pair.send(request(0))
         assert pair.recv() == binary(0, b"x")
@@ -182,6 +188,14 @@ def test_an_upload_is_not_for_a_notice() -> None:
         assert pair.recv_all(2) == [binary(1, b"x"), end(1)]
 
 
+def test_a_call_that_is_too_big_offers_none_of_its_streams() -> None:
+    with raw(max_message_size=1024) as pair:
+        with pytest.raises(MessageTooBig):
+            pair.peer.send("put", iter([b"x"]), "y" * 1024)
+        pair.send(request(0, "$__stream$1"))
+        assert pair.recv()["error"]["code"] == "UNKNOWN-SERVICE"
+
+
 def test_credit_for_a_stream_that_has_ended_says_nothing() -> None:
     with raw(services={5: lambda: iter([b"a"])}) as pair:
         pair.send(request(0, window=4), {"requestId": 7, "type": "stream-credit", "bytes": 5})
@@ -190,15 +204,7 @@ def test_credit_for_a_stream_that_has_ended_says_nothing() -> None:
 
 
 def test_a_stream_that_waits_holds_no_thread_and_ends_with_the_path() -> None:
-    closed = threading.Event()
-
-    def endless() -> Iterator[bytes]:
-        try:
-            while True:
-                yield b"12345"
-        finally:
-            closed.set()
-
+    endless, closed = endless_of(b"12345")
     with raw(services={5: endless}) as pair:
         pair.send(request(0, window=5))
         assert pair.recv_all(2)[1] == binary(0, b"12345")

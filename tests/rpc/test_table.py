@@ -4,17 +4,35 @@ from collections.abc import Callable
 
 import pytest
 
+from connman.clock import Timer
 from connman.errors import CallTimeout
 from connman.rpc.calls import FutureCall
 from connman.rpc.table import Table, timed_out
 from connman.testing import FakeClock
 
 
+class Stingy(FakeClock):
+    """Grants no timer at first."""
+
+    has_timers = False
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        if not self.has_timers:
+            raise RuntimeError("no thread")
+        return super().call_later(delay, callback)
+
+
 class Stage:
-    def __init__(self) -> None:
-        self.clock = FakeClock()
+    def __init__(self, clock: FakeClock | None = None) -> None:
+        self.clock = clock or FakeClock()
         self.apart: list[Callable[[], None]] = []
-        self.table = Table(self.clock, self.apart.append)
+        self.has_threads = True
+        self.table = Table(self.clock, self._settle_apart)
+
+    def _settle_apart(self, job: Callable[[], None]) -> bool:
+        if self.has_threads:
+            self.apart.append(job)
+        return self.has_threads
 
     def call(
         self, timeout: float | None = None, *, call_id: str | None = None, sent: bool = True
@@ -97,6 +115,41 @@ def test_many_deadlines_are_looked_for_together() -> None:
         stage.advance(0.01 if looks else 1.0)
         looks += 1
         assert looks < 10
+
+
+def test_a_deadline_for_which_no_thread_is_granted_is_looked_at_again() -> None:
+    stage = Stage()
+    stage.has_threads = False
+    call, later = stage.call(5), stage.call(50)
+    stage.advance(5)
+    stage.advance(1)
+    assert not call.future.done()
+    stage.has_threads = True
+    stage.advance(1)
+    assert call.future.done()
+    stage.advance(43)
+    assert later.future.done()
+    assert stage.clock.pending == 0
+
+
+def test_a_deadline_for_which_no_timer_is_granted_harms_no_later_one() -> None:
+    clock = Stingy()
+    stage = Stage(clock)
+    call = stage.call(5)
+    clock.has_timers = True
+    later = stage.call(50)
+    stage.advance(50)
+    assert call.future.done()
+    assert later.future.done()
+
+
+def test_one_thread_at_a_time_is_asked_for() -> None:
+    stage = Stage()
+    calls = [stage.call(seconds) for seconds in range(1, 20)]
+    stage.clock.advance(30)
+    assert len(stage.apart) == 1
+    stage.advance(0)
+    assert all(call.future.done() for call in calls)
 
 
 def test_a_deadline_of_its_own_at_each_end() -> None:

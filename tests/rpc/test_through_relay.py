@@ -153,7 +153,7 @@ def test_a_call_under_way_ends_with_the_provider(relay: Relay, ends: Ends) -> No
 
 
 def test_no_more_callers_than_allowed(ends: Ends) -> None:
-    with Relay(port=0, limits=Limits(ready_timeout=0.1)) as relay:
+    with Relay(port=0, limits=Limits(ready_timeout=0.5)) as relay:
         provider = ends.provide(relay.url, max_peers=2)
         callers = [ends.reach(relay.url) for _ in range(2)]
         for caller in callers:
@@ -223,7 +223,7 @@ class ShortLived:
 
     def check(self, token: str | None) -> Grant:
         self.seen.append(token)
-        return Grant(provide=("*",), reach=("*",), expires=time.time() + 0.2)
+        return Grant(provide=("*",), reach=("*",), expires=time.time() + 0.4)
 
 
 def test_a_token_that_expires_in_mid_life_is_replaced(ends: Ends) -> None:

@@ -66,7 +66,7 @@ def what_it_does(taken: connman.relay.Snapshot) -> float:
     assert_type(taken.rates, tuple[connman.relay.Rate, ...])
     assert_type(taken.relays, tuple[connman.relay.RelaySeen, ...])
     assert_type(taken.refused["token"], int)
-    assert_type(taken.healthy, bool)
+    assert_type(taken.is_healthy, bool)
     return taken.rates[-1].frames + taken.relays[0].age
 
 

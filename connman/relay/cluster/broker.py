@@ -5,6 +5,8 @@ name), and batches from relay to relay (a channel each). None of it decides anyt
 that has it. So a Redis that forgets or repeats costs time, never a spare given out twice.
 """
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import os
@@ -15,7 +17,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 from connman.errors import ConnmanError
-from connman.relay.broker import BrokerHost, BrokerLost, BrokerState, RemoteRefused
+from connman.relay.broker import BrokerHost, BrokerLost, RemoteRefused
 from connman.relay.cluster.claims import ClaimDesk, Refusal
 from connman.relay.cluster.links import SILENCE, Links
 from connman.relay.cluster.lookups import Lookups
@@ -23,12 +25,12 @@ from connman.relay.cluster.members import Members
 from connman.relay.cluster.pair import RemoteSide
 from connman.relay.cluster.presence import Presence
 from connman.relay.cluster.store import Store, failures, refusal, shown
-from connman.relay.counts import RelaySeen
-from connman.relay.wire import BROKER_LOST, GOING_AWAY, NO_PROVIDER, NOT_READY, OTHER_LOST
+from connman.relay.cluster.wire import ID_BYTES
+from connman.relay.counts import BrokerState, RelaySeen
+from connman.relay.wire import BROKER_LOST, GOING_AWAY, NO_PROVIDER, NOT_READY, OTHER_LOST, REASONS
 
-BEAT: Final = (
-    0.5  # seconds: so long goes the death of a relay unseen, for nobody listens to the next batch then
-)
+# Seconds: so long goes the death of a relay unseen, for nobody listens to the next batch then.
+BEAT: Final = 0.5
 EXPIRY: Final = 10  # beats that a relay may miss until it is taken for dead, and its names with it
 TIMEOUT: Final = 2.0  # of a command: a Redis slower than this is a lost one
 CLAIM_TIMEOUT: Final = 10.0  # for a caller to get a spare of another relay, however many are asked
@@ -38,12 +40,12 @@ LEAVING: Final = 2.0  # seconds that a stopping relay spends on taking its names
 AGAIN: Final = 0.5  # after which a task that was cancelled and goes on is cancelled once more
 LONGEST_WAIT: Final = 2.0  # between two attempts to reach Redis
 
-BROKEN: Final = Refusal(BROKER_LOST, "broker lost")
+BROKEN: Final = Refusal(BROKER_LOST, REASONS[BROKER_LOST])
 
-log = logging.getLogger("connman.relay")
+logger = logging.getLogger("connman.relay")
 
 
-async def _end(tasks: Sequence["asyncio.Task[None]"]) -> None:
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
     """Cancel tasks until each has ended: a library on the way may swallow a cancel."""
     while pending := [task for task in tasks if not task.done()]:
         for task in pending:
@@ -67,7 +69,7 @@ class RedisBroker:
         beat: float = BEAT,
         timeout: float = TIMEOUT,
     ) -> None:
-        self.id = os.urandom(8)
+        self.id = os.urandom(ID_BYTES)
         self._url = url
         self._address = address or socket.gethostname()
         self._beat = beat
@@ -84,7 +86,7 @@ class RedisBroker:
 
     @property
     def state(self) -> BrokerState:
-        """Say whether other relays can be reached: "up" or "lost"."""
+        """Return whether other relays can be reached: "up" or "lost"."""
         return "up" if self._is_up else "lost"
 
     def relays(self) -> tuple[RelaySeen, ...]:
@@ -99,8 +101,7 @@ class RedisBroker:
     async def start(self, host: BrokerHost) -> None:
         """Join; a Redis that is not there yet is waited for in the background.
 
-        Raises:
-            ConnmanError: Redis refuses the login.
+        Raises: ConnmanError when Redis refuses the login.
         Threads: the relay's.
         """
         # Now, and not when it was made: what was made before a fork is started in each process, and two relays of one id
@@ -111,6 +112,8 @@ class RedisBroker:
         self._due = asyncio.Event()
         self._changed = asyncio.Event()
         self._publishing = asyncio.Lock()
+        # One writer at a time: what says that a name is there must not come to Redis behind what takes it out.
+        self._writing = asyncio.Lock()
         self._links = Links(self.id, self._desk, self._due.set)
         self._lookups = Lookups(self._store.owners)
         self._failures = failures()
@@ -127,7 +130,7 @@ class RedisBroker:
         Threads: the relay's.
         """
         await self._desk.stop()
-        self._links.leave(GOING_AWAY, "the relay is stopping")
+        self._links.leave(GOING_AWAY, REASONS[GOING_AWAY])
         if self._is_up:
             try:
                 async with asyncio.timeout(LEAVING):
@@ -157,9 +160,7 @@ class RedisBroker:
     async def open_remote(self, name: str) -> RemoteSide | None:
         """Claim a spare of a name from another relay; None when there is none.
 
-        Raises:
-            BrokerLost: that cannot be known now.
-            RemoteRefused: the relay that has the name gave none, with code and reason.
+        Raises: BrokerLost when that cannot be known now; RemoteRefused, with code and reason, when who has the name gave none.
         Threads: the relay's.
         """
         if not self._is_up:
@@ -168,7 +169,7 @@ class RedisBroker:
             async with asyncio.timeout(CLAIM_TIMEOUT):
                 return await self._ask_owners(name)
         except TimeoutError:
-            raise RemoteRefused(NOT_READY, "not ready in time") from None
+            raise RemoteRefused(NOT_READY, REASONS[NOT_READY]) from None
 
     async def _ask_owners(self, name: str) -> RemoteSide | None:
         owners, dead = self._members.order(await self._lookups.owners(name))
@@ -195,7 +196,7 @@ class RedisBroker:
 
     # One life after the other
 
-    async def _run(self, first: "asyncio.Future[Exception | None]") -> None:
+    async def _run(self, first: asyncio.Future[Exception | None]) -> None:
         attempt = 0
         while True:
             error: Exception
@@ -204,19 +205,19 @@ class RedisBroker:
             except self._failures as failure:
                 error = failure
             except Exception as bug:  # top of a thread: a bug of ours must not leave the relay alone for ever
-                log.exception("relay cluster: begins anew")
+                logger.exception("relay cluster: begins anew")
                 error = bug
             was_up = self._is_up
             attempt = 1 if was_up else attempt + 1
             if was_up or attempt == 1:
-                log.warning("relay cluster: the broker %s is lost: %s", shown(self._url), error)
+                logger.warning("relay cluster: the broker %s is lost: %s", shown(self._url), error)
             self._lose()
             if not first.done():
                 first.set_result(error)
             # By chance, so that all the relays of a cluster do not come back at once.
             await asyncio.sleep(random.uniform(0.5, 1) * min(LONGEST_WAIT, 0.1 * 2 ** min(attempt, 8)))
 
-    async def _life(self, first: "asyncio.Future[Exception | None]") -> None:
+    async def _life(self, first: asyncio.Future[Exception | None]) -> None:
         """Be a member of the cluster until something fails."""
         heard = asyncio.Event()
         self._heard = time.monotonic()
@@ -227,7 +228,7 @@ class RedisBroker:
             self._is_up = True
             self._presence.write_all()
             self._changed.set()
-            log.info("relay cluster: joined at %s as %s", shown(self._url), self.id.hex())
+            logger.info("relay cluster: joined at %s as %s", shown(self._url), self.id.hex())
             if not first.done():
                 first.set_result(None)
             loops: list[Coroutine[Any, Any, None]] = [
@@ -244,7 +245,7 @@ class RedisBroker:
             await _end(tasks)
             await self._store.disconnect()
 
-    async def _until(self, event: asyncio.Event, tasks: list["asyncio.Task[None]"]) -> None:
+    async def _until(self, event: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
         waiting = asyncio.create_task(event.wait())
         try:
             await asyncio.wait([waiting, *tasks], timeout=TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
@@ -326,12 +327,13 @@ class RedisBroker:
             for entry, until in some:
                 if entry[1] not in alive or time.monotonic() >= until:
                     self._stale.pop(entry, None)
-        while taken := self._presence.take(NAMES_AT_ONCE, time.monotonic()):
-            try:
-                await self._store.write(taken)
-            except self._interruptions:
-                self._presence.not_written(name for name, _ in taken)
-                raise
+        async with self._writing:
+            while taken := self._presence.take(NAMES_AT_ONCE, time.monotonic()):
+                try:
+                    await self._store.write(taken)
+                except self._interruptions:
+                    self._presence.not_written(name for name, _ in taken)
+                    raise
 
     async def _leave(self) -> None:
         self._presence.leave()

@@ -3,6 +3,8 @@
 So a spare is given out once, without a lock in the broker: there is one relay that pops it, in one thread.
 """
 
+from __future__ import annotations
+
 import asyncio
 import logging
 from dataclasses import dataclass
@@ -11,11 +13,11 @@ from typing import Final
 from connman.relay.broker import BrokerHost
 from connman.relay.cluster.link import Link
 from connman.relay.cluster.pair import RemoteSide
-from connman.relay.wire import NO_PROVIDER, OTHER_LOST, TOO_MANY
+from connman.relay.wire import NO_PROVIDER, OTHER_LOST, REASONS, TOO_MANY
 
 MOST_SERVED: Final = 4096  # claims of one relay at a time; what is beyond is refused at once
 
-log = logging.getLogger("connman.relay")
+logger = logging.getLogger("connman.relay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class ClaimDesk:
         except asyncio.CancelledError:
             # The answer may have come in the same moment: nobody will take it.
             if future.done() and not future.cancelled() and isinstance(side := future.result(), RemoteSide):
-                side.close(OTHER_LOST, "the other side was lost")
+                side.close(OTHER_LOST, REASONS[OTHER_LOST])
             raise
         finally:
             del self._asked[link, key]
@@ -63,7 +65,7 @@ class ClaimDesk:
         """Hand the far side to who asked; the link has made sure that somebody did."""
         future = self._asked.get((link, key))
         if future is None or future.done():
-            side.close(OTHER_LOST, "the other side was lost")
+            side.close(OTHER_LOST, REASONS[OTHER_LOST])
         else:
             future.set_result(side)
 
@@ -90,8 +92,8 @@ class ClaimDesk:
     async def _serve(self, link: Link, key: int, name: str) -> None:
         side = await self._host.take_spare(name)
         if side is None:
-            link.refuse(key, NO_PROVIDER, "no provider of that name")
+            link.refuse(key, NO_PROVIDER, REASONS[NO_PROVIDER])
         elif (remote := link.grant(key)) is None:
-            side.close(OTHER_LOST, "the other side was lost")
+            side.close(OTHER_LOST, REASONS[OTHER_LOST])
         else:
             self._host.join(side, remote)

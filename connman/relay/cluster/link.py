@@ -4,34 +4,35 @@ Pure: no I/O and no clock. A `Link` is one life of the way between two relays: w
 has begun anew, it ends with all that rode on it, and another one takes its place (`Links`).
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from connman.relay.cluster import wire
 from connman.relay.cluster.pair import WINDOW, RemoteSide
-from connman.relay.wire import OTHER_LOST
+from connman.relay.wire import OTHER_LOST, REASONS
 
 BATCH: Final = 128 * 1024  # a batch ends with the message that reaches this
-TAKEN_EVERY: Final = (
-    64 * 1024
-)  # frames, in bytes, after which the other relay is told that they were taken in
+# Frames, in bytes, after which the other relay is told that they were taken in.
+TAKEN_EVERY: Final = 64 * 1024
 LINGER_TICKS: Final = 10  # how long the last frames of a pair that has ended wait for a slow reader
 
 
 class Claims(Protocol):
     """Who decides about claims: the relay's own, and those of other relays on its spares."""
 
-    def claimed(self, link: "Link", key: int, name: str) -> None:
+    def claimed(self, link: Link, key: int, name: str) -> None:
         """Answer a claim of the other relay, now or later, by `link.grant` or `link.refuse`."""
 
-    def cancelled(self, link: "Link", key: int) -> None:
+    def cancelled(self, link: Link, key: int) -> None:
         """Forget a claim of the other relay: its caller has gone."""
 
-    def granted(self, link: "Link", key: int, side: RemoteSide) -> None:
+    def granted(self, link: Link, key: int, side: RemoteSide) -> None:
         """Take the far side that was claimed."""
 
-    def refused(self, link: "Link", key: int, code: int, reason: str) -> None:
+    def refused(self, link: Link, key: int, code: int, reason: str) -> None:
         """Learn that a claim of this relay got nothing."""
 
 
@@ -46,16 +47,15 @@ class Link:
         epoch: int,
         window: int,
         claims: Claims,
-        wake: Callable[["Link"], None],
+        wake: Callable[[Link], None],
     ) -> None:
         self.there = there
         self.epoch = epoch
         self.peer_epoch = 0  # not heard from yet
         self.pairs: dict[int, RemoteSide] = {}
         self.asked: set[int] = set()  # claims of this relay that have no answer yet
-        self.serving: dict[
-            int, int
-        ] = {}  # claims of the other relay without an answer, with the credit of each
+        # Claims of the other relay without an answer, with the credit of each.
+        self.serving: dict[int, int] = {}
         self.heard_ticks = 0  # since it was last heard from
         self._is_needed_there = False
         self._said_needed = False
@@ -83,7 +83,7 @@ class Link:
 
     def send(self, kind: int, key: int, body: bytes = b"") -> None:
         """Send a message that is no frame; those are few, and their number is bounded by the pairs'."""
-        self._append(wire.MESSAGE.pack(kind, key, len(body)) + body)
+        self._append(wire.message(kind, key, body))
         self._wake(self)
 
     def send_frames(self, key: int, frames: bytes) -> bool:
@@ -164,7 +164,7 @@ class Link:
         return wire.pack(header, out)
 
     def follows(self, header: wire.Header) -> bool:
-        """Tell whether a batch is the next one of this life of the link."""
+        """Return whether a batch is the next one of this life of the link."""
         return (
             header.epoch == self.peer_epoch
             and header.number == self._expected
@@ -174,8 +174,7 @@ class Link:
     def receive(self, header: wire.Header, batch: bytes) -> None:
         """Take in a batch that follows.
 
-        Raises:
-            BadBatch: of what it says something makes no sense; what came before it is done.
+        Raises: BadBatch when something in it makes no sense; what came before that is done.
         """
         self._expected = (header.number + 1) & 0xFFFFFFFF
         self.heard_ticks = 0
@@ -297,4 +296,4 @@ class Link:
         if self.serving.pop(key, None) is not None:
             self._claims.cancelled(self, key)
         elif (side := self.pairs.pop(key, None)) is not None:
-            side.ended(OTHER_LOST, "the other side was lost")  # granted meanwhile
+            side.ended(OTHER_LOST, REASONS[OTHER_LOST])  # granted meanwhile

@@ -5,6 +5,8 @@ lost on the way, one of the two has begun anew) ends the link with its pairs, an
 pair goes on with a hole in it, and none waits for an answer that was lost.
 """
 
+from __future__ import annotations
+
 import logging
 import random
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ from typing import Final
 
 from connman.relay.cluster import wire
 from connman.relay.cluster.link import Claims, Link
-from connman.relay.wire import BROKER_LOST, OTHER_LOST
+from connman.relay.wire import BROKER_LOST, OTHER_LOST, REASONS
 
 ROUND: Final = 1024 * 1024  # bytes to publish at a time, over all links
 SILENCE: Final = 8  # beats without a word of a relay whose pairs live, after which it counts as lost
@@ -25,7 +27,7 @@ MOST_WINDOW: Final = 1024 * 1024
 MOST_LINKS: Final = 1024  # relays that are talked to; anybody may make up others
 MOST_REFUSALS: Final = 256  # resets that wait to be sent; a link without one ends by its silence
 
-log = logging.getLogger("connman.relay")
+logger = logging.getLogger("connman.relay")
 
 
 class Links:
@@ -62,17 +64,17 @@ class Links:
             header = wire.unpack_header(batch)
         except wire.BadBatch as error:
             # Once: whoever publishes nonsense here does not fill the log as well.
-            log.log(logging.DEBUG if self.dropped else logging.WARNING, "relay cluster: dropped %s", error)
+            logger.log(logging.DEBUG if self.dropped else logging.WARNING, "relay cluster: dropped %s", error)
             self.dropped += 1
             return
         there = header.sender
         link = self._links.get(there)
         if header.is_reset:
             if link is not None and header.peer_epoch == link.epoch:
-                self._end(there, BROKER_LOST, "broker lost")
+                self._end(there, BROKER_LOST)
             return
         if link is not None and link.peer_epoch not in (0, header.epoch) and not header.number:
-            self._end(there, BROKER_LOST, "broker lost")  # the other relay has begun anew
+            self._end(there, BROKER_LOST)  # the other relay has begun anew
             link = None
         if there == self._here or (link is None and len(self._links) >= MOST_LINKS):
             self.dropped += 1
@@ -87,7 +89,7 @@ class Links:
         try:
             link.receive(header, batch)
         except wire.BadBatch as error:
-            log.debug("relay cluster: a batch of relay %s makes no sense: %s", there.hex(), error)
+            logger.debug("relay cluster: a batch of relay %s makes no sense: %s", there.hex(), error)
             self._refuse(there, header)
             return
         if link.owes_news:
@@ -115,18 +117,18 @@ class Links:
             if link.tick():
                 self._mark(link)
             if link.heard_ticks > SILENCE:
-                log.warning("relay cluster: relay %s is silent", there.hex())
+                logger.warning("relay cluster: relay %s is silent", there.hex())
                 self.lost(there)
 
     def lost(self, there: bytes) -> None:
         """End what there is with a relay that has died."""
-        self._end(there, OTHER_LOST, "the other side was lost")
+        self._end(there, OTHER_LOST)
 
     def lost_all(self) -> None:
         """End everything: the broker is gone, and what was under way with it."""
         self._refusals.clear()
         for there in list(self._links):
-            self._end(there, BROKER_LOST, "broker lost")
+            self._end(there, BROKER_LOST)
 
     def leave(self, code: int, reason: str) -> None:
         """End all pairs with a word to both sides, which is to be published."""
@@ -142,14 +144,14 @@ class Links:
         link = self._links.get(there)
         # A late batch of an earlier life ends that life's remains on the other side, not what there is now.
         if link is not None and link.peer_epoch == header.epoch:
-            self._end(there, BROKER_LOST, "broker lost")
+            self._end(there, BROKER_LOST)
         self._wake()
 
-    def _end(self, there: bytes, code: int, reason: str) -> None:
+    def _end(self, there: bytes, code: int) -> None:
         link = self._links.pop(there, None)
         self._due.pop(there, None)
         if link is not None:
-            link.end(code, reason)
+            link.end(code, REASONS[code])
 
     def _mark(self, link: Link) -> None:
         # One that has ended may still be told of an end.

@@ -1,5 +1,7 @@
 """Asking the broker who has a name: callers that come at once share one round trip."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -23,8 +25,7 @@ class Lookups:
     async def owners(self, name: str) -> Owners:
         """Return the relays that have spares of a name.
 
-        Raises:
-            BrokerLost: it cannot be asked.
+        Raises: BrokerLost when it cannot be asked.
         """
         future = self._wanted.get(name)
         if future is None:

@@ -1,5 +1,7 @@
 """Which relays there are: what this one has seen of the others, from beat to beat. Pure."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 
 from connman.relay.cluster.presence import EXPIRY
@@ -39,7 +41,7 @@ class Members:
         self._dead.clear()
 
     def is_known(self, relay: bytes) -> bool:
-        """Tell whether a relay was alive at the last beat."""
+        """Return whether a relay was alive at the last beat."""
         return relay in self._alive
 
     def died(self, relay: bytes) -> None:

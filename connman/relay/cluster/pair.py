@@ -1,5 +1,7 @@
 """A pair whose two sides are on two machines, as each of the two relays sees it."""
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
@@ -42,7 +44,7 @@ class RemoteSide:
         "is_waiting",
     )
 
-    def __init__(self, link: "Link", key: int, credit: int) -> None:
+    def __init__(self, link: Link, key: int, credit: int) -> None:
         self._link = link
         self._key = key
         self._near: Other | None = None

@@ -1,5 +1,7 @@
 """Which names this relay has spares of, and what of it the broker has yet to be told. Pure."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -27,9 +29,8 @@ class Presence:
     def __init__(self) -> None:
         self._names: dict[str, _Name] = {}
         self._dirty: dict[str, None] = {}  # in the order in which they became so
-        self._leaving: dict[
-            str, float
-        ] = {}  # names without spares, and when they are to be taken out, in that order
+        # Names without spares, and when they are to be taken out, in that order.
+        self._leaving: dict[str, float] = {}
         self._ages: dict[str, None] = {}  # names that are written, the longest ago first
 
     def __len__(self) -> int:

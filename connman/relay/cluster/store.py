@@ -6,6 +6,8 @@ redis-py's stand on asyncio.wait_for, which before Python 3.12 swallows a cancel
 it waits for is done. Its task then went on for ever, and whoever had cancelled it waited for its end.
 """
 
+from __future__ import annotations
+
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -76,7 +78,7 @@ class Store:
         # Did the newest beat tell Redis of this relay as of a new one? Then it knows none of its names either.
         self.was_unknown = False
 
-    def _client(self) -> "Redis":
+    def _client(self) -> Redis:
         what = shown(self._url)
         if not what.startswith(("redis", "unix")):
             raise InvalidOption(

@@ -10,6 +10,8 @@ The pair of a message is numbered by its sender: the relay that claimed it count
 more for the other relay. So each turns the lowest bit of what it receives, and two claims never get the same number.
 """
 
+from __future__ import annotations
+
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -72,8 +74,7 @@ def pack(header: Header, messages: Iterable[bytes] = ()) -> bytes:
 def unpack_header(batch: bytes) -> Header:
     """Return what `batch` begins with; its messages are left to `Link.receive`, in one loop.
 
-    Raises:
-        BadBatch: it is too short, of another version, or not ours.
+    Raises: BadBatch when it is too short, of another version, or not ours.
     """
     if len(batch) < HEADER.size:
         raise BadBatch(f"a batch of {len(batch)} bytes")
@@ -96,13 +97,9 @@ def pack_closing(code: int, reason: str) -> bytes:
 def unpack_closing(body: bytes) -> tuple[int, str]:
     """Return code and reason.
 
-    Raises:
-        BadBatch: it is too short, or the reason is not UTF-8.
+    Raises: BadBatch when it is too short, or the reason is not UTF-8.
     """
-    try:
-        return CLOSING.unpack_from(body)[0], body[CLOSING.size :].decode()
-    except (struct.error, UnicodeDecodeError) as error:
-        raise BadBatch(f"a close of {len(body)} bytes") from error
+    return _unpack(CLOSING, body, "a close")
 
 
 def pack_claim(credit: int, name: str) -> bytes:
@@ -113,20 +110,22 @@ def pack_claim(credit: int, name: str) -> bytes:
 def unpack_claim(body: bytes) -> tuple[int, str]:
     """Return credit and name.
 
-    Raises:
-        BadBatch: it is too short, or the name is not UTF-8.
+    Raises: BadBatch when it is too short, or the name is not UTF-8.
     """
+    return _unpack(NUMBER, body, "a claim")
+
+
+def _unpack(number: struct.Struct, body: bytes, what: str) -> tuple[int, str]:
     try:
-        return NUMBER.unpack_from(body)[0], body[NUMBER.size :].decode()
+        return number.unpack_from(body)[0], body[number.size :].decode()
     except (struct.error, UnicodeDecodeError) as error:
-        raise BadBatch(f"a claim of {len(body)} bytes") from error
+        raise BadBatch(f"{what} of {len(body)} bytes") from error
 
 
 def unpack_number(body: bytes) -> int:
     """Return a credit.
 
-    Raises:
-        BadBatch: it is not four bytes.
+    Raises: BadBatch when it is not four bytes.
     """
     if len(body) != NUMBER.size:
         raise BadBatch(f"a number of {len(body)} bytes")

@@ -100,7 +100,8 @@ def test_a_name_that_nobody_has_is_refused(redis: RedisServer) -> None:
 
 
 def test_spares_of_this_relay_come_before_those_of_others(redis: RedisServer) -> None:
-    with cluster(redis.url) as (here, there), ExitStack() as stack:
+    limits = Limits(ready_timeout=0.5)
+    with cluster(redis.url, limits=limits) as (here, there), ExitStack() as stack:
         near, far = (stack.enter_context(provide(relay, "device")) for relay in (here, there))
         caller = stack.enter_context(reach_when_known(here, "device", near))
         other = stack.enter_context(reach_when_known(here, "device", far))
@@ -112,7 +113,7 @@ def test_spares_of_this_relay_come_before_those_of_others(redis: RedisServer) ->
 def test_a_provider_that_does_not_get_ready_in_time_is_let_go_and_the_next_is_asked(
     redis: RedisServer,
 ) -> None:
-    with cluster(redis.url, limits=Limits(ready_timeout=0.1)) as (here, there), ExitStack() as stack:
+    with cluster(redis.url, limits=Limits(ready_timeout=0.5)) as (here, there), ExitStack() as stack:
         stack.enter_context(pair(here, there, "device"))
         good, dull = (stack.enter_context(provide(there, "device")) for _ in range(2))
         eventually(lambda: redis.command("EXISTS", "connman:n:device") == b":1\r\n")
@@ -124,7 +125,8 @@ def test_a_provider_that_does_not_get_ready_in_time_is_let_go_and_the_next_is_as
 
 
 def test_names_are_gone_with_their_provider(redis: RedisServer) -> None:
-    with cluster(redis.url) as (here, there), pair(here, there, "device"):
+    limits = Limits(ready_timeout=0.5)  # so long a caller of a name in use waits for its next spare
+    with cluster(redis.url, limits=limits) as (here, there), pair(here, there, "device"):
         spare = provide(there, "device")
         eventually(lambda: redis.command("EXISTS", "connman:n:device") == b":1\r\n")
         spare.drop()
@@ -150,7 +152,7 @@ def test_groups_are_within_one_relay(redis: RedisServer) -> None:
 
 
 def test_each_spare_is_given_out_once_under_callers_at_the_same_moment(redis: RedisServer) -> None:
-    with cluster(redis.url, 3) as relays, ExitStack() as stack:
+    with cluster(redis.url, 3, Limits(ready_timeout=1.0)) as relays, ExitStack() as stack:
         owners = relays[:2]
         providers = [stack.enter_context(provide(owners[number % 2], "device")) for number in range(12)]
         with pair(relays[2], owners[0], "other"), pair(relays[2], owners[1], "another"):
@@ -260,8 +262,8 @@ def test_a_redis_that_has_become_a_replica_is_a_lost_one(redis: RedisServer) -> 
     """It answers, publishes and refuses to be written to: some loops fail and the others would go on."""
     with cluster(redis.url) as (here, there), pair(here, there, "device") as (caller, provider):
         redis.command("REPLICAOF", "127.0.0.1", "1")
-        assert caller.hear() == BROKER_LOST
-        assert provider.hear() == BROKER_LOST
+        assert caller.hear() in (BROKER_LOST, LOST)
+        assert provider.hear() in (BROKER_LOST, LOST)
         eventually(lambda: state(here, there) == {"lost"})
         redis.command("REPLICAOF", "NO", "ONE")
         wait_for_all([here, there])
@@ -280,8 +282,9 @@ def test_a_redis_that_has_been_emptied_is_told_the_names_again(redis: RedisServe
 def test_relays_whose_subscription_is_cut_begin_anew(redis: RedisServer) -> None:
     with cluster(redis.url, **QUICK) as (here, there), pair(here, there, "device") as (caller, provider):
         assert redis.command("CLIENT", "KILL", "TYPE", "pubsub") == b":2\r\n"
-        assert caller.hear() == BROKER_LOST
-        assert provider.hear() == BROKER_LOST
+        # Each learns first of its own loss, or that nobody listens at the other relay.
+        assert caller.hear() in (BROKER_LOST, LOST)
+        assert provider.hear() in (BROKER_LOST, LOST)
         with pair(here, there, "again"):
             pass
 

@@ -92,6 +92,16 @@ async def until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0)
 
 
+async def handed_over(two: Two) -> tuple[FakeSide, asyncio.Task[RemoteSide | Refusal]]:
+    """Have one relay claim the other's only spare, which was told of it and is not ready yet."""
+    spare = FakeSide()
+    two.b.host.spares = [spare]
+    two.b.host.may_be_ready.clear()
+    claim = asyncio.create_task(two.a.desk.claim(two.link, "device"))
+    await until(lambda: two.b.host.told)
+    return spare, claim
+
+
 def test_a_claim_gets_the_newest_spare_ready_to_be_talked_to() -> None:
     async def scenario(two: Two) -> None:
         old, new = FakeSide(), FakeSide()
@@ -142,11 +152,7 @@ def test_a_caller_that_leaves_before_the_claim_arrives_costs_no_spare() -> None:
 
 def test_a_caller_that_leaves_while_the_provider_gets_ready_ends_that_spare() -> None:
     async def scenario(two: Two) -> None:
-        spare = FakeSide()
-        two.b.host.spares = [spare]
-        two.b.host.may_be_ready.clear()
-        claim = asyncio.create_task(two.a.desk.claim(two.link, "device"))
-        await until(lambda: two.b.host.told)
+        spare, claim = await handed_over(two)
         claim.cancel()
         await until(lambda: spare.closes)
         assert spare.closes == [(4102, "the other side was lost")]
@@ -188,11 +194,7 @@ def test_a_caller_that_is_cancelled_with_the_answer_in_hand_ends_the_pair() -> N
 
 def test_a_link_that_breaks_refuses_what_was_asked_and_ends_what_was_being_served() -> None:
     async def scenario(two: Two) -> None:
-        spare = FakeSide()
-        two.b.host.spares = [spare]
-        two.b.host.may_be_ready.clear()
-        claim = asyncio.create_task(two.a.desk.claim(two.link, "device"))
-        await until(lambda: two.b.host.told)
+        spare, claim = await handed_over(two)
         two.a.links.lost(two.b.id)
         assert await claim == Refusal(4102, "the other side was lost")
         two.b.links.lost(two.a.id)
