@@ -106,9 +106,12 @@ class Door(asyncio.Protocol):
         transport.write(refuse(refused))
         if transport.can_write_eof():
             # Not closed yet: with bytes unread the system would reset the connection, and the answer with it.
-            transport.write_eof()
             self._timer.cancel()
             self._timer = asyncio.get_running_loop().call_later(_LINGER, self.abort)
+            try:
+                transport.write_eof()
+            except OSError:  # asyncio's own does it at once, and the client may be gone
+                self.abort()
         else:
             transport.close()
 

@@ -111,6 +111,14 @@ class Line(asyncio.BufferedProtocol):
         self.is_blocked = False
         self._is_alive = True
 
+    def end_writing(self) -> None:
+        """Send an end of file behind what is being sent, where that can be: not over TLS."""
+        if self.transport.can_write_eof():
+            try:
+                self.transport.write_eof()
+            except OSError:  # asyncio's own does it at once, and the client may be gone
+                self.abort()
+
     def abort(self) -> None:
         """End it at once."""
         if not self.is_gone:

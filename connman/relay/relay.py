@@ -67,6 +67,9 @@ class Relay:
     ) -> None:
         if tokens is None and not is_loopback(host):
             raise InvalidOption("without tokens a relay listens on a loopback address only")
+        for name, value in {"origins": origins, "hosts": hosts, "trusted_proxies": trusted_proxies}.items():
+            if isinstance(value, str):  # each of its characters would be one, and nobody be let in
+                raise InvalidOption(f"{name}: a list is wanted, also for a single one")
         self._host = host
         self._wanted_port = port
         self._limits = limits or Limits()

@@ -185,12 +185,9 @@ class Side(Line):
         self._switch.counts.count_closed(code)
         self.write(frame(CLOSE, close_payload(code, reason)))
         self._await_end()
-        if self._frames.closed is not None:
-            self.transport.close()
-        elif self._frames.error is not None and self.transport.can_write_eof():
-            # Nothing of what it sends can be understood any more, its goodbye neither: what ends it is its end of file.
-            # Closed at once, with bytes unread, the system would reset the connection and our goodbye with it.
-            self.transport.write_eof()
+        # From here on it is skipped, however long: it need not know yet that it was refused.
+        self._frames.pass_on(self.limits.max_message_size)
+        self._await_goodbye(b"")
         self.resume()
         self._leave(code, reason)
 
@@ -271,8 +268,14 @@ class Side(Line):
         frames = self._frames
         if not frames.is_over:
             frames.feed(data)
-            if frames.is_over:
-                self.transport.close()
+        elif data:
+            return
+        if frames.closed is not None:
+            self.transport.close()
+        elif frames.error is not None:
+            # Nothing of what it sends can be understood any more, its goodbye neither: what ends it is its end of file.
+            # Closed at once, with bytes unread, the system would reset the connection and our goodbye with it.
+            self.end_writing()
 
     def _leave(self, code: int, reason: str) -> None:
         if not self._has_left:

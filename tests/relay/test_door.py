@@ -1,6 +1,11 @@
 """Before the upgrade: heads in drips, heads that are too long, and heads that are none."""
 
-from connman.relay import Relay
+import asyncio
+import errno
+from typing import ClassVar
+
+from connman.relay import Limits, Relay
+from connman.relay.door import Door
 from tests.relay.rig import TEXT, Raw, frame, make, upgrade
 from tests.waiting import eventually
 
@@ -62,3 +67,44 @@ def test_a_client_that_leaves_before_its_upgrade(relay: Relay) -> None:
         raw.write(b"GET / HT")
         eventually(lambda: relay.snapshot().connections == 1)
     eventually(lambda: relay.snapshot().connections == 0)
+
+
+class _Gone(asyncio.Transport):
+    """A client that has gone before the relay knows of it."""
+
+    is_aborted = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        pass
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        raise OSError(errno.ENOTCONN, "gone")
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+def test_a_refused_client_that_is_gone_is_dropped() -> None:
+    class Porter:
+        limits = Limits()
+        whys: ClassVar[list[str]] = []
+
+        def refused(self, why: str) -> None:
+            self.whys.append(why)
+
+        def door_gone(self, _door: Door) -> None:
+            self.whys.append("gone")
+
+    async def main() -> None:
+        transport = _Gone()
+        door = Door(Porter(), "127.0.0.1")  # type: ignore[arg-type]
+        door.connection_made(transport)
+        door.data_received(b"nonsense\r\n\r\n")
+        assert transport.is_aborted
+        door.connection_lost(None)
+        assert Porter.whys == ["head", "gone"]
+
+    asyncio.run(main())

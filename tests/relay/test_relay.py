@@ -51,6 +51,12 @@ def test_a_host_that_is_none() -> None:
         Relay("nowhere.invalid", 0, tokens=NoTokens()).start()
 
 
+def test_one_text_is_no_list() -> None:
+    for name in ("origins", "hosts", "trusted_proxies"):
+        with pytest.raises(InvalidOption, match=f"{name}: a list"):
+            Relay(port=0, **{name: "127.0.0.1"})  # type: ignore[arg-type]
+
+
 def test_both_families_of_localhost_have_one_port() -> None:
     families = {entry[0] for entry in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
     with Relay("localhost", 0) as relay:

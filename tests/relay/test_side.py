@@ -1,6 +1,7 @@
 """One socket of a relay: pings, flow control, big messages, and how it ends when its client does not answer."""
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -85,12 +86,22 @@ class _Socket(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.is_read = True
+        self.is_aborted = False
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         pass
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        raise OSError(errno.ENOTCONN, "gone")
+
+    def abort(self) -> None:
+        self.is_aborted = True
 
     def pause_reading(self) -> None:
         self.is_read = False
@@ -99,11 +110,13 @@ class _Socket(asyncio.Transport):
         self.is_read = True
 
 
+def _switchboard() -> Switchboard:
+    return Switchboard(Limits(), NoTokens(), NoBroker(), Counts(0.0), lambda _side: None)
+
+
 def test_one_that_is_joined_with_a_reader_who_is_behind_already_is_not_read() -> None:
     async def main() -> None:
-        limits = Limits()
-        counts = Counts(0.0)
-        switch = Switchboard(limits, NoTokens(), NoBroker(), counts, lambda _side: None)
+        switch = _switchboard()
         sockets = _Socket(), _Socket()
         near, far = (Side(switch, socket, "127.0.0.1", None) for socket in sockets)
         far.pause_writing()  # the answers to its pings have piled up
@@ -123,6 +136,17 @@ def test_one_that_is_joined_with_a_reader_who_is_behind_already_is_not_read() ->
 # Ends
 
 
+def test_one_that_breaks_the_protocol_and_is_gone_is_dropped() -> None:
+    async def main() -> None:
+        socket = _Socket()
+        side = Side(_switchboard(), socket, "127.0.0.1", None)
+        side.data_received(b"\xff" * 6)
+        assert socket.is_aborted
+        side.stop_timer()
+
+    asyncio.run(main())
+
+
 def test_a_client_that_does_not_answer_a_close_is_dropped() -> None:
     with make(close_timeout=0.1) as relay:
         one, two = group(relay)
@@ -139,6 +163,22 @@ def test_what_a_client_says_behind_its_goodbye_is_not_heard(relay: Relay) -> Non
         assert far.closed() == (1000, "")
         assert near.frame() == (CLOSE, True, (1000).to_bytes(2))
         assert near.is_at_end()
+
+
+def test_a_goodbye_that_came_with_a_refused_message_is_heard() -> None:
+    with make(close_timeout=60.0) as relay, Client(relay) as client:
+        client.write(frame(TEXT, b"{}") + close_frame(1000))
+        assert client.frame()[0] == CLOSE
+        assert client.is_at_end()
+
+
+def test_one_that_sends_much_too_early_hears_why_nothing_comes_of_it() -> None:
+    with make(close_timeout=0.5) as relay:
+        for _ in range(10):
+            with Client(relay) as client:
+                first = frame(TEXT, b'{"command":"reach","name":"nobody"}')
+                client.write(first + frame(BINARY, bytes(1 << 20)))
+                assert client.closed() == (4104, "no provider of that name")
 
 
 def test_an_end_of_file_without_a_goodbye_is_a_loss(relay: Relay) -> None:
