@@ -104,6 +104,12 @@ class SockjsPeer:
         self._asking: Request | None = None
         self._is_gone = False
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody reads what is sent any more."""
+        with self._changed:
+            return self._is_gone
+
     def asked(self, request: Request) -> None:
         """Take a request for messages."""
         with self._changed:
@@ -275,6 +281,8 @@ class SockjsServer:
             request.answer("404 Not Found", b"", *self.headers)
             return
         peer.requests.append(request)
+        if peer.is_gone:  # behind that: `drop` may have looked before
+            raise EOFError
         peer.sent.put(request)
         request.is_answered.wait(PATIENCE * 3)
 
