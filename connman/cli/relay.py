@@ -44,6 +44,7 @@ _LIMITS = {
     "max-connections": (words.count, "N", "sockets in all"),
     "max-per-address": (words.count, "N", "sockets of one address"),
     "max-per-name": (words.count, "N", "spares of one name"),
+    "max-pairs-per-name": (words.count, "N", "callers that are joined under one name"),
     "max-names": (words.count, "N", "names"),
     "attempts-per-second": (words.seconds, "N", "upgrades of one address"),
     "burst": (words.count, "N", "upgrades of one address at once"),

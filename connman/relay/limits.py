@@ -16,7 +16,8 @@ class Limits:
     """What one relay puts up with; durations in seconds, sizes in bytes.
 
     ``max_connections``: sockets in all, in whatever phase. ``max_per_address``: of them from one address (IPv6: one
-    /64). ``max_per_name``: spares that wait under one name. ``max_names``: names that have a spare.
+    /64). ``max_per_name``: spares that wait under one name. ``max_pairs_per_name``: callers that are joined under
+    one name. ``max_names``: names that have a spare.
     ``handshake_timeout``: from the accept to the end of the upgrade, TLS included. ``join_timeout``: from there to the
     first message, and for a caller until it is joined. ``ready_timeout``: from the handover to the provider's "ready".
     ``attempts_per_second`` and ``burst``: upgrades of one address. ``ping_interval``: None for no pings;
@@ -29,6 +30,7 @@ class Limits:
     max_connections: int = 10_000
     max_per_address: int = 4096
     max_per_name: int = 64
+    max_pairs_per_name: int = 1024
     max_names: int = 100_000
     handshake_timeout: float = 5.0
     join_timeout: float = 10.0

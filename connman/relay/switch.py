@@ -43,7 +43,7 @@ from connman.relay.wire import (
 # Read at once from one side, and so the longest that the others wait for it: see `Side`.
 _CHUNK = 65536
 # What a caller that was not joined counts as; whatever else another relay says: "not-ready".
-_UNJOINED = {NO_PROVIDER: "no-provider", BROKER_LOST: "broker"}
+_UNJOINED = {NO_PROVIDER: "no-provider", BROKER_LOST: "broker", TOO_MANY: "full"}
 
 logger = logging.getLogger("connman.relay")
 
@@ -214,7 +214,7 @@ class Switchboard:
             code = NOT_READY
         except BrokerLost:
             code = BROKER_LOST
-        except RemoteRefused as refused:
+        except (FirstMessageRefused, RemoteRefused) as refused:
             code, reason = refused.code, refused.reason
         except Exception:  # user code: a broker of one's own
             logger.exception("the broker has failed")
@@ -224,7 +224,9 @@ class Switchboard:
             caller.close(code, REASONS[code] if reason is None else reason)
 
     async def _find(self, caller: Side) -> bool:
-        """Join ``caller`` with a spare of this relay, or of another; False when there is none."""
+        """Join ``caller`` with a spare of this relay, or of another; False when there is none. It may be refused."""
+        if self._is_full(caller.name):
+            raise FirstMessageRefused(TOO_MANY, "too many callers of this name")
         spare = await self._newest_ready(caller.name)
         if spare is not None:
             self._searches.pop(caller, None)
@@ -242,6 +244,9 @@ class Switchboard:
             self.join(caller, remote)
         return remote is not None
 
+    def _is_full(self, name: str) -> bool:
+        return self.board.pairs(name) + self._taken[name] >= self.limits.max_pairs_per_name
+
     async def _spare_has_come(self, name: str) -> bool:
         """Wait for the next spare of a name that is in use: its provider replaces those that were taken just now.
 
@@ -253,15 +258,18 @@ class Switchboard:
         return is_in_use and await self._waiting.wait(name, self.limits.ready_timeout)
 
     async def take_spare(self, name: str) -> Side | None:
-        """Return the newest spare of ``name``, handed over, for a caller of another relay; None when there is none.
+        """Return the newest spare of ``name``, handed over, for a caller of another relay; None when it may have none.
 
         It waits for the next one as callers of this relay do. Cancelled in the middle of a handover that spare is closed.
 
         Threads: the relay's.
         """
-        while (spare := await self._newest_ready(name)) is None and await self._spare_has_come(name):
-            pass  # somebody else may have been quicker
-        return spare
+        while not self._is_full(name):
+            spare = await self._newest_ready(name)
+            # Somebody else may have been quicker.
+            if spare is not None or not await self._spare_has_come(name):
+                return spare
+        return None
 
     async def _newest_ready(self, name: str) -> Side | None:
         """Return the newest spare that says it is ready; those that are not in time are closed, and the next is asked."""

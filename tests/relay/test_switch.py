@@ -160,6 +160,20 @@ def test_too_many_spares_and_names() -> None:
             assert other.closed() == (4129, "too many names")
 
 
+def test_callers_of_one_name_are_bounded() -> None:
+    with make(max_pairs_per_name=1) as relay:
+        near, far = pair(relay, "a")
+        with near, far, provider(relay, "a"):
+            with Client(relay, {"command": "reach", "name": "a"}) as second:
+                assert second.closed() == (4129, "too many callers of this name")
+            near.leave()
+            eventually(lambda: relay.names() == [("a", 1, 0)])
+            third, served = pair(relay, "a")
+            with third, served:
+                pass
+        assert relay.snapshot().refused["full"] == 1
+
+
 def test_names_are_listed_with_what_they_have(relay: Relay) -> None:
     near, far = pair(relay, "a")
     with near, far, provider(relay, "a"), provider(relay, "b"):
