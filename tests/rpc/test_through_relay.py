@@ -248,6 +248,7 @@ def test_a_token_that_expires_in_mid_life_is_replaced(ends: Ends) -> None:
 def test_a_relay_that_is_full_is_asked_again(ends: Ends) -> None:
     with Relay(port=0, limits=Limits(max_connections=2)) as relay:
         provider = ends.provide(relay.url, spares=2)
+        eventually(lambda: relay.snapshot().spares == 2)
         caller = ends.reach(relay.url, wait=lambda _: 0.02)
         refused = caller.send("add", 1, 1)
         with pytest.raises(PeerGone, match="503"):
