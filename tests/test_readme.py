@@ -154,6 +154,7 @@ def test_the_example_of_calls_is_short() -> None:
     assert sum(len(text.strip().splitlines()) for text in found) <= 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "line"), COMMANDS, ids=[place for place, _ in COMMANDS])
 def test_a_command_is_there(place: str, line: str, site: Site, request: pytest.FixtureRequest) -> None:
     words = shlex.split(line, comments=True)

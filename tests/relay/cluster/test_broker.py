@@ -151,6 +151,7 @@ def test_groups_are_within_one_relay(redis: RedisServer) -> None:
         assert one.hear() == two.hear() == '{"connected":true,"groupSize":2}'
 
 
+@pytest.mark.slow
 def test_each_spare_is_given_out_once_under_callers_at_the_same_moment(redis: RedisServer) -> None:
     with cluster(redis.url, 3, Limits(ready_timeout=1.0)) as relays, ExitStack() as stack:
         owners = relays[:2]
