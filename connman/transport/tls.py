@@ -138,6 +138,8 @@ def make_context(*, authorities: str | None = None, verify: bool = True) -> ssl.
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # In a renegotiation a writer would read, and what it reads the sleeping reader would never learn of.
     context.options |= ssl.OP_NO_RENEGOTIATION
+    # Before 3.11.4 Python takes an end of file without TLS's goodbye for an orderly end: whoever is on the way could cut.
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     return context
 
 
