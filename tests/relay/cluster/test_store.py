@@ -20,9 +20,16 @@ A, B = b"relay..a", b"relay..b"
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
+def one_for_all() -> Iterator[RedisServer]:
     with RedisServer() as server:
         yield server
+
+
+@pytest.fixture
+def redis(one_for_all: RedisServer) -> RedisServer:
+    """Return a Redis that knows of nothing."""
+    one_for_all.command("FLUSHALL")
+    return one_for_all
 
 
 def staged(url: str, scenario: Callable[[Store, Store], Coroutine[Any, Any, None]], **options: Any) -> None:
@@ -101,7 +108,6 @@ def test_what_another_client_writes_ends_no_beat(redis: RedisServer) -> None:
         assert seen == {A: "one", b"x": "\ufffd\x00", b"y": "long" * 64}
 
     staged(redis.url, scenario)
-    redis.command("FLUSHALL")
 
 
 def test_a_redis_that_has_forgotten_a_relay_is_noticed(redis: RedisServer) -> None:
