@@ -1,21 +1,24 @@
 """Relays over a real Redis: calls across, each spare once, and what is left when Redis or a relay is gone."""
 
+import asyncio
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 
 from connman.errors import ConnmanError
 from connman.relay import RedisBroker, Relay
+from connman.relay.cluster.store import Store
 from connman.relay.limits import Limits
 from tests.redis_server import RedisServer
 from tests.relay.cluster.clients import (
+    PATIENCE,
     Client,
     cluster,
     get_ready,
@@ -326,6 +329,64 @@ def test_a_relay_that_stops_says_so_to_both_sides_and_takes_its_names_along(redi
         assert refusal(here, "spare") == NO_PROVIDER
         eventually(lambda: len(here.snapshot().relays) == 1)
         assert redis.command("KEYS", "connman:n:*") == b"*0\r\n"
+
+
+Names = Sequence[tuple[str, int | None]]
+
+
+class SlowWriter:
+    """Has the first write to Redis held up until the relay has left, and behind a write that comes meanwhile."""
+
+    def __init__(self) -> None:
+        self.is_writing = threading.Event()
+        self.written: list[tuple[str, int | None]] = []
+        self._write, self._leave = Store.write, Store.leave
+        self._may_go_on, self._is_over = asyncio.Event(), asyncio.Event()
+        self._is_overtaken = False
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def write(store: Store, names: Names) -> None:
+            await (self._later if self.is_writing.is_set() else self._first)(store, names)
+
+        async def leave(store: Store) -> None:
+            await self._leave(store)
+            # Not before the task that leaves has come as far as it can, be it to a write of its own.
+            asyncio.get_running_loop().call_soon(self._maybe_go_on)
+
+        monkeypatch.setattr(Store, "write", write)
+        monkeypatch.setattr(Store, "leave", leave)
+
+    def _maybe_go_on(self) -> None:
+        if not self._is_overtaken:
+            self._may_go_on.set()
+
+    async def _first(self, store: Store, names: Names) -> None:
+        self.is_writing.set()
+        await self._may_go_on.wait()
+        await self._write(store, names)
+        self.written += names
+        self._is_over.set()
+
+    async def _later(self, store: Store, names: Names) -> None:
+        self._is_overtaken = not self._is_over.is_set()
+        await self._write(store, names)
+        self.written += names
+        self._may_go_on.set()
+        await self._is_over.wait()
+
+
+def test_names_are_taken_out_behind_a_write_of_them_that_is_under_way(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a connection of its own: the write came last, and the name of a relay that had stopped stayed."""
+    writer = SlowWriter()
+    writer.install(monkeypatch)
+    limits = Limits(close_timeout=0.1)
+    with cluster(redis.url, 1, limits) as (relay,), provide(relay, "device"):
+        assert writer.is_writing.wait(PATIENCE)
+        relay.stop()
+        assert redis.command("KEYS", "connman:n:*") == b"*0\r\n"
+    assert [(name, stamp is None) for name, stamp in writer.written] == [("device", False), ("device", True)]
 
 
 @contextmanager
