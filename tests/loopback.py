@@ -136,6 +136,16 @@ def refusing_port(family: socket.AddressFamily = socket.AF_INET) -> Iterator[int
 
 
 @contextlib.contextmanager
+def held_port() -> Iterator[int]:
+    """Give a port for a server that has to be told one: until the end nobody is given it who asks for any."""
+    with socket.socket() as holder:
+        # Both with it, and this one never listening, they may have the same port (socket(7)).
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+@contextlib.contextmanager
 def hanging_port() -> Iterator[int]:
     """Hold a port whose backlog is full: a SYN to it is never answered."""
     with contextlib.ExitStack() as stack:

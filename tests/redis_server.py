@@ -45,7 +45,11 @@ class RedisServer:
         return f"unix://{self.path}"
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except NotStarted:
+            self._folder.cleanup()
+            raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -1,7 +1,6 @@
 """What a relay asks of Redis, against a real one."""
 
 import asyncio
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -14,6 +13,7 @@ import pytest
 from connman.errors import InvalidOption
 from connman.relay.cluster.store import RelayInfo, Store, failures, refusal, shown
 from tests.authorities import AUTHORITY
+from tests.loopback import held_port
 from tests.redis_server import NotStarted, RedisServer
 
 A, B = b"relay..a", b"relay..b"
@@ -180,15 +180,12 @@ def test_a_password_is_used_and_a_wrong_one_is_a_refusal() -> None:
 
 
 def test_rediss_is_tls_and_the_certificate_is_looked_at(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
     authority = tmp_path / "authority.pem"
     AUTHORITY.cert_pem.write_to_path(str(authority))
     leaf = AUTHORITY.issue_cert("localhost")
     leaf.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
     leaf.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
     words = {
-        "port": port,
         "cert-file": tmp_path / "cert.pem",
         "key-file": tmp_path / "key.pem",
         "auth-clients": "no",
@@ -204,6 +201,8 @@ def test_rediss_is_tls_and_the_certificate_is_looked_at(tmp_path: Path) -> None:
             await one.beat("one", 60)
 
     with ExitStack() as stack:
+        port = stack.enter_context(held_port())
+        options += ["--tls-port", str(port)]
         try:
             stack.enter_context(RedisServer("--tls-ca-cert-file", str(authority), *options))
         except NotStarted:
