@@ -298,11 +298,11 @@ class Core:
             raise ValueError(f"{self.name} has a receiver already")
         self._receiver = receiver
         handover = Handover(lambda: self._receiver)
-        # Before the look at what is open: either the reader finds the receiver, or this finds what the reader has opened.
-        self._cycle.receive_by(handover)
         handover.run(lambda: self._hand_over(receiver, handover, first))
 
     def _hand_over(self, receiver: Receiver, handover: Handover, first: Sequence[Message]) -> None:
+        # Before the look at what is open: either the reader finds the receiver, or this finds what the reader has opened.
+        self._cycle.receive_by(handover)
         transport = self._life.transport
         if transport is not None and self._life.closing is None:
             receiver.opened(transport)

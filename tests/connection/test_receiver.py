@@ -1,13 +1,15 @@
 """What sits on a connection instead of a user: told of everything, on the reader thread, first."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from connman import Connection, Reset, State
-from connman.connection.receiver import Handover
+from connman.connection.cycle import Cycle
+from connman.connection.receiver import Handover, Receiver
 from connman.records import Message
 from connman.transport.base import Transport
 from tests.connection.rig import OPEN, PATIENCE, REFUSED, Rig, reader_name
@@ -258,3 +260,25 @@ def test_a_handover_tells_whoever_is_there_then() -> None:
     handover.received(["a"])
     handover.changed(State.WAITING)
     assert there[0].told == ["a", State.WAITING]
+
+
+@pytest.mark.parametrize("_", range(3))
+def test_what_comes_while_it_attaches_waits_until_it_knows_of_the_transport(
+    _: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with quiet() as rig:
+        peer = rig.open()
+        attach = Cycle.receive_by
+
+        def slow(cycle: Cycle, receiver: Receiver) -> None:
+            attach(cycle, receiver)
+            if isinstance(receiver, Handover):
+                peer.send("first")
+                eventually(lambda: rig.conn.stats.messages_in, PATIENCE)  # the reader hands it on
+                for _ in range(1000):
+                    time.sleep(0)  # it has time to, if it may
+
+        monkeypatch.setattr(Cycle, "receive_by", slow)
+        taker = Taker()
+        rig.conn.attach(taker)
+        taker.wait("opened", "first")

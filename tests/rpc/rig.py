@@ -9,6 +9,7 @@ from typing import Any, Self
 from connman import Connection
 from connman.clock import SystemClock
 from connman.rpc import Peer, PeerStats
+from connman.rpc.wire import size_of
 from connman.testing import FakeClock, ScriptedDialer
 from connman.testing.dialer import Peer as Far
 from connman.transport.base import Dial, Transport
@@ -38,6 +39,7 @@ class Wired:
         self.conn = Connection(self.dialer, **{**defaults, **options})
         self.peer = Peer(self.conn, services=services, **(peer or {}))
         self.far: Far = None  # type: ignore[assignment]
+        self._due = 0  # bytes that the peer will have received when it has taken what was said
 
     def __enter__(self) -> Self:
         self.open()
@@ -50,12 +52,15 @@ class Wired:
         """Wait until it is open (again), and return the new far end."""
         self.conn.wait_open(PATIENCE)
         self.far = self.dialer.next_peer()
+        self._due = self.peer.stats.bytes_received
         return self.far
 
     def say(self, *messages: Any) -> None:
         """Send frames to the peer: bytes and texts as they are, anything else as JSON."""
         for message in messages:
-            self.far.send(message if isinstance(message, str | bytes) else json.dumps(message))
+            frame = message if isinstance(message, str | bytes) else json.dumps(message)
+            self._due += size_of(frame)
+            self.far.send(frame)
 
     def hear(self) -> Any:
         """Return what the peer sends next: JSON, or bytes."""
@@ -74,9 +79,9 @@ class Wired:
 
     def mark(self) -> PeerStats:
         """Wait until everything that was said has been taken, and return the stats then."""
-        before = self.peer.stats.unknown_answers
         self.say({"responseId": "mark", "type": "data"})
-        eventually(lambda: self.peer.stats.unknown_answers > before, PATIENCE)
+        # Counted one by one, before each is taken: with the bytes of the mark everything before it is dealt with.
+        eventually(lambda: self.peer.stats.bytes_received == self._due, PATIENCE)
         return self.peer.stats
 
 
