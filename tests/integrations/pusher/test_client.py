@@ -16,8 +16,8 @@ from connman.errors import ConnectError, ConnmanError, InvalidOption, NotConnect
 from connman.integrations.pusher import Pusher, SecretAuth
 from connman.testing import ScriptedDialer
 from tests.integrations.pusher.rig import Rig
+from tests.interrupts import CtrlC, Interrupter, within
 from tests.loopback import PATIENCE, in_thread
-from tests.promises.test_interrupts import CtrlC, Interrupter, within
 from tests.pusher_server import KEY, SECRET, Guest, PusherServer, error
 from tests.waiting import eventually
 
@@ -326,7 +326,9 @@ def test_a_check_that_is_not_answered() -> None:
         assert rig.pusher.state == "connected"
         eventually(lambda: rig.clock.pending == 1)
         rig.clock.advance(30.0)
-        while rig.clock.pending:  # it looks again until it is sure; no further, or the pause would be over as well
+        while (
+            rig.clock.pending
+        ):  # it looks again until it is sure; no further, or the pause would be over as well
             rig.clock.advance(0.1)
         rig.told.wait("error")
         rig.wait_pause()

@@ -1,0 +1,103 @@
+"""Raise where a Ctrl-C may: at each point of a call at which Python looks for signals, one after another.
+
+Python runs signal handlers in the main thread when a function is entered, when a C function has returned and when a
+loop jumps back, and nowhere else. A profile and a trace function are told of just these points, and what they raise
+comes out there.
+"""
+
+import contextlib
+import gc
+import itertools
+import opcode
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from connman import ConnmanError
+
+PATIENCE = 10.0  # seconds that only a failing test reaches
+
+
+class CtrlC(BaseException):
+    """What the handler raises. Not KeyboardInterrupt, which would end the test run."""
+
+
+def is_in_a_thread_start(frame: Any) -> bool:
+    """Whether the frame is within Python's own `Thread.start`: an interrupt there may leave a thread that never begins."""
+    while frame is not None:
+        if frame.f_code is threading.Thread.start.__code__:
+            return True
+        frame = frame.f_back
+    return False
+
+
+RESUME = opcode.opmap["RESUME"]
+JUMPS_BACK = {number for name, number in opcode.opmap.items() if name.startswith("JUMP_BACKWARD")}
+
+
+class Interrupter:
+    """Raise CtrlC at the `point`-th point (from 1) at which Python looks for signals, and note where that was."""
+
+    def __init__(self, point: int) -> None:
+        self._point = point
+        self._points = itertools.count(1)
+        self.where: str | None = None
+
+    def __enter__(self) -> None:
+        gc.disable()  # what it finds would be interrupted as well
+        sys.settrace(self._trace)
+        sys.setprofile(self._profile)
+
+    def __exit__(self, *exc_info: object) -> None:
+        sys.setprofile(None)
+        sys.settrace(None)
+        gc.enable()
+
+    def _profile(self, frame: Any, event: str, argument: object) -> None:
+        # An exception that is thrown into a generator is told as a call as well.
+        is_entered = event == "call" and frame.f_code.co_code[frame.f_lasti] == RESUME
+        if (is_entered or event == "c_return") and frame.f_code is not Interrupter.__exit__.__code__:
+            self._reach(frame, f"{event} {getattr(argument, '__qualname__', frame.f_code.co_name)}")
+
+    def _trace(self, frame: Any, event: str, _: object) -> Any:
+        code = frame.f_code.co_code
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode" and code[frame.f_lasti] in JUMPS_BACK:
+            self._reach(frame, "jumps back")
+        return self._trace if event != "call" or JUMPS_BACK & set(code[::2]) else None
+
+    def _reach(self, frame: Any, what: str) -> None:
+        if not is_in_a_thread_start(frame) and next(self._points) == self._point:
+            sys.setprofile(None)
+            sys.settrace(None)
+            self.where = f"{frame.f_code.co_filename}:{frame.f_lineno} {what}"
+            raise CtrlC
+
+
+def interrupted(call: Callable[[], object], point: int) -> str | None:
+    """Make the call, interrupt it at its `point`-th point (from 1), and say where that was; None if it has fewer.
+
+    Nothing but the interrupt, or an error of connman, may come out of it.
+    """
+    interrupter = Interrupter(point)
+    with contextlib.suppress(CtrlC, ConnmanError), interrupter:
+        call()
+    return interrupter.where
+
+
+def within(call: Callable[[], object], what: str) -> None:
+    """Make the call on a thread of its own: a lock that the main thread left taken is not taken for that one."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001 - told to the test
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive(), what
+    assert not raised, f"{what}: {raised[0]!r}"
