@@ -9,7 +9,8 @@ from typing import Protocol
 from connman.errors import ConnectError, ConnmanError, NotConnected, Retry, retry_verdict
 from connman.records import Message
 from connman.threads import spawn
-from connman.transport.base import Dial, Transport, describe
+from connman.transport.base import Dial, Transport
+from connman.transport.causes import describe
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from connman.clock import Deadline, SystemClock
 from connman.errors import InvalidOption
 from connman.threads import Condition, spawn
-from connman.transport.base import describe
+from connman.transport.causes import describe
 
 logger = logging.getLogger("connman.strategy")
 

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from connman.clock import Clock, Deadline
 from connman.endpoint import Endpoint
-from connman.errors import CertificateError, ConnectError, ConnectTimeout, ConnmanError, printable
+from connman.errors import CertificateError, ConnectError, ConnectTimeout, ConnmanError
 from connman.options import Options
 from connman.records import Data, Message, Step
+from connman.transport.causes import describe, is_about_our_certificate
 from connman.transport.progress import Progress
 from connman.transport.traffic import Traffic
 
 if TYPE_CHECKING:
     from connman.transport.login import Channel
-
-# Of an ssl.SSLError's reason (RFC 8446 6.2): bad, unsupported, revoked, expired, unknown or required, and unknown CA.
-_ABOUT_OUR_CERTIFICATE = re.compile("ALERT_(?:.*CERTIFICATE|UNKNOWN_CA)")
 
 
 class Transport(Protocol):
@@ -319,27 +316,3 @@ class Dial:
             )
         kind = ConnectTimeout if isinstance(error, TimeoutError) else ConnectError
         return kind(self.name, self.log, f"{phase}: {describe(error)}")
-
-
-def is_about_our_certificate(error: OSError) -> bool:
-    """Return whether the peer ended TLS with an alert about our certificate, or because we showed none.
-
-    With TLS 1.3 it says so only after our handshake has ended. With TLS 1.2 a server that gets none says no more than
-    "handshake failure".
-
-    Threads: any; pure.
-    """
-    return bool(_ABOUT_OUR_CERTIFICATE.search(getattr(error, "reason", None) or ""))
-
-
-def describe(error: BaseException) -> str:
-    """Return one line about an error from below, without addresses of this process or secrets, and of a bounded length.
-
-    Threads: any; pure.
-    """
-    if isinstance(error, ConnectError) and error.message:
-        return error.message
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    # A handshake of the user's may raise what the peer has said.
-    return printable(str(error)) or type(error).__name__

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from connman.clock import Deadline
 from connman.errors import ConnectError
 from connman.options import Options
-from connman.transport.base import Dial, describe
+from connman.transport.base import Dial
+from connman.transport.causes import describe
 from connman.transport.proxy import choose_proxy, open_tunnel
 from connman.transport.resolve import Address, resolve
 from connman.transport.sockets import SocketGuard, milliseconds

@@ -21,7 +21,8 @@ from connman.errors import (
 from connman.options import Headers, checked_headers
 from connman.records import Data, Message
 from connman.threads import is_kill
-from connman.transport.base import Dial, Dialer, Transport, describe
+from connman.transport.base import Dial, Dialer, Transport
+from connman.transport.causes import describe
 
 logger = logging.getLogger("connman.attempt")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from connman.clock import Clock, Deadline
 from connman.errors import ConnectionLost, ConnmanError, WaitTimeout
 from connman.records import Message
-from connman.transport.base import describe
+from connman.transport.causes import describe
 from connman.transport.progress import Progress
 from connman.transport.stream import Codec, Stream
 from connman.transport.traffic import Traffic

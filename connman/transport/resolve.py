@@ -8,7 +8,8 @@ import threading
 from typing import Any
 
 from connman.threads import spawn
-from connman.transport.base import Dial, describe
+from connman.transport.base import Dial
+from connman.transport.causes import describe
 
 Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 """A family, and the address in the shape that ``connect()`` wants for it."""

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from connman.clock import Clock, Deadline
 from connman.endpoint import Endpoint
 from connman.errors import ConnectError, ConnectionLost, SessionLost
-from connman.transport.base import Dial, describe
+from connman.transport.base import Dial
+from connman.transport.causes import describe
 from connman.transport.dial import discard_on_error, open_socket
 from connman.transport.http import Cookies, HttpAnswer, HttpWire, Limits
 from connman.transport.tls import start_tls

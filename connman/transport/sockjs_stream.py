@@ -9,7 +9,7 @@ from collections.abc import Callable
 from connman.clock import Deadline
 from connman.errors import ConnectionLost, ConnmanError, ProtocolError
 from connman.threads import is_kill, join, spawn
-from connman.transport.base import describe
+from connman.transport.causes import describe
 from connman.transport.http import HttpAnswer, HttpWire
 from connman.transport.sockets import READABLE
 from connman.transport.sockjs_boxes import Batch, Inbox, Outbox

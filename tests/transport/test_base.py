@@ -2,7 +2,6 @@
 
 import random
 import socket
-import ssl
 import threading
 
 import pytest
@@ -11,7 +10,7 @@ from connman.endpoint import Endpoint
 from connman.errors import ConnectError, ConnectionClosed, ConnectTimeout, ConnmanError, Fatal
 from connman.options import Options
 from connman.testing import FakeClock
-from connman.transport.base import Dial, describe, is_about_our_certificate
+from connman.transport.base import Dial
 from tests.loopback import in_thread
 
 PATIENCE = 10.0
@@ -195,42 +194,6 @@ def test_what_is_no_error_of_the_network_passes_unlogged(dial: Dial) -> None:
     with pytest.raises(ZeroDivisionError), dial.step("dns"):
         raise ZeroDivisionError
     assert dial.log == []
-
-
-@pytest.mark.parametrize(
-    ("error", "text"),
-    [
-        (ConnectError("e", (), "the message"), "the message"),
-        (OSError(5, "Input/output error"), "Input/output error"),
-        (ValueError("x"), "x"),
-        (ValueError(), "ValueError"),
-        (ValueError("no\nlogin \x1b[2J"), r"no\nlogin \x1b[2J"),
-        (ValueError("x" * 10_000), "x" * 200 + "…"),
-        (ConnectionClosed(1001), "closed with code 1001"),
-    ],
-)
-def test_an_error_is_described_in_one_line(error: BaseException, text: str) -> None:
-    assert describe(error) == text
-
-
-@pytest.mark.parametrize(
-    ("reason", "expected"),
-    [
-        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", True),
-        ("SSLV3_ALERT_BAD_CERTIFICATE", True),
-        ("SSLV3_ALERT_CERTIFICATE_EXPIRED", True),
-        ("TLSV1_ALERT_UNKNOWN_CA", True),
-        ("SSLV3_ALERT_HANDSHAKE_FAILURE", False),
-        ("TLSV1_ALERT_PROTOCOL_VERSION", False),
-        ("CERTIFICATE_VERIFY_FAILED", False),
-        (None, False),
-    ],
-)
-def test_an_alert_about_our_certificate_is_told_from_others(reason: str | None, expected: bool) -> None:
-    error = ssl.SSLError(1, "x")
-    error.reason = reason  # type: ignore[assignment]
-    assert is_about_our_certificate(error) is expected
-    assert not is_about_our_certificate(OSError(5, "x"))
 
 
 def test_stress_an_abort_reaches_whoever_is_registered(clock: FakeClock, seed: int) -> None:
