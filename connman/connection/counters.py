@@ -16,6 +16,7 @@ class Counters:
     losses: int = 0
     failed_attempts: int = 0
     messages_out: int = 0
+    messages_lent: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
     ping_rtt: float | None = None
@@ -23,6 +24,7 @@ class Counters:
     def add(self, transport: Transport) -> None:
         """Add what ``transport`` has counted."""
         self.messages_out += transport.messages_out
+        self.messages_lent += transport.lent
         self.bytes_in += transport.bytes_in
         self.bytes_out += transport.bytes_out
         if transport.ping_rtt is not None:
@@ -33,7 +35,7 @@ class Counters:
     ) -> Stats:
         """Return the numbers together with those that others keep."""
         return Stats(
-            messages_in=messages_in,
+            messages_in=messages_in + self.messages_lent,
             messages_out=self.messages_out,
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,

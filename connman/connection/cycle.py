@@ -156,19 +156,21 @@ class Cycle:
             # The system, or an ending interpreter, grants no timer thread: better a connection without than none.
             self._log(logging.WARNING, f"no pings: {error}")
 
-    def deliver(self, messages: list[Message]) -> None:
-        """Count messages, and hand them to ``on_data``, to ``recv`` or to the receiver."""
+    def deliver(self, messages: list[Message]) -> bool:
+        """Count messages, and hand them to ``on_data``, to ``recv`` or to the receiver, which says whether to stand by."""
         if self.receiver is not None:
-            if self.life.closing is None:
-                self._callbacks.received += len(messages)
-                self.receiver.received(messages)
-        elif not self._is_queued:
+            if self.life.closing is not None:
+                return False
+            self._callbacks.received += len(messages)
+            return self.receiver.received(messages)
+        if not self._is_queued:
             # Not behind the callbacks without an `on_data`: one of them may wait in `recv`.
             self._callbacks.data(self._conn, messages)
         elif self.life.closing is None:  # behind a callback that blocks they would pile up without a bound
             self._callbacks.received += len(messages)
             size = sum(map(len, messages)) + _EACH * len(messages)
             self._dispatcher.run(lambda: self._callbacks.data(self._conn, messages, is_counted=True), size)
+        return False
 
     # Room: what was read and not taken yet is bounded.
 

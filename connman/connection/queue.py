@@ -44,7 +44,7 @@ class BoundedQueue(Generic[_T]):
         self._size = 0
         self._is_closed = False
         self._is_bounded = True
-        self._sink: Callable[[Sequence[_T]], None] | None = None
+        self._sink: Callable[[Sequence[_T]], object] | None = None
         self._on_room: Callable[[], None] | None = None
 
     def on_room(self, callback: Callable[[], None]) -> None:
@@ -80,7 +80,7 @@ class BoundedQueue(Generic[_T]):
         if sink is not None:
             sink(items)
 
-    def divert(self, sink: Callable[[Sequence[_T]], None]) -> list[_T]:
+    def divert(self, sink: Callable[[Sequence[_T]], object]) -> list[_T]:
         """Have ``sink`` called with what comes from now on, and return what waits; everyone who waits looks again.
 
         Threads: any; ``sink`` runs on that of whoever appends.

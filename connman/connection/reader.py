@@ -103,6 +103,7 @@ class Reader:
     def _read(self, transport: Transport) -> ConnmanError:
         cycle = self._cycle
         while cycle.takes_all or transport.has_end or cycle.wait_room(lambda: transport.error is not None):
-            cycle.deliver(transport.receive())
+            if cycle.deliver(transport.receive()):
+                transport.stand_by()
         # Aborted while nobody took what had arrived. Nothing else would tell: the peer's end is behind what is not read.
         return transport.error or ConnectionLost("ended while nobody took what had arrived")

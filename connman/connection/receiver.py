@@ -22,8 +22,10 @@ class Receiver(Protocol):
         Threads: the reader; the one that attaches it.
         """
 
-    def received(self, messages: list[Message]) -> None:
-        """Take messages of the transport that was opened last.
+    def received(self, messages: list[Message]) -> bool:
+        """Take messages of the transport that was opened last; whether some thread may want to read what comes next itself.
+
+        See `Transport.stand_by`.
 
         Threads: the reader; the one that attaches it.
         """
@@ -65,11 +67,11 @@ class Handover:
             if (receiver := self._receiver()) is not None:
                 receiver.opened(transport)
 
-    def received(self, messages: list[Message]) -> None:
+    def received(self, messages: list[Message]) -> bool:
         """Pass on, in order; see `Receiver`."""
         with self._lock:
-            if (receiver := self._receiver()) is not None:
-                receiver.received(messages)
+            receiver = self._receiver()
+            return receiver is not None and receiver.received(messages)
 
     def reset(self, reset: Reset) -> None:
         """Pass on, in order; see `Receiver`."""

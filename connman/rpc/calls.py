@@ -96,13 +96,15 @@ class BlockingCall(Call):
         self._answered.release()
         self._take_down()
 
-    def wait(self) -> Any:
-        """Wait for the answer and return it.
+    def wait(self, read: Callable[[BlockingCall], None] | None = None) -> Any:
+        """Wait for the answer and return it; first of all ``read(self)`` may settle it.
 
         Raises: what it ended with; what a signal handler raised, after having given it up.
         Threads: the caller's.
         """
         try:
+            if read is not None:
+                read(self)
             if threading.current_thread() is threading.main_thread():
                 while not self._answered.acquire(timeout=LOOK):  # in steps, see `threads.at_once`
                     pass

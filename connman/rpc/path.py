@@ -13,7 +13,6 @@ from connman.records import Message, Reset, State
 from connman.rpc.calls import BlockingCall, Call
 from connman.rpc.counters import CloseStatus
 from connman.rpc.joining import is_no_such_peer
-from connman.rpc.routing import Routing
 from connman.rpc.session import Parts, Session, gone
 from connman.rpc.table import timed_out
 from connman.transport.base import Transport
@@ -41,7 +40,6 @@ class Path:
         self.closed: ReaderFuture[CloseStatus] = self._new_closed()
         # Guarded by the table's lock: session, _is_closed; `session` may be read without it.
         self.session: Session | None = None
-        self._routing: Routing | None = None
         self._is_closed = False
 
     def _new_closed(self) -> ReaderFuture[CloseStatus]:
@@ -139,7 +137,6 @@ class Path:
             if self._is_closed or (self.session is not None and self.session.transport is transport):
                 return
             self.session = session = Session(self._parts, transport)
-            self._routing = Routing(session, self._table)
             waiting, self._table.waiting = self._table.waiting, {}
             tickets = self._begin_locked(session, waiting)
             if self.closed.done():
@@ -166,13 +163,13 @@ class Path:
             ticket.settled(session)
         session.flush()
 
-    def received(self, messages: list[Message]) -> None:
+    def received(self, messages: list[Message]) -> bool:
         """Take messages; see `Receiver`.
 
         Threads: the reader.
         """
-        if self.session is not None and self._routing is not None:
-            self._routing.received(messages)
+        session = self.session
+        return session is not None and session.routing.received(messages)
 
     def reset(self, reset: Reset) -> None:
         """Do nothing: `changed` has told of it; see `Receiver`.

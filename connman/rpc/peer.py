@@ -138,7 +138,8 @@ class Peer:
             raise WouldDeadlock("the reader thread cannot wait for the answer that only it can read")
         call = self._make(BlockingCall, service, args, timeout, retry_safe)
         self._submit(call)
-        return call.wait()
+        session = self._path.session
+        return call.wait(None if session is None else session.routing.read_answer)
 
     def notify(self, service: int | str, /, *args: Any) -> None:
         """Call ``service`` without wanting to know what comes of it.

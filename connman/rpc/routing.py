@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from connman.errors import ConnmanError, NoSuchService, ProtocolError, RemoteError
 from connman.records import Message
 from connman.rpc import wire
+from connman.rpc.calls import BlockingCall
 from connman.rpc.codec import NotAllowed, decode, encode
 from connman.rpc.serving import Request
-from connman.rpc.session import Session
-from connman.rpc.table import Table
+
+if TYPE_CHECKING:
+    from connman.rpc.session import Session
+    from connman.rpc.table import Table
 
 MOST_ID = 128
 """Characters of the id of a call that may come twice."""
 _RESPONSES = frozenset(("stream", "stream-start", "stream-end", "stream-error"))
 
 
+_ANSWER_WITHIN = 0.01
+"""Seconds for which a caller reads himself. An end of the call by another thread he may notice so much later."""
+_REQUEST_WITHIN = 0.001
+"""Seconds for which a worker that has answered waits for the next request."""
+_QUICK = 0.0002
+"""Seconds for which the next request may have to wait for the worker to be done: where services take longer it reads none."""
+
+
 class Routing:
     """The reader's side of a session. Bad frames are counted and survived, never answered (the model's rule).
 
-    Threads: the reader's.
+    Two take what comes from the wire themselves while the reader stands by, so that nobody has to be woken to be given it:
+    the caller who waits for the only answer that is due, and the worker that has just answered.
+
+    Threads: the reader's, but for `read_answer` and `serve_next`.
     """
 
-    __slots__ = ("_counters", "_services", "_session", "_streams", "_table")
+    __slots__ = ("_clock", "_counters", "_services", "_session", "_streams", "_table")
 
     def __init__(self, session: Session, table: Table) -> None:
         self._session = session
@@ -31,35 +46,45 @@ class Routing:
         self._counters = table.counters
         self._services = session.services
         self._streams = session.streams
+        self._clock = session.clock
 
-    def received(self, messages: list[Message]) -> None:
+    def received(self, messages: list[Message]) -> bool:
         """Take messages of the transport: one bad one says nothing of the next.
+
+        Return whether a caller or a worker may now wait for what comes next, and for nothing else.
 
         Threads: the reader.
         """
+        is_waited_for = False
         for message in messages:
             if self._session.is_over:
-                return
+                return False
             self._counters.bytes_received += wire.size_of(message)
             if isinstance(message, str):
-                self._take(message)
+                is_waited_for = self._take(message)
             else:
                 self._streams.binary(message)
+        return is_waited_for and len(messages) == 1
 
-    def _take(self, text: str) -> None:
+    def _take(self, text: str) -> bool:
+        """Take one message; whether it may have been one of calls that come one at a time."""
         try:
             message = decode(text)
         except ProtocolError:
             message = None
         if not isinstance(message, dict):
             self._session.count_invalid()
-            return
+            return False
         kind = message.get("type")
         if kind == "data":
             if (call := self._table.answered(message.get("responseId"))) is not None:
                 call.settled(message.get("data"))
+                return isinstance(call, BlockingCall) and not self._table.by_id
         elif kind == "request":
-            self._take_request(message, text)
+            request = self._request_of(message, text)
+            if request is not None:
+                self._submit(request, text)
+                return self._session.took < _QUICK
         elif kind == "error":
             if (call := self._table.answered(message.get("responseId"))) is not None:
                 call.failed(_error_of(message.get("error"), call.service))
@@ -72,22 +97,73 @@ class Routing:
             self._streams.control(message)
         else:
             self._session.count_invalid()
+        return False
 
-    def _take_request(self, message: dict[str, Any], text: str) -> None:
+    # For those who wait.
+
+    def read_answer(self, call: BlockingCall) -> None:
+        """Take the answer of ``call`` from the wire if the reader stands by and it comes soon; else the reader will.
+
+        Threads: the caller's.
+        """
+        if call.is_over or call.id is None or len(self._table.by_id) > 1:
+            return  # what comes next may be another one's
+        seconds = _ANSWER_WITHIN
+        if call.deadline is not None:
+            seconds = min(seconds, call.deadline - self._clock.now())
+        self._session.transport.take_one(
+            seconds, partial(self._take_answer, f'{{"responseId":{call.id},"type":"data"')
+        )
+
+    def _take_answer(self, begin: str, text: str) -> bool:
+        # Nothing of this runs anything of a user's, which the main thread's signal handlers might cut short.
+        if text.startswith(begin):
+            self._counters.bytes_received += wire.size_of(text)
+            self._take(text)
+            return True
+        return False
+
+    def serve_next(self) -> None:
+        """Run the next request if the reader stands by and it comes very soon; else the reader will have it run.
+
+        Threads: a worker.
+        """
+        taken: list[Request] = []
+        if self._session.transport.take_one(_REQUEST_WITHIN, partial(self._take_next, taken)) and taken:
+            taken[0].run()
+
+    def _take_next(self, taken: list[Request], text: str) -> bool:
+        if self._streams.uploads or not text.startswith('{"requestId":'):
+            return False
+        try:
+            message = decode(text)
+        except ProtocolError:
+            return False
+        if not isinstance(message, dict) or message.get("type") != "request" or self._session.is_over:
+            return False
+        self._counters.bytes_received += wire.size_of(text)
+        if (request := self._request_of(message, text)) is not None:
+            taken.append(request)
+        return True
+
+    # Requests.
+
+    def _request_of(self, message: dict[str, Any], text: str) -> Request | None:
+        """Return what has to be run; None when it was dealt with."""
         number, service = wire.whole(message.get("requestId")), wire.service_id(message.get("serviceId"))
         if number is None or service is None:
             self._session.count_invalid()
-            return
+            return None
         self._counters.received += 1
         if self._streams.uploads and service in self._streams.uploads:
             self._streams.pull(message)
-            return
+            return None
         function = self._services.get(service)
         is_notice = message.get("notice") is True
         if function is None:
             if not is_notice:
                 self._refuse(number, wire.unknown_service(service))
-            return
+            return None
         request = Request(self._session, number, function, message, text)
         call_id = message.get("callId")
         if isinstance(call_id, str) and 0 < len(call_id) <= MOST_ID and not is_notice:
@@ -97,14 +173,18 @@ class Routing:
                 request.forget_args()
                 if kept is not None:
                     self._refuse(number, kept)
-                return
-        if not self._services.submit(request.run, len(text)):
-            self._session.count_refused()
-            if request.key is not None:
-                # Whoever has asked again meanwhile asks once more: it is not worth a thread.
-                self._services.answered.give_back(request.key)
-            if not is_notice:
-                self._refuse(number, wire.TOO_BUSY)
+                return None
+        return request
+
+    def _submit(self, request: Request, text: str) -> None:
+        if self._services.submit(request.run, len(text)):
+            return
+        self._session.count_refused()
+        if request.key is not None:
+            # Whoever has asked again meanwhile asks once more: it is not worth a thread.
+            self._services.answered.give_back(request.key)
+        if not request.is_notice:
+            self._refuse(request.id, wire.TOO_BUSY)
 
     def _refuse(self, number: int, tail: str) -> None:
         self._session.post(f'{{"responseId":{number},{tail}')

@@ -40,18 +40,18 @@ class Request:
     Threads: `run` is a worker's.
     """
 
-    __slots__ = ("_function", "_has_streams", "_id", "_is_large", "_is_notice", "_message", "_session", "key")
+    __slots__ = ("_function", "_has_streams", "_is_large", "_message", "_session", "id", "is_notice", "key")
 
     def __init__(
         self, session: Session, number: int, function: Service, message: dict[str, Any], text: str
     ) -> None:
         self._session = session
-        self._id = number
+        self.id = number
         self._function = function
         self._message = message
         self._is_large = len(text) >= wire.LARGE  # how much of these may wait is counted
         self._has_streams = wire.STREAM_MARK in text
-        self._is_notice = message.get("notice") is True
+        self.is_notice = message.get("notice") is True
         self.key: Key | None = None  # of a call that may come twice
 
     def forget_args(self) -> None:
@@ -60,16 +60,17 @@ class Request:
 
     def answer(self, tail: str) -> None:
         """Send an answer, soon and together with others."""
-        self._session.answer(self._id, tail)
+        self._session.answer(self.id, tail)
 
     def run(self) -> None:
         """Run the service and answer."""
         session = self._session
-        if session.is_over and self.key is None and not self._is_notice:
+        if session.is_over and self.key is None and not self.is_notice:
             return  # nobody would learn of it
-        if not (self._is_large or self._is_notice) and session.park(self.run):
+        if not (self._is_large or self.is_notice) and session.park(self.run):
             return
         token = _peer.set(session.peer)
+        began = session.clock.now()
         try:
             tail = self._run()
         except BaseException:  # top of a thread: killed; who waits for the answer must not wait for ever
@@ -77,6 +78,7 @@ class Request:
             raise
         finally:
             _peer.reset(token)
+        session.took = session.clock.now() - began
         self._finish(tail)
 
     def _run(self) -> str | None:
@@ -90,7 +92,7 @@ class Request:
         except BaseException as error:  # user code: what it raises is the caller's to know
             if is_kill(error):
                 raise
-            if self._is_notice:
+            if self.is_notice:
                 logger.error("a service that was given notice raised", exc_info=error)
             return wire.failure_of(error)
 
@@ -102,16 +104,16 @@ class Request:
                 return wire.BYTES
             if not is_stream(result):
                 raise
-            if self._is_notice:
+            if self.is_notice:
                 discard(result)
                 return None
             window = wire.whole(self._message.get("window"))
-            self._session.streams.send(self._id, window, result)
+            self._session.streams.send(self.id, window, result)
             return None
         return wire.TOO_BIG if self._session.is_too_big(tail) else tail
 
     def _finish(self, tail: str | None) -> None:
         if self.key is not None:
             self._session.services.answered.finish(self.key, tail)
-        elif tail is not None and not self._is_notice:
+        elif tail is not None and not self.is_notice:
             self.answer(tail)

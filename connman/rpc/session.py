@@ -12,6 +12,7 @@ from connman.records import Data
 from connman.rpc import wire
 from connman.rpc.calls import Call, StreamCall
 from connman.rpc.outbox import Outbox
+from connman.rpc.routing import Routing
 from connman.rpc.services import Services
 from connman.rpc.streams import Streams
 from connman.rpc.table import Table, timed_out
@@ -76,6 +77,7 @@ class Session:
         self.call_timeout = parts.call_timeout
         self.is_too_big = parts.is_too_big
         self.transport = transport
+        self.took = 0.0  # seconds of the service that has run last: any worker's
         self._outbox = Outbox(
             transport,
             parts.table.lock,
@@ -89,6 +91,7 @@ class Session:
         self.is_over = False
         self._parked: list[Job] = []
         self.streams = Streams(self)
+        self.routing = Routing(self, parts.table)
 
     # Going out.
 
@@ -201,9 +204,14 @@ class Session:
                 return
             self._outbox.owe_locked(f'{{"responseId":{number},{tail}')
         if len(self._outbox.waiting) < _GATHERED:
-            self.services.workers.run_last(self._outbox.flush)
+            self.services.workers.run_last(self._round_over)
         else:
             self._outbox.flush()
+
+    def _round_over(self) -> None:
+        """Send the answers of the jobs that were there, and look for the next request. Threads: a worker."""
+        self._outbox.flush()
+        self.routing.serve_next()
 
     def park(self, job: Job) -> bool:
         """Have ``job()`` run when fewer answers wait to go out; False when not many do, or too many are parked.

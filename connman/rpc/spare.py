@@ -68,12 +68,13 @@ class Spare:
     def opened(self, transport: Transport) -> None:
         """Do nothing: the relay has been told who this is."""
 
-    def received(self, messages: list[Message]) -> None:
+    def received(self, messages: list[Message]) -> bool:
         """Look for the handover; what else a relay may say while nobody is joined means nothing to us."""
         for index, message in enumerate(messages):
             if command_of(message) == "handover":
                 self._hand_over(messages[index + 1 :])
-                return
+                break
+        return False
 
     def _hand_over(self, first: list[Message]) -> None:
         if not self._owner.take(self):

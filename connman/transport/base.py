@@ -37,6 +37,8 @@ class Transport(Protocol):
     bytes_in: int
     bytes_out: int
     messages_out: int
+    lent: int
+    """Messages that others than the reader have read, see `take_one`."""
     ping_rtt: float | None
     can_ping: bool
     """Whether the protocol has pings."""
@@ -72,6 +74,26 @@ class Transport(Protocol):
         Messages come without an end: `has_end` then says that the next call brings it.
 
         Threads: the reader only.
+        """
+
+    def stand_by(self) -> None:
+        """Let other threads read by `take_one`; return when none has for about a millisecond, or one has left something.
+
+        It may return at once: standing by is of no use with this transport, or was of none the last times. What was left
+        the next `receive` returns.
+
+        Raises: ConnectionLost when another thread has met it.
+        Threads: the reader only.
+        """
+
+    def take_one(self, seconds: float, take: Callable[[str], bool]) -> bool:
+        """Wait up to ``seconds`` for the next message, if the reader stands by, and offer it to ``take(text)``.
+
+        True: it has taken it. False: nothing was read, or what was is left to the reader, who goes on at once. ``take`` is
+        called at most once, for one text that has arrived alone; it must neither block nor raise. A wait may end sooner.
+
+        Raises: what a signal handler raises: no message is lost then.
+        Threads: any but the reader; never blocks while another one reads.
         """
 
     def is_readable(self) -> bool:

@@ -80,6 +80,26 @@ class FrameCodec(FrameWriter):
                 self._fail(ProtocolError("text that is not valid UTF-8", 1007))
         return messages
 
+    def only_text(self, chunk: bytes) -> str | None:
+        """Return the text if ``chunk`` is one whole text message; see ``stream.LendingCodec``.
+
+        Threads: whoever has the turn to read.
+        """
+        size = len(chunk)
+        if size < 2 or chunk[0] != _WHOLE_TEXT or self._cut or self._opcode or self.end is not None:
+            return None
+        begin, length = 2, chunk[1]
+        if length > 125:
+            if length != 126 or size < 130:
+                return None
+            begin, length = 4, chunk[2] << 8 | chunk[3]
+        if begin + length != size or length > self._limit:
+            return None
+        try:
+            return chunk[begin:].decode()
+        except UnicodeDecodeError:
+            return None
+
     def eof(self) -> ConnmanError:
         """Return the error for the peer's end of file at this point: always a loss unless `end` is set already.
 

@@ -10,13 +10,13 @@ from connman.clock import Clock, Deadline
 from connman.errors import ConnectionLost, ConnmanError, NotConnected, SendTimeout
 from connman.records import Data
 from connman.threads import at_once
-from connman.transport.base import describe
+from connman.transport.causes import describe
+from connman.transport.lending import Lending
 from connman.transport.progress import whole_frames
-from connman.transport.receiving import Receiving
 from connman.transport.stream import Codec, Stream, StreamEnded, write_rest
 
 
-class Sending(Receiving):
+class Sending(Lending):
     """What `Pipe` is to those who send; ``base.Transport`` documents the methods. `Pipe` has the locks, and the rest.
 
     Threads: any.

@@ -109,7 +109,7 @@ def is_cooperative(sock: socket.socket) -> bool:
     Threads: any; pure.
     """
     # Python's own is written in C; gevent's is not.
-    return not isinstance(type(sock).recv, types.MethodDescriptorType)
+    return not isinstance(below_tls(sock).recv, types.MethodDescriptorType)
 
 
 def wait_ready(fd: int, events: int, deadline: Deadline | None) -> bool:

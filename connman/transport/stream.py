@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from connman.clock import Deadline
 from connman.errors import ConnectionLost, ConnmanError
@@ -104,6 +104,22 @@ class Stream(Protocol):
         """
 
 
+@runtime_checkable
+class LendingStream(Protocol):
+    """A stream of which others than the reader may read, one at a time; whose turn it is they see to."""
+
+    can_lend: bool
+    lends_to_main: bool
+    """Whether a signal handler that raises comes before bytes are taken out of the stream, or behind their being kept."""
+
+    def take_into(self, chunks: list[bytes], seconds: float) -> None:
+        """Wait up to ``seconds`` for bytes and append what is there to ``chunks``, b"" at the end.
+
+        Raises: OSError.
+        Threads: whoever has the turn to read, Python's main thread only with `lends_to_main`.
+        """
+
+
 class Codec(Protocol):
     """Bytes in, messages out, and the other way: pure, no I/O. One for each transport.
 
@@ -146,6 +162,19 @@ class Codec(Protocol):
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
         """Return a close frame, None where the protocol ends by the stream's end of file."""
+
+
+@runtime_checkable
+class LendingCodec(Protocol):
+    """A codec that can look without touching."""
+
+    def only_text(self, chunk: bytes) -> str | None:
+        """Return the text if ``chunk`` is one whole message of text and nothing else, and none is under way; else None.
+
+        Nothing is changed: ``chunk`` may still be fed.
+
+        Threads: whoever has the turn to read.
+        """
 
 
 def drain(stream: Stream, deadline: Deadline) -> None:

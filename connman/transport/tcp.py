@@ -32,6 +32,8 @@ _MUCH = 131072
 # While little comes. A thread that waits in recv() holds the memory for all it may get, and what is freed from
 # between such pieces stays in holes: 64 KiB for each idle connection cost 9 KiB.
 _LITTLE = 256
+# For who waits for one message: what is longer is for the reader.
+_LENT = 16384
 
 
 def open_tcp(dial: Dial) -> Pipe:
@@ -96,14 +98,16 @@ class TcpStream:
     the send lock; `shutdown` from any thread.
     """
 
-    __slots__ = ("_guard", "_must_wait", "_size", "_sock")
+    __slots__ = ("_guard", "_must_wait", "_size", "_sock", "can_lend")
 
     reads_when = READABLE
+    lends_to_main = True
 
     def __init__(self, guard: SocketGuard) -> None:
         self._guard = guard
         self._sock = guard.sock
         self._must_wait = is_cooperative(self._sock)
+        self.can_lend = not self._must_wait  # a greenlet is not woken: whoever reads costs the same
         self._sock.setblocking(not self._must_wait)
         self._size = _LITTLE
 
@@ -145,6 +149,16 @@ class TcpStream:
             raise
         self._size = _LITTLE if len(chunk) < _LITTLE else _CHUNK
         return chunk
+
+    def take_into(self, chunks: list[bytes], seconds: float) -> None:
+        """Append what arrives within ``seconds``; see ``stream.LendingStream``.
+
+        Threads: whoever has the turn to read.
+        """
+        if poll_ready(self._sock.fileno(), READABLE, seconds):
+            with contextlib.suppress(BlockingIOError):
+                # In C from the system call to the list: no signal handler comes between.
+                chunks.extend(map(self._sock.recv, (_LENT,), (socket.MSG_DONTWAIT,)))
 
     def is_readable(self) -> bool:
         """Return whether something is there; see ``stream.Stream``.

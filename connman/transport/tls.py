@@ -14,13 +14,15 @@ from typing import Any
 from connman.clock import Deadline
 from connman.errors import CertificateError, ConnectError, InvalidOption
 from connman.options import Options
-from connman.transport.base import Dial, describe
+from connman.transport.base import Dial
+from connman.transport.causes import describe
 from connman.transport.sockets import (
     READABLE,
     WRITABLE,
     DialSocket,
     SocketGuard,
     below_tls,
+    is_cooperative,
     is_readable,
     poll_ready,
     wait_ready,
@@ -155,8 +157,9 @@ class TlsStream:
 
     __slots__ = (
         "_guard", "_is_draining", "_is_ended", "_is_unwrapped", "_lock", "_sock", "_write_wants",
-        "reads_when",
+        "can_lend", "reads_when",
     )  # fmt: skip
+    lends_to_main = False
 
     def __init__(self, guard: SocketGuard) -> None:
         assert isinstance(guard.sock, ssl.SSLSocket)
@@ -169,6 +172,7 @@ class TlsStream:
         # The reader's own.
         self._is_draining = False
         self.reads_when = READABLE
+        self.can_lend = not is_cooperative(self._sock)  # see `TcpStream`
         # Guarded by the send lock of the caller.
         self._write_wants = WRITABLE
 
@@ -182,6 +186,17 @@ class TlsStream:
             if not wait_ready(self._sock.fileno(), self.reads_when, deadline):
                 raise TimeoutError("timed out")
         return chunk
+
+    def take_into(self, chunks: list[bytes], seconds: float) -> None:
+        """Append what arrives within ``seconds``; see ``stream.LendingStream``.
+
+        Raises: ssl.SSLEOFError as `recv`.
+        Threads: whoever has the turn to read, but for Python's main one: `ssl` keeps what it has read in variables.
+        """
+        if (chunk := self.recv_some()) is None and poll_ready(self._sock.fileno(), self.reads_when, seconds):
+            chunk = self.recv_some()
+        if chunk is not None:
+            chunks.append(chunk)
 
     def recv_some(self) -> bytes | None:
         """Return what is there; see ``stream.Stream``.

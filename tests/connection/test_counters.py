@@ -9,7 +9,9 @@ from tests.connection.rig import OPEN, Rig
 
 
 def transport(**numbers: Any) -> Any:
-    return SimpleNamespace(**{"messages_out": 0, "bytes_in": 0, "bytes_out": 0, "ping_rtt": None, **numbers})
+    return SimpleNamespace(
+        **{"messages_out": 0, "bytes_in": 0, "bytes_out": 0, "lent": 0, "ping_rtt": None, **numbers}
+    )
 
 
 def test_transports_are_summed() -> None:
@@ -29,11 +31,11 @@ def test_the_newest_round_trip_that_was_measured_counts() -> None:
 
 def test_a_snapshot_has_all_of_it_and_does_not_change() -> None:
     counters = Counters(opens=3, losses=2, failed_attempts=1)
-    counters.add(transport(messages_out=4, bytes_in=5, bytes_out=6, ping_rtt=0.1))
+    counters.add(transport(messages_out=4, bytes_in=5, bytes_out=6, ping_rtt=0.1, lent=10))
     stats = counters.snapshot(7, 8, ConnectionLost("gone"), 9.0)
     counters.opens = 100
     assert (stats.opens, stats.losses, stats.failed_attempts) == (3, 2, 1)
-    assert (stats.messages_in, stats.messages_out, stats.bytes_in, stats.bytes_out) == (7, 4, 5, 6)
+    assert (stats.messages_in, stats.messages_out, stats.bytes_in, stats.bytes_out) == (17, 4, 5, 6)
     assert (stats.callback_errors, stats.ping_rtt, stats.uptime) == (8, 0.1, 9.0)
     assert stats.last_error == "gone"
     assert counters.snapshot(0, 0, None, 0.0).last_error is None

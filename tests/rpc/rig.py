@@ -14,6 +14,7 @@ from connman.testing import FakeClock, ScriptedDialer
 from connman.testing.dialer import Peer as Far
 from connman.transport.base import Dial, Transport
 from connman.transport.memory import memory_pair
+from tests.transport.pipes import socket_pair
 from tests.waiting import eventually
 
 PATIENCE = 10.0  # seconds that only a failing test reaches
@@ -96,14 +97,21 @@ class Given:
 
 
 class Pair:
-    """Two peers, `here` and `there`, joined in memory. Leaving the with-block ends both."""
+    """Two peers, `here` and `there`, joined in memory, or by sockets. Leaving the with-block ends both."""
 
-    def __init__(self, services: Mapping[int | str, Any] | None = None, **options: Any) -> None:
-        ends = memory_pair(SystemClock(), 1 << 24)
+    def __init__(
+        self,
+        services: Mapping[int | str, Any] | None = None,
+        *,
+        over_sockets: bool = False,
+        here: Mapping[int | str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        ends = socket_pair(SystemClock()) if over_sockets else memory_pair(SystemClock(), 1 << 24)
         self.here, self.there = (
             Peer(
                 Connection(Given(end), reconnect=False, ping_interval=None, name=name),
-                services=services if name == "there" else None,
+                services=services if name == "there" else here,
                 **options,
             )
             for end, name in zip(ends, ("here", "there"), strict=True)

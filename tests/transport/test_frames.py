@@ -466,3 +466,54 @@ def test_a_huge_frame_is_refused_before_its_payload_is_kept() -> None:
     codec = FrameCodec(MIB)
     assert codec.feed(b"\x82\x7f" + (1 << 30).to_bytes(8, "big")) == []
     assert isinstance(codec.end, MessageTooBig)
+
+
+# Looking without touching
+
+
+def is_in_the_middle(codec: FrameCodec) -> bool:
+    return bool(codec._cut or codec._opcode or codec.end)  # noqa: SLF001
+
+
+@given(st.one_of(message_streams(), STREAMS).map(lambda s: s[0]) | damaged_streams(), st.booleans(), PLACES)
+def test_the_only_text_is_what_feeding_brings(data: bytes, is_whole: bool, places: list[int]) -> None:
+    codec = FrameCodec(200)
+    for chunk in [data] if is_whole else cut(data, places):
+        before = {name: getattr(codec, name) for name in FrameCodec.__slots__ if name != "_utf8"}
+        text = codec.only_text(chunk)
+        assert {name: getattr(codec, name) for name in before} == before
+        is_under_way = is_in_the_middle(codec)
+        messages = codec.feed(chunk)
+        is_alone = not (is_in_the_middle(codec) or codec.replies or codec.pong or codec.rest)
+        if text is not None:
+            assert messages == [text]
+            assert is_alone
+            assert not is_under_way
+        elif is_alone and not is_under_way and len(messages) == 1 and codec.frames == 1:
+            # One frame: a binary one, or in fragments.
+            assert isinstance(messages[0], bytes) or chunk[0] != 0x81
+        if codec.rest or codec.end is not None:
+            return
+        codec.frames, codec.pong, codec.replies = 0, None, []
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 1000, 65535])
+def test_a_text_alone_is_seen_at_once(size: int) -> None:
+    codec = FrameCodec(1 << 17)
+    assert codec.only_text(frame(TEXT, b"x" * size)) == "x" * size
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        b"", b"\x81", b"\x81\x7e", b"\x81\x7e\x00", b"\x81\x7e\x00\x01x", b"\x81\x81\0\0\0\0x", b"\xc1\x01x",
+        frame(TEXT, b"x" * 65536), frame(TEXT, b"\xff"), frame(TEXT, b"x")[:-1], frame(TEXT, b"x") + b"\x81",
+        frame(BINARY, b"x"), frame(PING, b""), frame(CLOSE, b""), b"\x01\x01x", b"\x80\x01x",
+    ],
+)  # fmt: skip
+def test_nothing_else_is_an_only_text(chunk: bytes) -> None:
+    assert FrameCodec(1 << 17).only_text(chunk) is None
+
+
+def test_a_text_above_the_limit_is_for_feed_to_refuse() -> None:
+    assert FrameCodec(9).only_text(frame(TEXT, b"x" * 10)) is None

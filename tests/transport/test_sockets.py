@@ -276,4 +276,5 @@ def test_a_socket_whose_calls_are_written_in_python_is_a_cooperative_one() -> No
 
     assert is_cooperative(Green.__new__(Green))
     assert not is_cooperative(socket.socket.__new__(socket.socket))
+    assert not is_cooperative(ssl.SSLSocket.__new__(ssl.SSLSocket))  # whose own recv() is in Python
     assert not is_cooperative(socket.socket.__new__(type("Mine", (socket.socket,), {})))

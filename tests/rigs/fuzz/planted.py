@@ -42,7 +42,7 @@ BUGS = (
     Bug("frames", "text is not checked in fragments", "transport/frames.py", "if self._opcode == _TEXT:\n            self._check", "if False:\n            self._check"),
     Bug("frames", "a cut head is measured once", "transport/frames.py", "            self._cut_size = self._measure(self._cut, 0)\n", ""),
     Bug("frames", "the limit is of each fragment", "transport/frames.py", "len(self._message) + length > self._limit", "length > self._limit"),
-    Bug("frames", "invalid text escapes", "transport/frames.py", "except UnicodeDecodeError:", "except UnicodeEncodeError:"),
+    Bug("frames", "invalid text escapes", "transport/frames.py", "            except UnicodeDecodeError:\n                self._fail", "            except UnicodeEncodeError:\n                self._fail"),
     Bug("deflate", "no tail behind a message", "transport/deflate.py", "bytes(payload) + _TAIL if is_last", "bytes(payload) if is_last"),
     Bug("deflate", "no new stream within a message", "transport/deflate.py", "_MOST_ENDS = 16", "_MOST_ENDS = 0"),
     Bug("deflate", "zlib's own error escapes", "transport/deflate.py", "except zlib.error:", "except BufferError:"),

@@ -1,4 +1,6 @@
-"""Calls from the main thread, cut short by a signal handler that raises at any moment; the seed is the argument.
+"""Calls from the main thread, cut short by a signal handler that raises at any moment.
+
+The arguments are the seed, and "memory" or "sockets": over these the main thread reads itself.
 
 What a Ctrl-C may do is end the path; it may not leave anything locked, waiting, without a deadline, or answered wrongly.
 """
@@ -46,11 +48,14 @@ def use(pair: Pair, number: int, kind: float) -> None:
         pair.here.notify("same", number)
 
 
-def main(seed: int) -> None:
+def make(how: str) -> Pair:
+    return Pair({"same": lambda x: x}, over_sockets=how == "sockets").__enter__()
+
+
+def main(seed: int, how: str) -> None:
     rnd = random.Random(seed)
     signal.signal(signal.SIGALRM, cut)
-    until, number, pair = time.monotonic() + SECONDS, 0, Pair({"same": lambda x: x})
-    pair.__enter__()
+    until, number, pair = time.monotonic() + SECONDS, 0, make(how)
     while time.monotonic() < until:
         number += 1
         try:
@@ -63,12 +68,11 @@ def main(seed: int) -> None:
                 assert pair.here.stats.calls_in_flight < 100
         except (PeerGone, Cut):  # the latter between two lines of this loop
             pair.__exit__()
-            pair = Pair({"same": lambda x: x})
-            pair.__enter__()
+            pair = make(how)
         except CallTimeout:
             sys.exit(f"call {number} hung")
     pair.__exit__()
     print("done")
 
 
-main(int(sys.argv[1]))
+main(int(sys.argv[1]), sys.argv[2])

@@ -76,6 +76,9 @@ class _Transport:
     def send_now(self, batch: list[str | bytes]) -> None:
         self.sent += batch
 
+    def take_one(self, seconds: float, take: object) -> bool:
+        return False
+
     def abort(self, error: object) -> None:
         self.error = error
 

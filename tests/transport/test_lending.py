@@ -1,0 +1,358 @@
+"""Lent reading: while the reader stands by others read, and no message is lost, doubled or overtaken by it."""
+
+import contextlib
+import itertools
+import os
+import random
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from connman.clock import SystemClock
+from connman.errors import ConnectionClosed, ConnectionLost, ConnmanError, ProtocolError
+from connman.records import Message
+from connman.transport import lending
+from connman.transport.frames import FrameCodec
+from connman.transport.pipe import Pipe
+from connman.transport.sockets import SocketGuard
+from connman.transport.tcp import TcpStream
+from tests.interrupts import interrupted
+from tests.loopback import in_thread
+from tests.transport.pipes import PATIENCE, Raw, make_pipe, open_raw, socket_pair
+from tests.waiting import eventually
+
+
+class Standing:
+    """A reader that stands by after whatever it has read, until its pipe ends."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self.pipe = pipe
+        self.log: list[Message] = []
+        self.error: ConnmanError | None = None
+        self.times = 0  # that it has come back
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self.log += self.pipe.receive()
+                self.pipe.stand_by()
+                self.times += 1
+        except ConnmanError as error:
+            self.error = error
+        finally:
+            self.pipe.dispose()
+
+    def ended(self) -> ConnmanError:
+        self._thread.join(PATIENCE)
+        assert self.error is not None, "the pipe did not end"
+        return self.error
+
+    def take(self, text: str) -> bool:
+        """Take a text for one who waits: into the same log, so that its order shows."""
+        self.log.append(text)
+        return True
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have readers stand by until they are called."""
+    monkeypatch.setattr(lending, "GRACE", PATIENCE)
+
+
+@contextlib.contextmanager
+def lent() -> Iterator[tuple[Standing, Raw]]:
+    """A reader that stands by, and the far end of its pipe."""
+    with open_raw() as (pipe, far):
+        reader = Standing(pipe)
+        far.send(far.text("first"))
+        eventually(lambda: is_lent(pipe), PATIENCE)
+        try:
+            yield reader, far
+        finally:
+            pipe.abort(ConnectionLost("the end of the test"))
+            pipe.take_one(0, lambda _: False)
+            reader.ended()
+
+
+def is_lent(pipe: Pipe) -> bool:
+    """Whether somebody could read now: whose look brings nothing and calls nobody."""
+    turn = pipe._turn  # noqa: SLF001
+    return turn is not None and not turn.lock.locked()
+
+
+# Taking
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("text", ["x", "", "ü" * 60, "x" * 126, "x" * 16_000])
+def test_who_waits_reads_the_next_message_himself(text: str) -> None:
+    with lent() as (reader, far):
+        before = reader.pipe.bytes_in
+        frame = far.text(text)
+        taking = in_thread(lambda: reader.pipe.take_one(PATIENCE, reader.take))
+        far.send(frame)
+        assert taking.result(PATIENCE) is True
+        far.send(far.text("last"))
+        assert reader.pipe.take_one(PATIENCE, reader.take)
+        assert reader.log == ["first", text, "last"]
+        assert (reader.times, reader.pipe.lent) == (0, 2)
+        assert reader.pipe.bytes_in == before + len(frame) + len(far.text("last"))
+
+
+@pytest.mark.usefixtures("patient")
+def test_what_he_does_not_take_is_the_readers() -> None:
+    with lent() as (reader, far):
+        far.send(far.text("for the reader"))
+        offered: list[str] = []
+        assert not reader.pipe.take_one(PATIENCE, lambda text: bool(offered.append(text)))
+        eventually(lambda: reader.log == ["first", "for the reader"], PATIENCE)
+        assert offered == ["for the reader"]
+        assert reader.pipe.lent == 0
+
+
+FRAMES = {
+    "binary": (b"\x82\x01x", [b"x"]),
+    "two at once": (b"\x81\x01a\x81\x01b", ["a", "b"]),
+    "one and a half": (b"\x81\x01a\x81", ["a"]),
+    "fragments": (b"\x01\x01a\x80\x01b", ["ab"]),
+    "behind a ping": (b"\x89\x00\x81\x01a", ["a"]),
+    "longer than is read at once": (b"\x81\x7e\x60\x00" + b"x" * 0x6000, ["x" * 0x6000]),
+    "of eight bytes of length": (
+        b"\x81\x7f" + struct.pack(">Q", 1 << 16) + b"x" * (1 << 16),
+        ["x" * (1 << 16)],
+    ),
+}
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("name", FRAMES)
+def test_what_is_not_one_whole_text_is_the_readers(name: str) -> None:
+    data, messages = FRAMES[name]
+    with lent() as (reader, far):
+        far.send(data)
+        assert not reader.pipe.take_one(PATIENCE, reader.take)
+        eventually(lambda: reader.log == ["first", *messages], PATIENCE)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_message_that_is_cut_is_not_taken_apart() -> None:
+    """Its second half may look like a message of its own."""
+    with lent() as (reader, far):
+        far.send(b"\x81\x06ab")
+        assert not reader.pipe.take_one(PATIENCE, reader.take)
+        eventually(lambda: reader.pipe.reading, PATIENCE)
+        far.send(b"\x81\x02cd")
+        assert isinstance(reader.ended(), ProtocolError)  # the half is no UTF-8
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [(b"\x88\x02\x03\xe9", ConnectionClosed), (b"\x81\x01\xff", ProtocolError), (b"\xf1\x00", ProtocolError)],
+)
+def test_an_end_is_the_readers(data: bytes, kind: type[ConnmanError]) -> None:
+    with lent() as (reader, far):
+        far.send(data)
+        assert not reader.pipe.take_one(PATIENCE, reader.take)
+        assert isinstance(reader.ended(), kind)
+
+
+@pytest.mark.usefixtures("patient")
+def test_an_end_of_file_is_the_readers() -> None:
+    with lent() as (reader, far):
+        far.sock.close()
+        assert not reader.pipe.take_one(PATIENCE, reader.take)
+        assert "without a close frame" in str(reader.ended())
+
+
+@pytest.mark.usefixtures("patient")
+def test_why_it_broke_is_told_whoever_met_it() -> None:
+    """The system tells of it once."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+    reader = Standing(make_pipe(TcpStream(SocketGuard(near)), SystemClock()))
+    far.sendall(b"\x81\x01a")
+    eventually(lambda: is_lent(reader.pipe), PATIENCE)
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    far.close()
+    assert not reader.pipe.take_one(PATIENCE, reader.take)
+    assert "reset" in str(reader.ended())
+
+
+# Whose turn it is
+
+
+@pytest.mark.usefixtures("patient")
+def test_one_at_a_time() -> None:
+    with lent() as (reader, far):
+        taking = in_thread(lambda: reader.pipe.take_one(PATIENCE, reader.take))
+        eventually(lambda: reader.pipe.reading, PATIENCE)
+        assert not reader.pipe.take_one(PATIENCE, reader.take)
+        far.send(far.text("x"))
+        assert taking.result(PATIENCE) is True
+        assert reader.times == 0
+
+
+def test_nobody_reads_beside_the_reader() -> None:
+    with open_raw() as (pipe, far):
+        assert not pipe.take_one(PATIENCE, lambda _: True)  # it has never stood by
+        far.send(far.text("x"))
+        assert pipe.receive() == ["x"]
+        pipe.stand_by()
+        assert not pipe.take_one(PATIENCE, lambda _: True)
+
+
+def test_a_reader_that_nobody_stands_in_for_goes_on_by_itself() -> None:
+    with open_raw() as (pipe, far):
+        reader = Standing(pipe)
+        for number in range(20):
+            far.send(far.text(str(number)))
+            eventually(lambda number=number: reader.log[-1:] == [str(number)], PATIENCE)
+        pipe.abort(ConnectionLost("over"))
+        assert reader.log == [str(number) for number in range(20)]
+
+
+class Counting(Pipe):
+    """A pipe that counts how often its reader has stood by, and is of use to nobody."""
+
+    __slots__ = ("stood",)
+
+    def _wait_while_lent(self, turn: Any) -> None:
+        self.stood += 1
+
+
+def test_it_stands_by_the_more_seldom_the_less_use_it_is() -> None:
+    ours, theirs = socket.socketpair()
+    pipe = Counting("test", TcpStream(SocketGuard(ours)), FrameCodec(1000), SystemClock())
+    pipe.stood = 0
+    stood = []
+    for _ in range(600):
+        before = pipe.stood
+        pipe.stand_by()
+        stood.append(pipe.stood > before)
+    gaps = [len(list(group)) for was, group in itertools.groupby(stood) if not was]
+    assert gaps[:8] == [1, 3, 7, 15, 31, 63, 127, 255]
+    pipe.dispose()
+    theirs.close()
+
+
+@pytest.mark.usefixtures("patient")
+def test_an_abort_ends_whoever_reads() -> None:
+    with lent() as (reader, _):
+        taking = in_thread(lambda: reader.pipe.take_one(PATIENCE, reader.take))
+        eventually(lambda: reader.pipe.reading, PATIENCE)
+        error = ConnectionLost("aborted")
+        reader.pipe.abort(error)
+        assert taking.result(PATIENCE) is False
+        assert reader.ended() is error
+
+
+def test_an_abort_ends_a_reader_that_stands_by() -> None:
+    with open_raw() as (pipe, far):
+        reader = Standing(pipe)
+        far.send(far.text("x"))
+        eventually(lambda: reader.log, PATIENCE)
+        error = ConnectionLost("aborted")
+        pipe.abort(error)
+        assert reader.ended() is error
+        assert not pipe.take_one(PATIENCE, reader.take)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_child_process_reads_nothing_of_its_parents() -> None:
+    with lent() as (reader, far):
+        far.send(far.text("the parent's"))
+        child = os.fork()
+        if not child:
+            os._exit(reader.pipe.take_one(1, lambda _: True))
+        assert os.waitpid(child, 0)[1] == 0
+        assert reader.pipe.take_one(PATIENCE, reader.take)
+        assert reader.log == ["first", "the parent's"]
+
+
+# Signal handlers that raise
+
+
+@pytest.mark.plain_locks
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_an_interrupt_at_any_point_loses_nothing(is_wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At worst what was taken is the reader's as well: an answer to a call that nobody waits for any more."""
+    monkeypatch.setattr(lending, "GRACE", 0.1)
+    for point in itertools.count(1):
+        taken: list[str] = []
+
+        def take(text: str, taken: list[str] = taken) -> bool:
+            if is_wanted:
+                taken.append(text)
+            return is_wanted
+
+        with lent() as (reader, far):
+            far.send(far.text("second"))
+            where = interrupted(lambda reader=reader, take=take: reader.pipe.take_one(PATIENCE, take), point)  # type: ignore[misc]
+            far.send(far.text("third"))
+            eventually(lambda reader=reader: reader.log[-1] == "third", PATIENCE, where or "")
+            assert reader.log in (["first", "second", "third"], ["first", "third"]), where
+            assert "second" in reader.log or taken == ["second"], where
+        if where is None:
+            assert point > 20, "it has no points"
+            assert reader.log == (["first", "third"] if is_wanted else ["first", "second", "third"])
+            return
+
+
+def test_the_main_thread_reads_no_stream_that_may_lose_what_it_has_read() -> None:
+    class Loses(TcpStream):
+        lends_to_main = False
+
+    ours, theirs = socket.socketpair()
+    far = Raw(theirs)
+    reader = Standing(make_pipe(Loses(SocketGuard(ours)), SystemClock()))
+    far.send(far.text("first"))
+    eventually(lambda: reader.log, PATIENCE)
+    assert not reader.pipe.take_one(0.01, reader.take)
+    far.send(far.text("second"))
+    in_thread(lambda: reader.pipe.take_one(0.01, reader.take)).result(PATIENCE)
+    eventually(lambda: reader.log == ["first", "second"], PATIENCE)
+    theirs.close()
+    reader.ended()
+
+
+# All at once
+
+
+def test_stress_every_message_is_read_once_and_in_order(seed: int) -> None:
+    chance = random.Random(seed)
+    near, far = socket_pair(SystemClock())
+    reader = Standing(near)
+    count = 2000
+    is_over = threading.Event()
+
+    def borrow(chance: random.Random) -> None:
+        while not is_over.is_set():
+            if not near.take_one(
+                chance.choice([0, 0.001, 0.01]), lambda text: chance.random() < 0.8 and reader.take(text)
+            ):
+                is_over.wait(0.0005)
+
+    borrowers = [in_thread(borrow, random.Random(chance.random())) for _ in range(3)]
+    numbers = iter(range(count))
+    while batch := list(itertools.islice(numbers, chance.choice([1, 1, 1, 2, 5]))):
+        far.send(
+            [str(number) if chance.random() < 0.8 else str(number).encode() for number in batch], PATIENCE
+        )
+        if chance.random() < 0.3:
+            eventually(lambda last=batch[-1]: reader.log and int(reader.log[-1]) == last, PATIENCE)  # type: ignore[misc]
+    eventually(lambda: len(reader.log) >= count, PATIENCE)
+    is_over.set()
+    for borrower in borrowers:
+        borrower.result(PATIENCE)
+    assert [int(message) for message in reader.log] == list(range(count))
+    far.abort(ConnectionLost("over"))
+    assert reader.ended()
+    far.dispose()
