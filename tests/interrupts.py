@@ -37,10 +37,14 @@ JUMPS_BACK = {number for name, number in opcode.opmap.items() if name.startswith
 
 
 class Interrupter:
-    """Raise CtrlC at the `point`-th point (from 1) at which Python looks for signals, and note where that was."""
+    """Raise CtrlC at the `point`-th point (from 1) at which Python looks for signals, and note where that was.
 
-    def __init__(self, point: int) -> None:
+    With `handle` that is called there instead.
+    """
+
+    def __init__(self, point: int, handle: Callable[[], object] | None = None) -> None:
         self._point = point
+        self._handle = handle
         self._points = itertools.count(1)
         self.where: str | None = None
 
@@ -72,15 +76,19 @@ class Interrupter:
             sys.setprofile(None)
             sys.settrace(None)
             self.where = f"{frame.f_code.co_filename}:{frame.f_lineno} {what}"
-            raise CtrlC
+            if self._handle is None:
+                raise CtrlC
+            self._handle()
 
 
-def interrupted(call: Callable[[], object], point: int) -> str | None:
+def interrupted(
+    call: Callable[[], object], point: int, handle: Callable[[], object] | None = None
+) -> str | None:
     """Make the call, interrupt it at its `point`-th point (from 1), and say where that was; None if it has fewer.
 
     Nothing but the interrupt, or an error of connman, may come out of it.
     """
-    interrupter = Interrupter(point)
+    interrupter = Interrupter(point, handle)
     with contextlib.suppress(CtrlC, ConnmanError), interrupter:
         call()
     return interrupter.where

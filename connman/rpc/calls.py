@@ -105,11 +105,8 @@ class BlockingCall(Call):
         try:
             if read is not None:
                 read(self)
-            if threading.current_thread() is threading.main_thread():
-                while not self._answered.acquire(timeout=LOOK):  # in steps, see `threads.at_once`
-                    pass
-            else:
-                self._answered.acquire()
+            if self._answered.locked():
+                self._wait()
         except BaseException:  # user code (a signal handler) raised
             self.table.drop(self)
             self._take_down()
@@ -117,6 +114,13 @@ class BlockingCall(Call):
         if self._error is not None:
             raise self._error
         return self._value
+
+    def _wait(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            while not self._answered.acquire(timeout=LOOK):  # in steps, see `threads.at_once`
+                pass
+        else:
+            self._answered.acquire()
 
 
 class CallFuture(ReaderFuture[Any]):

@@ -25,8 +25,6 @@ _ANSWER_WITHIN = 0.01
 """Seconds for which a caller reads himself. An end of the call by another thread he may notice so much later."""
 _REQUEST_WITHIN = 0.001
 """Seconds for which a worker that has answered waits for the next request."""
-_QUICK = 0.0002
-"""Seconds for which the next request may have to wait for the worker to be done: where services take longer it reads none."""
 
 
 class Routing:
@@ -84,7 +82,7 @@ class Routing:
             request = self._request_of(message, text)
             if request is not None:
                 self._submit(request, text)
-                return self._session.took < _QUICK
+                return not request.is_notice and request.service not in self._services.slow
         elif kind == "error":
             if (call := self._table.answered(message.get("responseId"))) is not None:
                 call.failed(_error_of(message.get("error"), call.service))
@@ -106,34 +104,59 @@ class Routing:
 
         Threads: the caller's.
         """
-        if call.is_over or call.id is None or len(self._table.by_id) > 1:
-            return  # what comes next may be another one's
+        number, transport = call.id, self._session.transport
+        if number is None or not transport.stands_by:
+            return
         seconds = _ANSWER_WITHIN
         if call.deadline is not None:
             seconds = min(seconds, call.deadline - self._clock.now())
-        self._session.transport.take_one(
-            seconds, partial(self._take_answer, f'{{"responseId":{call.id},"type":"data"')
+        transport.take_one(
+            seconds,
+            partial(self._take_answer, number),
+            lambda: not call.is_over and len(self._table.by_id) == 1,
         )
 
-    def _take_answer(self, begin: str, text: str) -> bool:
+    def _take_answer(self, number: int, text: str) -> bool:
         # Nothing of this runs anything of a user's, which the main thread's signal handlers might cut short.
-        if text.startswith(begin):
-            self._counters.bytes_received += wire.size_of(text)
-            self._take(text)
-            return True
-        return False
+        try:
+            message = decode(text)
+        except ProtocolError:
+            return False
+        if (
+            not isinstance(message, dict)
+            or message.get("type") != "data"
+            or message.get("responseId") != number
+        ):
+            return False
+        self._counters.bytes_received += wire.size_of(text)
+        if (call := self._table.answered(number)) is not None:
+            call.settled(message.get("data"))
+        return True
 
     def serve_next(self) -> None:
         """Run the next request if the reader stands by and it comes very soon; else the reader will have it run.
 
         Threads: a worker.
         """
+        transport, workers = self._session.transport, self._services.workers
+        if not transport.stands_by:
+            return
         taken: list[Request] = []
-        if self._session.transport.take_one(_REQUEST_WITHIN, partial(self._take_next, taken)) and taken:
-            taken[0].run()
+        if not transport.take_one(
+            _REQUEST_WITHIN, partial(self._take_next, taken), lambda: workers.has_spare
+        ):
+            return
+        for request in taken:
+            if request.service in self._services.slow:
+                transport.call_reader()  # nobody comes here again soon
+            request.run()
+            self._session.flush()  # at once: a caller who is alone waits for it
+        if not taken or taken[0].is_notice:  # which has no answer that brings us here again
+            workers.run_last(self._session.round_over)
 
     def _take_next(self, taken: list[Request], text: str) -> bool:
-        if self._streams.uploads or not text.startswith('{"requestId":'):
+        # Not past what the reader has handed on before.
+        if self._streams.uploads or self._services.workers.has_jobs:
             return False
         try:
             message = decode(text)

@@ -18,6 +18,8 @@ Service = Callable[..., Any]
 
 MOST_SENDERS = 1000
 """Threads that send streams: one each while what gives the chunks blocks, the others come in between."""
+QUICK = 0.0002
+"""Seconds: while a service that takes no longer runs, its worker is expected back to read the next request."""
 MOST_WAITING = 64 * 1024 * 1024
 """Letters of the large requests that may wait for a thread: smaller ones their number bounds."""
 
@@ -46,6 +48,9 @@ class Services:
             if type(number) is not int or number < least:
                 raise InvalidOption(f"{name} is a number from {least}")
         self._functions: dict[int | str, Service] = {}
+        # Single operations of any worker.
+        self.slow: set[int | str] = set()
+        """Those that took longer than `QUICK` the last time."""
         self.max_workers = max_workers
         self.workers = Workers("services", max_workers, max_waiting)
         # How many streams there are is each session's to bound, and one that has begun is not to be refused any more.
@@ -77,6 +82,7 @@ class Services:
         Threads: any.
         """
         self._functions.pop(service, None)
+        self.slow.discard(service)
 
     def clear(self) -> None:
         """Offer nothing any more.
@@ -84,6 +90,17 @@ class Services:
         Threads: any.
         """
         self._functions = {}
+        self.slow.clear()
+
+    def note(self, service: int | str, seconds: float) -> None:
+        """Note how long ``service`` took.
+
+        Threads: a worker.
+        """
+        if seconds > QUICK:
+            self.slow.add(service)
+        elif service in self.slow:
+            self.slow.discard(service)
 
     def get(self, service: int | str) -> Service | None:
         """Return the function of ``service``, None when there is none.

@@ -40,7 +40,17 @@ class Request:
     Threads: `run` is a worker's.
     """
 
-    __slots__ = ("_function", "_has_streams", "_is_large", "_message", "_session", "id", "is_notice", "key")
+    __slots__ = (
+        "_function",
+        "_has_streams",
+        "_is_large",
+        "_message",
+        "_session",
+        "id",
+        "is_notice",
+        "key",
+        "service",
+    )
 
     def __init__(
         self, session: Session, number: int, function: Service, message: dict[str, Any], text: str
@@ -52,6 +62,7 @@ class Request:
         self._is_large = len(text) >= wire.LARGE  # how much of these may wait is counted
         self._has_streams = wire.STREAM_MARK in text
         self.is_notice = message.get("notice") is True
+        self.service: int | str = message["serviceId"]
         self.key: Key | None = None  # of a call that may come twice
 
     def forget_args(self) -> None:
@@ -78,7 +89,7 @@ class Request:
             raise
         finally:
             _peer.reset(token)
-        session.took = session.clock.now() - began
+        session.services.note(self.service, session.clock.now() - began)
         self._finish(tail)
 
     def _run(self) -> str | None:
@@ -107,6 +118,7 @@ class Request:
             if self.is_notice:
                 discard(result)
                 return None
+            self._session.transport.call_reader()
             window = wire.whole(self._message.get("window"))
             self._session.streams.send(self.id, window, result)
             return None

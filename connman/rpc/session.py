@@ -10,7 +10,7 @@ from connman.clock import Clock, Deadline
 from connman.errors import MessageTooBig, PeerGone, WouldDeadlock
 from connman.records import Data
 from connman.rpc import wire
-from connman.rpc.calls import Call, StreamCall
+from connman.rpc.calls import BlockingCall, Call, StreamCall
 from connman.rpc.outbox import Outbox
 from connman.rpc.routing import Routing
 from connman.rpc.services import Services
@@ -77,7 +77,6 @@ class Session:
         self.call_timeout = parts.call_timeout
         self.is_too_big = parts.is_too_big
         self.transport = transport
-        self.took = 0.0  # seconds of the service that has run last: any worker's
         self._outbox = Outbox(
             transport,
             parts.table.lock,
@@ -111,6 +110,8 @@ class Session:
         if call.deadline is not None:
             self._table.watch(call)
         self._outbox.flush()
+        if not isinstance(call, BlockingCall):
+            self.transport.call_reader()
         return True
 
     def _wait_room(self, deadline: Deadline) -> bool:
@@ -204,12 +205,15 @@ class Session:
                 return
             self._outbox.owe_locked(f'{{"responseId":{number},{tail}')
         if len(self._outbox.waiting) < _GATHERED:
-            self.services.workers.run_last(self._round_over)
+            self.services.workers.run_last(self.round_over)
         else:
             self._outbox.flush()
 
-    def _round_over(self) -> None:
-        """Send the answers of the jobs that were there, and look for the next request. Threads: a worker."""
+    def round_over(self) -> None:
+        """Send the answers of the jobs that were there, and look for the next request.
+
+        Threads: a worker.
+        """
         self._outbox.flush()
         self.routing.serve_next()
 

@@ -93,6 +93,16 @@ class Workers:
         """How many threads have nothing to do."""
         return len(self._idle)
 
+    @property
+    def has_jobs(self) -> bool:
+        """Whether jobs wait for a thread."""
+        return bool(self._jobs)
+
+    @property
+    def has_spare(self) -> bool:
+        """Whether nothing waits and another thread is there, or would be, for what comes."""
+        return not (self._jobs or self._ends) and (bool(self._idle) or self._count < self._most)
+
     def run_last(self, end: Job) -> None:
         """Have ``end()`` called behind the jobs that wait, or by another thread if one of them takes long.
 

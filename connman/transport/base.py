@@ -79,22 +79,32 @@ class Transport(Protocol):
     def stand_by(self) -> None:
         """Let other threads read by `take_one`; return when none has for about a millisecond, or one has left something.
 
-        It may return at once: standing by is of no use with this transport, or was of none the last times. What was left
-        the next `receive` returns.
+        It may return at once: standing by is of no use here, or was of none the last times. The next `receive` returns what
+        was left.
 
         Raises: ConnectionLost when another thread has met it.
         Threads: the reader only.
         """
 
-    def take_one(self, seconds: float, take: Callable[[str], bool]) -> bool:
+    @property
+    def stands_by(self) -> bool:
+        """Whether the reader stands by. To be asked by who would read: it then does not begin to unless it has already."""
+
+    def take_one(
+        self, seconds: float, take: Callable[[str], bool], is_wanted: Callable[[], bool] = ...
+    ) -> bool:
         """Wait up to ``seconds`` for the next message, if the reader stands by, and offer it to ``take(text)``.
 
-        True: it has taken it. False: nothing was read, or what was is left to the reader, who goes on at once. ``take`` is
-        called at most once, for one text that has arrived alone; it must neither block nor raise. A wait may end sooner.
+        True: it has taken it. False: what was read, if anything, is left to the reader, who goes on at once. ``take`` is
+        called at most once, for one text that has arrived alone; it must neither block nor raise. Nobody waits on when
+        ``is_wanted()`` is False.
 
-        Raises: what a signal handler raises: no message is lost then.
-        Threads: any but the reader; never blocks while another one reads.
+        Raises: what a signal handler raises: no message is lost then, but one that was taken may be read by the reader too.
+        Threads: any but the reader; one of them waits, the others do not.
         """
+
+    def call_reader(self) -> None:
+        """Have a reader that stands by read on, which others know better than it. Threads: any; never blocks."""
 
     def is_readable(self) -> bool:
         """Return whether `receive_ready` would find something now, without taking it.

@@ -112,8 +112,14 @@ class LendingStream(Protocol):
     lends_to_main: bool
     """Whether a signal handler that raises comes before bytes are taken out of the stream, or behind their being kept."""
 
-    def take_into(self, chunks: list[bytes], seconds: float) -> None:
-        """Wait up to ``seconds`` for bytes and append what is there to ``chunks``, b"" at the end.
+    def wait(self, seconds: float) -> bool:
+        """Wait until there may be bytes, or the end, for ``seconds`` at most; whether there may.
+
+        Threads: any, one at a time.
+        """
+
+    def take_into(self, chunks: list[bytes], held: list[bool]) -> None:
+        """Append the bytes that are there to ``chunks``, b"" at the end; nothing when ``held`` is empty, looked at last.
 
         Raises: OSError.
         Threads: whoever has the turn to read, Python's main thread only with `lends_to_main`.

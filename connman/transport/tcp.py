@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 from collections.abc import Callable
 
@@ -98,7 +99,7 @@ class TcpStream:
     the send lock; `shutdown` from any thread.
     """
 
-    __slots__ = ("_guard", "_must_wait", "_size", "_sock", "can_lend")
+    __slots__ = ("_guard", "_must_wait", "_poll", "_size", "_sock", "can_lend")
 
     reads_when = READABLE
     lends_to_main = True
@@ -109,6 +110,7 @@ class TcpStream:
         self._must_wait = is_cooperative(self._sock)
         self.can_lend = not self._must_wait  # a greenlet is not woken: whoever reads costs the same
         self._sock.setblocking(not self._must_wait)
+        self._poll: select.poll | None = None  # of who waits: one at a time
         self._size = _LITTLE
 
     def recv(self, deadline: Deadline | None) -> bytes:
@@ -150,15 +152,28 @@ class TcpStream:
         self._size = _LITTLE if len(chunk) < _LITTLE else _CHUNK
         return chunk
 
-    def take_into(self, chunks: list[bytes], seconds: float) -> None:
-        """Append what arrives within ``seconds``; see ``stream.LendingStream``.
+    def wait(self, seconds: float) -> bool:
+        """Wait until there may be bytes; see ``stream.LendingStream``.
+
+        Threads: any.
+        """
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._sock.fileno(), READABLE)
+        return bool(self._poll.poll(max(1, round(seconds * 1000))))
+
+    def take_into(self, chunks: list[bytes], held: list[bool]) -> None:
+        """Append what is there; see ``stream.LendingStream``.
 
         Threads: whoever has the turn to read.
         """
-        if poll_ready(self._sock.fileno(), READABLE, seconds):
-            with contextlib.suppress(BlockingIOError):
-                # In C from the system call to the list: no signal handler comes between.
-                chunks.extend(map(self._sock.recv, (_LENT,), (socket.MSG_DONTWAIT,)))
+        recv, size, flags = self._sock.recv, (_LENT,), (socket.MSG_DONTWAIT,)
+        try:
+            # In C from the system call to the list: no signal handler comes between. Nor before, behind the look.
+            if held:
+                chunks.extend(map(recv, size, flags))
+        except BlockingIOError:
+            pass
 
     def is_readable(self) -> bool:
         """Return whether something is there; see ``stream.Stream``.

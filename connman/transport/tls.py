@@ -187,15 +187,20 @@ class TlsStream:
                 raise TimeoutError("timed out")
         return chunk
 
-    def take_into(self, chunks: list[bytes], seconds: float) -> None:
-        """Append what arrives within ``seconds``; see ``stream.LendingStream``.
+    def wait(self, seconds: float) -> bool:
+        """Wait until there may be bytes; see ``stream.LendingStream``.
+
+        Threads: any.
+        """
+        return poll_ready(self._sock.fileno(), self.reads_when, seconds)
+
+    def take_into(self, chunks: list[bytes], held: list[bool]) -> None:
+        """Append what is there; see ``stream.LendingStream``.
 
         Raises: ssl.SSLEOFError as `recv`.
         Threads: whoever has the turn to read, but for Python's main one: `ssl` keeps what it has read in variables.
         """
-        if (chunk := self.recv_some()) is None and poll_ready(self._sock.fileno(), self.reads_when, seconds):
-            chunk = self.recv_some()
-        if chunk is not None:
+        if held and (chunk := self.recv_some()) is not None:
             chunks.append(chunk)
 
     def recv_some(self) -> bytes | None:

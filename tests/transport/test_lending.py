@@ -83,7 +83,7 @@ def lent() -> Iterator[tuple[Standing, Raw]]:
 def is_lent(pipe: Pipe) -> bool:
     """Whether somebody could read now: whose look brings nothing and calls nobody."""
     turn = pipe._turn  # noqa: SLF001
-    return turn is not None and not turn.lock.locked()
+    return turn is not None and not turn.reading.locked()
 
 
 # Taking
@@ -146,7 +146,7 @@ def test_a_message_that_is_cut_is_not_taken_apart() -> None:
     with lent() as (reader, far):
         far.send(b"\x81\x06ab")
         assert not reader.pipe.take_one(PATIENCE, reader.take)
-        eventually(lambda: reader.pipe.reading, PATIENCE)
+        eventually(lambda: not is_lent(reader.pipe), PATIENCE)
         far.send(b"\x81\x02cd")
         assert isinstance(reader.ended(), ProtocolError)  # the half is no UTF-8
 
@@ -190,14 +190,32 @@ def test_why_it_broke_is_told_whoever_met_it() -> None:
 
 
 @pytest.mark.usefixtures("patient")
-def test_one_at_a_time() -> None:
+def test_with_two_who_wait_the_reader_reads() -> None:
     with lent() as (reader, far):
         taking = in_thread(lambda: reader.pipe.take_one(PATIENCE, reader.take))
-        eventually(lambda: reader.pipe.reading, PATIENCE)
+        eventually(reader.pipe._turn.waiting.locked, PATIENCE)  # type: ignore[union-attr]  # noqa: SLF001
         assert not reader.pipe.take_one(PATIENCE, reader.take)
+        eventually(lambda: not is_lent(reader.pipe), PATIENCE)
         far.send(far.text("x"))
-        assert taking.result(PATIENCE) is True
-        assert reader.times == 0
+        assert taking.result(PATIENCE) is False
+        eventually(lambda: reader.log == ["first", "x"], PATIENCE)
+
+
+@pytest.mark.usefixtures("patient")
+def test_what_is_wanted_no_longer_is_not_waited_for() -> None:
+    with lent() as (reader, _):
+        assert not reader.pipe.take_one(PATIENCE, reader.take, lambda: False)
+        eventually(lambda: not is_lent(reader.pipe), PATIENCE)
+
+
+@pytest.mark.usefixtures("patient")
+def test_whoever_knows_that_nobody_will_read_calls_the_reader() -> None:
+    with lent() as (reader, far):
+        reader.pipe.call_reader()
+        eventually(lambda: not is_lent(reader.pipe), PATIENCE)
+        reader.pipe.call_reader()
+        far.send(far.text("x"))
+        eventually(lambda: reader.log == ["first", "x"], PATIENCE)
 
 
 def test_nobody_reads_beside_the_reader() -> None:
@@ -224,7 +242,7 @@ class Counting(Pipe):
 
     __slots__ = ("stood",)
 
-    def _wait_while_lent(self, turn: Any) -> None:
+    def _wait_while_lent(self, turn: Any, seats: Any) -> None:
         self.stood += 1
 
 
@@ -247,7 +265,7 @@ def test_it_stands_by_the_more_seldom_the_less_use_it_is() -> None:
 def test_an_abort_ends_whoever_reads() -> None:
     with lent() as (reader, _):
         taking = in_thread(lambda: reader.pipe.take_one(PATIENCE, reader.take))
-        eventually(lambda: reader.pipe.reading, PATIENCE)
+        eventually(reader.pipe._turn.waiting.locked, PATIENCE)  # type: ignore[union-attr]  # noqa: SLF001
         error = ConnectionLost("aborted")
         reader.pipe.abort(error)
         assert taking.result(PATIENCE) is False
@@ -303,6 +321,42 @@ def test_an_interrupt_at_any_point_loses_nothing(is_wanted: bool, monkeypatch: p
         if where is None:
             assert point > 20, "it has no points"
             assert reader.log == (["first", "third"] if is_wanted else ["first", "second", "third"])
+            return
+
+
+@pytest.mark.plain_locks
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_a_signal_handler_at_any_point_keeps_the_reader_from_nothing(
+    is_wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may wait for what only the reader can bring: a call of its own."""
+    monkeypatch.setattr(lending, "GRACE", 0.1)
+    for point in itertools.count(1):
+        taken: list[str] = []
+        with lent() as (reader, far):
+
+            def take(text: str, taken: list[str] = taken) -> bool:
+                if is_wanted:
+                    taken.append(text)
+                return is_wanted
+
+            def handle(reader: Standing = reader, far: Raw = far) -> None:
+                reader.pipe.call_reader()
+                far.send(far.text("third"))
+                eventually(lambda: reader.log[-1] == "third", PATIENCE)
+
+            far.send(far.text("second"))
+            where = interrupted(
+                lambda reader=reader, take=take: reader.pipe.take_one(0.01, take), point, handle
+            )  # type: ignore[misc]
+            far.send(far.text("last"))
+            eventually(lambda reader=reader: reader.log[-1] == "last", PATIENCE, where or "")
+            log = [text for text in reader.log if text != "third"]
+            assert log in (["first", "second", "last"], ["first", "last"]), where
+            assert "second" in log or taken == ["second"], where
+            assert reader.log.count("third") == (where is not None)
+        if where is None:
+            assert point > 20, "it has no points"
             return
 
 

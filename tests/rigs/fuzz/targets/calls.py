@@ -76,8 +76,10 @@ class _Transport:
     def send_now(self, batch: list[str | bytes]) -> None:
         self.sent += batch
 
-    def take_one(self, seconds: float, take: object) -> bool:
-        return False
+    stands_by = False
+
+    def call_reader(self) -> None:
+        pass
 
     def abort(self, error: object) -> None:
         self.error = error
