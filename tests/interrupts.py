@@ -1,8 +1,8 @@
 """Raise where a Ctrl-C may: at each point of a call at which Python looks for signals, one after another.
 
-Python runs signal handlers in the main thread when a function is entered, when a C function has returned and when a
-loop jumps back, and nowhere else. A profile and a trace function are told of just these points, and what they raise
-comes out there.
+Python runs signal handlers in the main thread when a function is entered, when a call has returned and when a loop jumps
+back, and nowhere else. A profile and a trace function are told of these points, and what they raise comes out there; of
+the calls of types, such as `map`, the trace function alone, by the instruction behind each call.
 """
 
 import contextlib
@@ -33,18 +33,23 @@ def is_in_a_thread_start(frame: Any) -> bool:
 
 
 RESUME = opcode.opmap["RESUME"]
+CALLS = {number for name, number in opcode.opmap.items() if name.startswith("CALL")}
 JUMPS_BACK = {number for name, number in opcode.opmap.items() if name.startswith("JUMP_BACKWARD")}
 
 
 class Interrupter:
     """Raise CtrlC at the `point`-th point (from 1) at which Python looks for signals, and note where that was.
 
-    With `handle` that is called there instead.
+    With `handle` that is called there instead. What is behind a call of a type is a point in `files` alone.
     """
 
-    def __init__(self, point: int, handle: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self, point: int, handle: Callable[[], object] | None = None, files: tuple[str, ...] = ()
+    ) -> None:
         self._point = point
         self._handle = handle
+        self._files = files
+        self._before: dict[Any, int] = {}  # the newest instruction of each frame
         self._points = itertools.count(1)
         self.where: str | None = None
 
@@ -67,9 +72,15 @@ class Interrupter:
     def _trace(self, frame: Any, event: str, _: object) -> Any:
         code = frame.f_code.co_code
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        if event == "opcode" and code[frame.f_lasti] in JUMPS_BACK:
-            self._reach(frame, "jumps back")
-        return self._trace if event != "call" or JUMPS_BACK & set(code[::2]) else None
+        is_looked_into = frame.f_code.co_filename.endswith(self._files or ("no file",))
+        if event == "opcode":
+            before = self._before.get(frame)
+            self._before[frame] = code[frame.f_lasti]
+            if code[frame.f_lasti] in JUMPS_BACK:
+                self._reach(frame, "jumps back")
+            elif is_looked_into and before in CALLS:
+                self._reach(frame, "behind a call")
+        return self._trace if event != "call" or is_looked_into or JUMPS_BACK & set(code[::2]) else None
 
     def _reach(self, frame: Any, what: str) -> None:
         if not is_in_a_thread_start(frame) and next(self._points) == self._point:
@@ -82,13 +93,16 @@ class Interrupter:
 
 
 def interrupted(
-    call: Callable[[], object], point: int, handle: Callable[[], object] | None = None
+    call: Callable[[], object],
+    point: int,
+    handle: Callable[[], object] | None = None,
+    files: tuple[str, ...] = (),
 ) -> str | None:
     """Make the call, interrupt it at its `point`-th point (from 1), and say where that was; None if it has fewer.
 
     Nothing but the interrupt, or an error of connman, may come out of it.
     """
-    interrupter = Interrupter(point, handle)
+    interrupter = Interrupter(point, handle, files)
     with contextlib.suppress(CtrlC, ConnmanError), interrupter:
         call()
     return interrupter.where

@@ -22,7 +22,7 @@ _RESPONSES = frozenset(("stream", "stream-start", "stream-end", "stream-error"))
 
 
 _ANSWER_WITHIN = 0.01
-"""Seconds for which a caller reads himself. An end of the call by another thread he may notice so much later."""
+"""Seconds for which a caller reads himself; whether he still has to he asks each millisecond."""
 _REQUEST_WITHIN = 0.001
 """Seconds for which a worker that has answered waits for the next request."""
 
@@ -105,7 +105,7 @@ class Routing:
         Threads: the caller's.
         """
         number, transport = call.id, self._session.transport
-        if number is None or not transport.stands_by:
+        if number is None or not transport.may_take():
             return
         seconds = _ANSWER_WITHIN
         if call.deadline is not None:
@@ -139,34 +139,42 @@ class Routing:
         Threads: a worker.
         """
         transport, workers = self._session.transport, self._services.workers
-        if not transport.stands_by:
+        if not transport.may_take():
             return
         taken: list[Request] = []
         if not transport.take_one(
             _REQUEST_WITHIN, partial(self._take_next, taken), lambda: workers.has_spare
         ):
             return
-        for request in taken:
-            if request.service in self._services.slow:
-                transport.call_reader()  # nobody comes here again soon
-            request.run()
-            self._session.flush()  # at once: a caller who is alone waits for it
-        if not taken or taken[0].is_notice:  # which has no answer that brings us here again
+        request = taken[0]
+        if request.service in self._services.slow:
+            transport.call_reader()  # nobody comes here again soon
+        request.run()
+        if self._session.is_over:  # or this is the child of a service that has forked
+            return
+        self._session.flush()  # at once: a caller who is alone waits for it
+        if request.is_notice:  # which has no answer that brings us here again
             workers.run_last(self._session.round_over)
 
     def _take_next(self, taken: list[Request], text: str) -> bool:
-        # Not past what the reader has handed on before.
-        if self._streams.uploads or self._services.workers.has_jobs:
+        # Not past what the reader has handed on before; and what is not simply run is the reader's.
+        if self._streams.uploads or self._services.workers.has_jobs or self._session.is_over:
             return False
         try:
             message = decode(text)
         except ProtocolError:
             return False
-        if not isinstance(message, dict) or message.get("type") != "request" or self._session.is_over:
+        if not isinstance(message, dict) or message.get("type") != "request" or "callId" in message:
             return False
+        service = wire.service_id(message.get("serviceId"))
+        if service is None or self._services.get(service) is None:
+            return False
+        if wire.whole(message.get("requestId")) is None:
+            return False
+        request = self._request_of(message, text)
+        assert request is not None
         self._counters.bytes_received += wire.size_of(text)
-        if (request := self._request_of(message, text)) is not None:
-            taken.append(request)
+        taken.append(request)
         return True
 
     # Requests.

@@ -48,9 +48,8 @@ class Services:
             if type(number) is not int or number < least:
                 raise InvalidOption(f"{name} is a number from {least}")
         self._functions: dict[int | str, Service] = {}
-        # Single operations of any worker.
+        # Those that took longer than `QUICK` the last time: single operations of any worker.
         self.slow: set[int | str] = set()
-        """Those that took longer than `QUICK` the last time."""
         self.max_workers = max_workers
         self.workers = Workers("services", max_workers, max_waiting)
         # How many streams there are is each session's to bound, and one that has begun is not to be refused any more.
@@ -97,9 +96,9 @@ class Services:
 
         Threads: a worker.
         """
-        if seconds > QUICK:
+        if seconds > QUICK and service in self._functions:
             self.slow.add(service)
-        elif service in self.slow:
+        else:
             self.slow.discard(service)
 
     def get(self, service: int | str) -> Service | None:

@@ -77,18 +77,16 @@ class Transport(Protocol):
         """
 
     def stand_by(self) -> None:
-        """Let other threads read by `take_one`; return when none has for about a millisecond, or one has left something.
+        """Let others read by `take_one`; return when none has for about a millisecond, or at once when that is of no use.
 
-        It may return at once: standing by is of no use here, or was of none the last times. The next `receive` returns what
-        was left.
+        The next `receive` returns what one of them has left.
 
         Raises: ConnectionLost when another thread has met it.
         Threads: the reader only.
         """
 
-    @property
-    def stands_by(self) -> bool:
-        """Whether the reader stands by. To be asked by who would read: it then does not begin to unless it has already."""
+    def may_take(self) -> bool:
+        """Return whether the reader stands by; if not, one that is about to does not, as who asks waits. Threads: any."""
 
     def take_one(
         self, seconds: float, take: Callable[[str], bool], is_wanted: Callable[[], bool] = ...
@@ -97,9 +95,10 @@ class Transport(Protocol):
 
         True: it has taken it. False: what was read, if anything, is left to the reader, who goes on at once. ``take`` is
         called at most once, for one text that has arrived alone; it must neither block nor raise. Nobody waits on when
-        ``is_wanted()`` is False.
+        ``is_wanted()`` is False. No signal handler makes it lose a message; one that raises, or takes long, may have the
+        reader read what was taken too.
 
-        Raises: what a signal handler raises: no message is lost then, but one that was taken may be read by the reader too.
+        Raises: what a signal handler raises.
         Threads: any but the reader; one of them waits, the others do not.
         """
 

@@ -110,19 +110,20 @@ class LendingStream(Protocol):
 
     can_lend: bool
     lends_to_main: bool
-    """Whether a signal handler that raises comes before bytes are taken out of the stream, or behind their being kept."""
+    """Whether `read_lent` does all it does in one call of C: a signal handler comes before or behind it."""
 
     def wait(self, seconds: float) -> bool:
-        """Wait until there may be bytes, or the end, for ``seconds`` at most; whether there may.
+        """Wait until there may be bytes, or the end, for ``seconds`` at most; whether there may. True too once it is closed.
 
         Threads: any, one at a time.
         """
 
-    def take_into(self, chunks: list[bytes], held: list[bool]) -> None:
-        """Append the bytes that are there to ``chunks``, b"" at the end; nothing when ``held`` is empty, looked at last.
+    def read_lent(self, token: list[int]) -> Iterator[bytes]:
+        """Return an iterator that gives once what is there, b"" at the end: as many bytes as ``token`` says, which it empties.
 
-        Raises: OSError.
-        Threads: whoever has the turn to read, Python's main thread only with `lends_to_main`.
+        It raises IndexError without a token, and having taken it BlockingIOError when there is nothing, or another OSError.
+
+        Threads: any; the iterator one at a time, Python's main thread only with `lends_to_main`.
         """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from connman.clock import Deadline
 from connman.options import Options
@@ -33,8 +33,6 @@ _MUCH = 131072
 # While little comes. A thread that waits in recv() holds the memory for all it may get, and what is freed from
 # between such pieces stays in holes: 64 KiB for each idle connection cost 9 KiB.
 _LITTLE = 256
-# For who waits for one message: what is longer is for the reader.
-_LENT = 16384
 
 
 def open_tcp(dial: Dial) -> Pipe:
@@ -155,25 +153,24 @@ class TcpStream:
     def wait(self, seconds: float) -> bool:
         """Wait until there may be bytes; see ``stream.LendingStream``.
 
-        Threads: any.
+        Threads: any, one at a time.
         """
-        if self._poll is None:
-            self._poll = select.poll()
-            self._poll.register(self._sock.fileno(), READABLE)
-        return bool(self._poll.poll(max(1, round(seconds * 1000))))
+        poll = self._poll
+        if poll is None:
+            fd = self._sock.fileno()
+            if fd < 0:
+                return True
+            poll = select.poll()
+            poll.register(fd, READABLE)
+            self._poll = poll  # last: a Ctrl-C leaves none that looks at nothing
+        return bool(poll.poll(max(1, round(seconds * 1000))))
 
-    def take_into(self, chunks: list[bytes], held: list[bool]) -> None:
-        """Append what is there; see ``stream.LendingStream``.
+    def read_lent(self, token: list[int]) -> Iterator[bytes]:
+        """Read what is there; see ``stream.LendingStream``.
 
-        Threads: whoever has the turn to read.
+        Threads: any; the iterator one at a time.
         """
-        recv, size, flags = self._sock.recv, (_LENT,), (socket.MSG_DONTWAIT,)
-        try:
-            # In C from the system call to the list: no signal handler comes between. Nor before, behind the look.
-            if held:
-                chunks.extend(map(recv, size, flags))
-        except BlockingIOError:
-            pass
+        return map(self._sock.recv, map(token.pop, (0,)), (socket.MSG_DONTWAIT,))
 
     def is_readable(self) -> bool:
         """Return whether something is there; see ``stream.Stream``.

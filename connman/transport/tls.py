@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import ssl
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from connman.clock import Deadline
@@ -190,18 +191,22 @@ class TlsStream:
     def wait(self, seconds: float) -> bool:
         """Wait until there may be bytes; see ``stream.LendingStream``.
 
-        Threads: any.
+        Threads: any, one at a time.
         """
-        return poll_ready(self._sock.fileno(), self.reads_when, seconds)
+        fd = self._sock.fileno()
+        return fd < 0 or poll_ready(fd, self.reads_when, seconds)
 
-    def take_into(self, chunks: list[bytes], held: list[bool]) -> None:
-        """Append what is there; see ``stream.LendingStream``.
+    def read_lent(self, token: list[int]) -> Iterator[bytes]:
+        """Read what is there; see ``stream.LendingStream``.
 
         Raises: ssl.SSLEOFError as `recv`.
-        Threads: whoever has the turn to read, but for Python's main one: `ssl` keeps what it has read in variables.
+        Threads: any but Python's main one, since `ssl` keeps what it has read in variables; the iterator one at a time.
         """
-        if held and (chunk := self.recv_some()) is not None:
-            chunks.append(chunk)
+        token.pop()  # a record is read at a time
+        chunk = self.recv_some()
+        if chunk is None:
+            raise BlockingIOError(errno.EAGAIN, "nothing is there")
+        yield chunk
 
     def recv_some(self) -> bytes | None:
         """Return what is there; see ``stream.Stream``.

@@ -82,8 +82,8 @@ def lent() -> Iterator[tuple[Standing, Raw]]:
 
 def is_lent(pipe: Pipe) -> bool:
     """Whether somebody could read now: whose look brings nothing and calls nobody."""
-    turn = pipe._turn  # noqa: SLF001
-    return turn is not None and not turn.reading.locked()
+    loan = pipe._loan  # noqa: SLF001
+    return loan is not None and loan.is_on
 
 
 # Taking
@@ -193,7 +193,7 @@ def test_why_it_broke_is_told_whoever_met_it() -> None:
 def test_with_two_who_wait_the_reader_reads() -> None:
     with lent() as (reader, far):
         taking = in_thread(lambda: reader.pipe.take_one(PATIENCE, reader.take))
-        eventually(reader.pipe._turn.waiting.locked, PATIENCE)  # type: ignore[union-attr]  # noqa: SLF001
+        eventually(reader.pipe._loan.waiting.locked, PATIENCE)  # type: ignore[union-attr]  # noqa: SLF001
         assert not reader.pipe.take_one(PATIENCE, reader.take)
         eventually(lambda: not is_lent(reader.pipe), PATIENCE)
         far.send(far.text("x"))
@@ -242,8 +242,9 @@ class Counting(Pipe):
 
     __slots__ = ("stood",)
 
-    def _wait_while_lent(self, turn: Any, seats: Any) -> None:
+    def _wait_while_lent(self, loan: Any, seats: Any) -> None:
         self.stood += 1
+        loan.token.pop()
 
 
 def test_it_stands_by_the_more_seldom_the_less_use_it_is() -> None:
@@ -265,7 +266,7 @@ def test_it_stands_by_the_more_seldom_the_less_use_it_is() -> None:
 def test_an_abort_ends_whoever_reads() -> None:
     with lent() as (reader, _):
         taking = in_thread(lambda: reader.pipe.take_one(PATIENCE, reader.take))
-        eventually(reader.pipe._turn.waiting.locked, PATIENCE)  # type: ignore[union-attr]  # noqa: SLF001
+        eventually(reader.pipe._loan.waiting.locked, PATIENCE)  # type: ignore[union-attr]  # noqa: SLF001
         error = ConnectionLost("aborted")
         reader.pipe.abort(error)
         assert taking.result(PATIENCE) is False
@@ -295,14 +296,17 @@ def test_a_child_process_reads_nothing_of_its_parents() -> None:
         assert reader.log == ["first", "the parent's"]
 
 
-# Signal handlers that raise
+# Signal handlers
+
+FILES = ("transport/lending.py", "transport/tcp.py")
 
 
+@pytest.mark.slow
 @pytest.mark.plain_locks
 @pytest.mark.parametrize("is_wanted", [True, False])
 def test_an_interrupt_at_any_point_loses_nothing(is_wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """At worst what was taken is the reader's as well: an answer to a call that nobody waits for any more."""
-    monkeypatch.setattr(lending, "GRACE", 0.1)
+    monkeypatch.setattr(lending, "GRACE", 0.05)
     for point in itertools.count(1):
         taken: list[str] = []
 
@@ -313,7 +317,9 @@ def test_an_interrupt_at_any_point_loses_nothing(is_wanted: bool, monkeypatch: p
 
         with lent() as (reader, far):
             far.send(far.text("second"))
-            where = interrupted(lambda reader=reader, take=take: reader.pipe.take_one(PATIENCE, take), point)  # type: ignore[misc]
+            where = interrupted(
+                lambda reader=reader, take=take: reader.pipe.take_one(PATIENCE, take), point, None, FILES
+            )  # type: ignore[misc]
             far.send(far.text("third"))
             eventually(lambda reader=reader: reader.log[-1] == "third", PATIENCE, where or "")
             assert reader.log in (["first", "second", "third"], ["first", "third"]), where
@@ -324,13 +330,14 @@ def test_an_interrupt_at_any_point_loses_nothing(is_wanted: bool, monkeypatch: p
             return
 
 
+@pytest.mark.slow
 @pytest.mark.plain_locks
 @pytest.mark.parametrize("is_wanted", [True, False])
 def test_a_signal_handler_at_any_point_keeps_the_reader_from_nothing(
     is_wanted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may wait for what only the reader can bring: a call of its own."""
-    monkeypatch.setattr(lending, "GRACE", 0.1)
+    monkeypatch.setattr(lending, "GRACE", 0.05)
     for point in itertools.count(1):
         taken: list[str] = []
         with lent() as (reader, far):
@@ -358,6 +365,91 @@ def test_a_signal_handler_at_any_point_keeps_the_reader_from_nothing(
         if where is None:
             assert point > 20, "it has no points"
             return
+
+
+@pytest.mark.slow
+@pytest.mark.plain_locks
+def test_a_signal_handler_that_raises_a_timeout_breaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Python's own example of an alarm does: it is an OSError, but none of the connection's."""
+    monkeypatch.setattr(lending, "GRACE", 0.05)
+
+    def handle() -> None:
+        raise TimeoutError("the alarm")
+
+    for point in itertools.count(1):
+        with lent() as (reader, far):
+            far.send(far.text("second"))
+            came_out, where = False, None
+            try:
+                where = interrupted(
+                    lambda reader=reader: reader.pipe.take_one(0.01, lambda _: False), point, handle, FILES
+                )  # type: ignore[misc]
+            except TimeoutError:
+                came_out = True
+            far.send(far.text("last"))
+            eventually(lambda reader=reader: reader.log == ["first", "second", "last"], PATIENCE, str(point))
+        if where is None and not came_out:
+            assert point > 20, "it has no points"
+            return
+
+
+@pytest.mark.slow
+@pytest.mark.plain_locks
+def test_a_signal_handler_that_waits_for_another_thread_keeps_nobody_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It does not know of the pipe; whom it waits for does: his answer is read within some milliseconds."""
+    monkeypatch.setattr(lending, "GRACE", 0.05)
+    for point in itertools.count(1):
+        with lent() as (reader, far):
+
+            def handle(reader: Standing = reader, far: Raw = far) -> None:
+                far.send(far.text("third"))
+                eventually(lambda: reader.log[-1] == "third", PATIENCE)
+
+            far.send(far.text("second"))
+            where = interrupted(
+                lambda reader=reader: reader.pipe.take_one(0.01, reader.take), point, handle, FILES
+            )  # type: ignore[misc]
+            far.send(far.text("last"))
+            eventually(lambda reader=reader: reader.log[-1] == "last", PATIENCE, where or "")
+            assert "second" in reader.log, where
+        if where is None:
+            assert point > 20, "it has no points"
+            return
+
+
+# Seats
+
+
+def test_with_more_than_two_nobody_stands_by_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lending, "_BUSY", 0.2)
+    seats = lending._Seats()  # noqa: SLF001
+    assert seats.take()
+    assert seats.take()
+    assert not seats.is_busy
+    assert not seats.take()
+    seats.leave()
+    assert seats.is_busy
+    assert not seats.take()
+    eventually(seats.take, PATIENCE)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_reader_that_another_one_would_join_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lending, "GRACE", 0.05)
+    with contextlib.ExitStack() as stack:
+        two = [stack.enter_context(lent()) for _ in range(2)]
+        waiting = [in_thread(reader.pipe.take_one, PATIENCE, reader.take) for reader, _ in two]
+        eventually(lambda: all(reader.pipe._loan.waiting.locked() for reader, _ in two), PATIENCE)  # type: ignore[union-attr]  # noqa: SLF001
+        pipe, far = stack.enter_context(open_raw())
+        third = Standing(pipe)
+        far.send(far.text("x"))
+        eventually(lambda: third.times, PATIENCE)
+        eventually(lambda: not any(is_lent(reader.pipe) for reader, _ in two), PATIENCE)
+        assert not any(taking.result(PATIENCE) for taking in waiting)
+        pipe.abort(ConnectionLost("over"))
+        third.ended()
 
 
 def test_the_main_thread_reads_no_stream_that_may_lose_what_it_has_read() -> None:

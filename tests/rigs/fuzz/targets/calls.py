@@ -76,7 +76,8 @@ class _Transport:
     def send_now(self, batch: list[str | bytes]) -> None:
         self.sent += batch
 
-    stands_by = False
+    def may_take(self) -> bool:
+        return False
 
     def call_reader(self) -> None:
         pass
