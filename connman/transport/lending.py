@@ -13,7 +13,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from connman.clock import Clock
@@ -22,7 +22,7 @@ from connman.transport.receiving import Receiving
 from connman.transport.stream import Codec, LendingCodec, LendingStream, Stream
 
 GRACE = 0.001
-"""Seconds for which nobody may read before the reader does; and between its looks."""
+"""Seconds for which nobody may read before the reader does, four times as many after a long run; and between its looks."""
 _STEP = 0.001
 """Seconds after which who waits asks whether he still has to."""
 _MOST_LOOKS = 5
@@ -180,13 +180,15 @@ class Lending(Receiving):
     def _wait_while_lent(self, loan: _Loan, seats: _Seats) -> None:
         """Return when it is the reader's turn again: with the token, with what was left, or with an error."""
         seen, patience, looks, must_go_on = self.lent, GRACE, 0, False
+        longest = GRACE
         while True:
             must_go_on = loan.call.acquire(timeout=patience) or must_go_on or seats.is_busy
             unused_for = time.monotonic() - loan.used_at
             patience = GRACE
             if self.lent != seen:
-                seen, looks = self.lent, 0
-                patience = max(GRACE - unused_for, 0)
+                # While it goes on and on there is less to look for, and a look takes a processor's time.
+                seen, looks, longest = self.lent, 0, min(2 * longest, 4 * GRACE)
+                patience = max(longest - unused_for, 0)
             elif loan.found or (loan.waiting.locked() and self.is_readable()):
                 looks += 1
             else:
@@ -252,9 +254,13 @@ class Lending(Receiving):
             try:
                 held.extend(map(loan.waiting.acquire, (False,)))
                 if held[0] and is_wanted():
+                    # Made now: what can be done before something is there delays nobody; and to make it is a call as well.
+                    read = loan.read(loan.token)
                     # In steps: what the reader takes out, called by another thread, wakes nobody here.
                     is_there = loan.wait(_STEP) or self._wait(loan, seconds - _STEP, is_wanted)
-                    is_taken = is_there and self._read(loan) and self._offer(loan, take, is_main=is_main)
+                    is_taken = (
+                        is_there and self._read(loan, read) and self._offer(loan, take, is_main=is_main)
+                    )
             finally:
                 if held and held[0]:
                     # Nothing before this that a signal handler could come behind.
@@ -271,10 +277,8 @@ class Lending(Receiving):
                 return True
         return False
 
-    def _read(self, loan: _Loan) -> bool:
+    def _read(self, loan: _Loan, read: Iterator[bytes]) -> bool:
         """Put what is there into ``found``, which takes the token; False when it is not there, or there is nothing."""
-        # Made before: to make it is a call as well. What it does is one.
-        read = loan.read(loan.token)
         try:
             loan.found.extend(read)
         except IndexError:
@@ -315,6 +319,8 @@ class Lending(Receiving):
             self.life = self._clock.now()
             self.progress.part = 0
             loan.used_at = time.monotonic()
-            with contextlib.suppress(IndexError):
+            try:
                 loan.token.extend(map(_second, map(chunks.pop, (0,)), (_LENT,)))
+            except IndexError:
+                pass
         return is_taken
