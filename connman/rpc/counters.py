@@ -52,8 +52,8 @@ class CloseStatus:
 class Counters:
     """The numbers of one peer.
 
-    Threads: whoever holds the peer's lock, but for those of received messages, which are the reader's, and `bytes_sent`,
-    which is whose turn it is to send.
+    Threads: whoever holds the peer's lock, but for those of received messages, which are the reader's or his who reads in
+    its place, and `bytes_sent`, which is his whose turn it is to send.
     """
 
     __slots__ = (

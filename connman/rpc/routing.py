@@ -33,7 +33,7 @@ class Routing:
     Two take what comes from the wire themselves while the reader stands by, so that nobody has to be woken to be given it:
     the caller who waits for the only answer that is due, and the worker that has just answered.
 
-    Threads: the reader's, but for `read_answer` and `serve_next`.
+    Threads: the reader's, and in its place those of `read_answer` and `serve_next`, one at a time.
     """
 
     __slots__ = ("_clock", "_counters", "_services", "_session", "_streams", "_table")

@@ -104,7 +104,7 @@ class Table:
     def answered(self, number: object) -> Call | None:
         """Take out the call that an answer is for; None, and counted, when there is none.
 
-        Threads: the reader.
+        Threads: the reader, or a caller who reads in its place.
         """
         with self.lock:
             call = self.by_id.pop(number, None) if _is_number(number) else None

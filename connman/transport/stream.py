@@ -100,7 +100,7 @@ class Stream(Protocol):
     def close(self) -> None:
         """Give the descriptor back. Idempotent.
 
-        Threads: the reader only, when no one else is inside.
+        Threads: the reader only, when no one else reads or sends; one may still wait for something to read.
         """
 
 

@@ -94,7 +94,7 @@ class TcpStream:
     however fast the peer sends.
 
     Threads: `recv` and `close` belong to one reader, `send_some`, `wait_writable` and `end_writing` to whoever holds
-    the send lock; `shutdown` from any thread.
+    the send lock; `shutdown` from any thread; `wait` and `read_lent` see ``stream.LendingStream``.
     """
 
     __slots__ = ("_guard", "_must_wait", "_poll", "_size", "_sock", "can_lend")

@@ -153,7 +153,7 @@ class TlsStream:
     blocks, each single call on it is made under one lock, and waiting for the network happens outside it.
 
     Threads: `recv` and `close` belong to one reader, `send_some`, `wait_writable` and `end_writing` to whoever holds
-    the send lock; `shutdown` from any thread.
+    the send lock; `shutdown` from any thread; `wait` and `read_lent` see ``stream.LendingStream``.
     """
 
     __slots__ = (
@@ -170,7 +170,7 @@ class TlsStream:
         # Guarded by _lock: every use of the TLS object in _sock, _is_ended, _is_unwrapped.
         self._is_ended = False
         self._is_unwrapped = False
-        # The reader's own.
+        # Of whoever has the turn to read.
         self._is_draining = False
         self.reads_when = READABLE
         self.can_lend = not is_cooperative(self._sock)  # see `TcpStream`

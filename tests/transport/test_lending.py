@@ -273,6 +273,19 @@ def test_an_abort_ends_whoever_reads() -> None:
         assert reader.ended() is error
 
 
+@pytest.mark.usefixtures("patient")
+def test_who_is_about_to_wait_when_the_descriptor_goes_waits_for_nothing() -> None:
+    with lent() as (reader, _):
+
+        def end_it() -> bool:
+            reader.pipe.abort(ConnectionLost("aborted"))
+            reader.pipe.call_reader()
+            reader.ended()
+            return True
+
+        assert not reader.pipe.take_one(PATIENCE, reader.take, end_it)
+
+
 def test_an_abort_ends_a_reader_that_stands_by() -> None:
     with open_raw() as (pipe, far):
         reader = Standing(pipe)
