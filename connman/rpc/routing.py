@@ -122,11 +122,9 @@ class Routing:
             message = decode(text)
         except ProtocolError:
             return False
-        if (
-            not isinstance(message, dict)
-            or message.get("type") != "data"
-            or message.get("responseId") != number
-        ):
+        if not isinstance(message, dict) or message.get("type") != "data" or self._session.is_over:
+            return False
+        if wire.whole(message.get("responseId")) != number:
             return False
         self._counters.bytes_received += wire.size_of(text)
         if (call := self._table.answered(number)) is not None:

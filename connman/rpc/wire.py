@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from connman.records import Data
@@ -80,8 +81,13 @@ def request(service: int | str, args: str, extra: str = "") -> str:
 
     Threads: any; pure.
     """
-    name = service if isinstance(service, int) else encode(service)
+    name = service if isinstance(service, int) else _encoded(service)
     return f'"type":"request","serviceId":{name},"args":{args}{extra}}}'
+
+
+@lru_cache(maxsize=256)
+def _encoded(service: str) -> str:
+    return encode(service)
 
 
 def answer(data: str) -> str:

@@ -1,6 +1,8 @@
 """Calls one at a time over sockets: the caller reads his answer himself, and the worker that answers the next request."""
 
+import contextlib
 import itertools
+import json
 import os
 import ssl
 import threading
@@ -9,14 +11,17 @@ from typing import Any
 
 import pytest
 
-from connman import Manager
+from connman import Connection, Manager
+from connman.clock import SystemClock
 from connman.errors import CallTimeout, ConnmanError, PeerGone
 from connman.relay import Relay
 from connman.rpc import Peer, current_peer, provide, reach
+from connman.transport.pipe import Pipe
 from tests.authorities import AUTHORITY, server_context
 from tests.interrupts import interrupted
 from tests.loopback import in_thread
-from tests.rpc.rig import PATIENCE, Pair
+from tests.rpc.rig import PATIENCE, Given, Pair
+from tests.transport.pipes import socket_pair
 from tests.waiting import eventually
 
 SERVICES: dict[int | str, Any] = {
@@ -79,6 +84,42 @@ def test_what_is_no_answer_arrives_all_the_same(pair: Pair) -> None:
             pair.here.call("fail")
         assert pair.there.call("double", number) == 2 * number
         call_one_by_one(pair.here, 3)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"responseId": True, "type": "data", "data": "of a truth value"},
+        {"responseId": "1", "type": "data", "data": "of a text"},
+        {"responseId": 7, "type": "data", "data": "of another call"},
+        {"type": "data", "data": "of none"},
+        ["no", "message"],
+    ],
+)
+def test_what_a_caller_reads_must_be_his_answer(told: Any) -> None:
+    """Whatever the other side says before it; the id is one that a truth value equals in Python."""
+    near, far = socket_pair(SystemClock())
+    answering = in_thread(answer_oddly, far, told)
+    conn = Connection(Given(near), reconnect=False, ping_interval=None)
+    with Peer(conn) as peer:
+        assert [peer.call("x", timeout=PATIENCE) for _ in range(3)] == ["right"] * 3
+    answering.result(PATIENCE)
+
+
+def answer_oddly(far: Pipe, told: Any) -> None:
+    """Be the other side: answer each call rightly, after something odd."""
+    try:
+        for _ in range(3):
+            request = json.loads(far.receive()[0])
+            if request["requestId"]:
+                far.send([json.dumps(told)], PATIENCE)
+            far.send(
+                [json.dumps({"responseId": request["requestId"], "type": "data", "data": "right"})], PATIENCE
+            )
+        with contextlib.suppress(ConnmanError):
+            far.receive()
+    finally:
+        far.dispose()
 
 
 def test_a_message_that_comes_when_nobody_calls_any_more_is_taken(pair: Pair) -> None:
