@@ -57,6 +57,9 @@ class Guard:
             if result.priority < self._min_priority:
                 discard(result.transport)
                 result = self._error(too_low(result.name, result.priority, self._min_priority))
+                if self._state is _State.WAITING:
+                    # It has failed for its parent, who tells it nothing any more; what else of it runs is to end.
+                    self._tell(lambda runner: runner.abort())
         elif not isinstance(result, ConnmanError):
             # Of a strategy of the user's own, whose parents could make nothing of it: the tree would hang.
             result = self._error(f"a strategy has reported {type(result).__name__}, which is no result")

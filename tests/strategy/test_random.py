@@ -128,6 +128,11 @@ def test_some(seed: int) -> None:
     check_many(seed, 300)
 
 
+def test_one_whose_child_has_failed_for_its_parent_and_ran_on() -> None:
+    """It had opened with a priority that was too low by the time it was told: what else of it ran was nobody's to end."""
+    check(1785226728)
+
+
 @pytest.mark.slow
 def test_many(seed: int) -> None:
     check_many(seed, 10_000)
