@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import errno
 import os
 import threading
 import time
@@ -287,11 +286,12 @@ class Lending(Receiving):
         except BaseException as error:
             if loan.found:
                 raise
-            if isinstance(error, OSError) and error.errno not in (None, errno.EAGAIN):
+            is_empty = isinstance(error, BlockingIOError)
+            if isinstance(error, OSError) and error.errno is not None and not is_empty:
                 loan.errors.append(error)
                 return False
             loan.token.append(_LENT)
-            if not isinstance(error, BlockingIOError):
+            if not is_empty:
                 raise
             return False
         return True

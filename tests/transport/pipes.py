@@ -130,10 +130,14 @@ class Reader:
         try:
             while True:
                 self.messages += self.pipe.receive()
+                self.has_read()
         except ConnmanError as error:
             self.error = error
         finally:
             self.pipe.dispose()
+
+    def has_read(self) -> None:
+        """Do what a kind of reader does behind each read."""
 
     def ended(self) -> ConnmanError:
         """Wait for the end and return it."""

@@ -22,36 +22,23 @@ from connman.transport.sockets import SocketGuard
 from connman.transport.tcp import TcpStream
 from tests.interrupts import interrupted
 from tests.loopback import in_thread
-from tests.transport.pipes import PATIENCE, Raw, make_pipe, open_raw, socket_pair
+from tests.transport.pipes import PATIENCE, Raw, Reader, make_pipe, open_raw, socket_pair
 from tests.waiting import eventually
 
 
-class Standing:
+class Standing(Reader):
     """A reader that stands by after whatever it has read, until its pipe ends."""
 
-    def __init__(self, pipe: Pipe) -> None:
-        self.pipe = pipe
-        self.log: list[Message] = []
-        self.error: ConnmanError | None = None
-        self.times = 0  # that it has come back
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+    times = 0  # that it has come back
 
-    def _run(self) -> None:
-        try:
-            while True:
-                self.log += self.pipe.receive()
-                self.pipe.stand_by()
-                self.times += 1
-        except ConnmanError as error:
-            self.error = error
-        finally:
-            self.pipe.dispose()
+    def has_read(self) -> None:
+        self.pipe.stand_by()
+        self.times += 1
 
-    def ended(self) -> ConnmanError:
-        self._thread.join(PATIENCE)
-        assert self.error is not None, "the pipe did not end"
-        return self.error
+    @property
+    def log(self) -> list[Message]:
+        """What it and those who took something have read, in order."""
+        return self.messages
 
     def take(self, text: str) -> bool:
         """Take a text for one who waits: into the same log, so that its order shows."""
