@@ -38,8 +38,10 @@ class Path:
         self._conn = conn
         self._table = parts.table
         self.closed: ReaderFuture[CloseStatus] = self._new_closed()
-        # Guarded by the table's lock: session, _is_closed; `session` may be read without it.
+        # Guarded by the table's lock: session, _ended (the newest `closed` that is settled or about to be), _is_closed;
+        # `session` may be read without it.
         self.session: Session | None = None
+        self._ended: ReaderFuture[CloseStatus] | None = None
         self._is_closed = False
 
     def _new_closed(self) -> ReaderFuture[CloseStatus]:
@@ -50,9 +52,11 @@ class Path:
     def attach(self, first: Sequence[Message], replaces: Receiver | None) -> None:
         """Take over what the connection reads; see `Connection.attach`."""
         self._conn.attach(self, first, replaces=replaces)
-        # Ended before: nobody tells of it any more. Ended meanwhile: once too often does no harm.
-        if self._conn.state is State.CLOSED:
-            self.changed(State.CLOSED)
+        # Ended before: nobody tells of it any more. Ended meanwhile: once too often does no harm, and it may have been told
+        # before what has ended was opened here.
+        state = self._conn.state
+        if state is State.CLOSED or (state is State.IDLE and self.session is not None):
+            self.changed(state)
 
     # For calls.
 
@@ -133,13 +137,16 @@ class Path:
 
         Threads: the reader.
         """
+        before = self.session
+        if before is not None and before.transport is not transport:
+            self.changed(State.WAITING)  # whoever has given that up has not told of it yet
         with self._table.lock:
             if self._is_closed or (self.session is not None and self.session.transport is transport):
                 return
             self.session = session = Session(self._parts, transport)
             waiting, self._table.waiting = self._table.waiting, {}
             tickets = self._begin_locked(session, waiting)
-            if self.closed.done():
+            if self.closed is self._ended:
                 self.closed = self._new_closed()
             # Under the lock: whoever closes it meanwhile counts the path as ended behind this.
             self._parts.workers.resume()
@@ -186,30 +193,36 @@ class Path:
             return
         for_good = state is not State.WAITING
         with self._table.lock:
+            if state is State.IDLE and self._conn.state is State.OPEN:
+                return  # told late: it was asked for meanwhile, and has opened, which ends what there was before
             session, self.session = self.session, None
             self._is_closed = self._is_closed or state is State.CLOSED
             if session is not None:
                 session.is_over = True
             in_flight = self._table.pending() if for_good else ()
             failed = self._table.path_broke(session.unsent_ids() if session else (), for_good=for_good)
+            closed = self.closed
+            if for_good:
+                self._ended = closed
+                # Here, where it is empty: whoever hears below that his call has failed may make the next one at once.
+                self._table.stop()
         for call in failed:
             call.failed(self._why(call))
         if session is not None:
             session.end(gone(f"{self._parts.name}: the path to the peer is gone", was_sent=True))
             self._parts.services.ended()
         if for_good:
-            self._table.stop()
-            self._settle_closed(in_flight)
-        self._parts.workers.rest()
+            self._settle(closed, in_flight)
+        with self._table.lock:
+            if self.session is None:  # else it has opened meanwhile
+                self._parts.workers.rest()
 
-    def _settle_closed(self, pending: tuple[int | str, ...]) -> None:
+    def _settle(self, closed: ReaderFuture[CloseStatus], pending: tuple[int | str, ...]) -> None:
         error = self._conn.closing or self._conn.last_error
         code, reason = _BROKEN, ""
         if isinstance(error, ConnectionClosed):
             code, reason = error.code or _NO_CODE, error.reason
         status = CloseStatus(code, reason, self._table.snapshot(), pending)
-        with self._table.lock:
-            closed = self.closed
         if code == 1000:
             # By the reader, and by whoever makes a peer of what has just ended: perhaps at the same moment.
             with suppress(InvalidStateError):

@@ -96,7 +96,7 @@ class Sending:
     """One stream on its way out. It is run by a thread while there is something to do, and parked without one.
 
     ``write`` may wait for the network, and raises PeerGone; ``post`` does neither. ``resume`` is told to have it run again,
-    ``over`` that it has ended. ``most``: bytes of a piece.
+    ``over``, perhaps twice, that it ends, before the other side is told. ``most``: bytes of a piece.
 
     Threads: every method from any thread; `run` by one at a time.
     """
@@ -205,6 +205,8 @@ class Sending:
                     return False
                 credit = self._credit
             if self._sent == len(self._chunk) and not self._fetch():
+                # Before it is told: whoever hears it may ask for the next stream at once.
+                self._over(self)
                 self._write(f'{{"responseId":{self.request_id},"type":"stream-end"}}')
                 return True
             self._send_piece(credit)
@@ -246,6 +248,7 @@ class Sending:
         """Tell the reader that there is no more: the model's keeps its entry until it is told, also when it left."""
         # The cause is not on the model's wire: only to one that is known to be no model.
         cause = f',"cause":{told(error)}' if error is not None and self._is_windowed else ""
+        self._over(self)  # before it is told, as above
         self._post(f'{{"responseId":{self.request_id},"type":"stream-error","error":"{FAILED}"{cause}}}')
 
     def _finish(self) -> None:

@@ -35,7 +35,7 @@ class Upload:
     Threads: `add` by one, `close` by any.
     """
 
-    def __init__(self, offer: Callable[[Any], str], withdraw: Callable[[str], None]) -> None:
+    def __init__(self, offer: Callable[[Any], str], withdraw: Callable[[Sequence[str]], None]) -> None:
         self._offer = offer
         self._withdraw = withdraw
         self._names: list[str] = []
@@ -56,8 +56,7 @@ class Upload:
 
         Threads: any.
         """
-        for name in self._names:
-            self._withdraw(name)
+        self._withdraw(self._names)
 
 
 class StreamsOut:
@@ -117,11 +116,13 @@ class StreamsOut:
             self.offers[name] = _Offer(value, contextvars.copy_context())
         return name
 
-    def _withdraw(self, name: str) -> None:
+    def _withdraw(self, names: Sequence[str]) -> None:
+        # All before one of them is told to end: whoever hears of that end must not find the others still offered.
         with self._lock:
-            self.offers.pop(name, None)
-            sending = self._pulled.get(name)
-        if sending is not None:
+            for name in names:
+                self.offers.pop(name, None)
+            streams = [self._pulled[name] for name in names if name in self._pulled]
+        for sending in streams:
             sending.cancel()
 
     def pull(self, message: dict[str, Any]) -> None:
@@ -133,7 +134,7 @@ class StreamsOut:
             return
         name = message["serviceId"]
         with self._lock:
-            offer = self.offers.pop(name, None)
+            offer = self.offers.get(name)
         number = whole(message["requestId"])
         assert number is not None  # that was looked at
         if offer is None:  # its call was over just now
@@ -164,8 +165,11 @@ class StreamsOut:
             most=self._most,
         )
         with self._lock:
+            # Taken here, where the stream is entered: whoever withdraws it finds the one or the other.
+            is_wanted = not name or self.offers.pop(name, None) is not None
             is_welcome = (
-                len(self._sending) < MAX_STREAMS
+                is_wanted
+                and len(self._sending) < MAX_STREAMS
                 and request_id not in self._sending
                 and 0 <= request_id < LARGEST_ID
                 and not self._is_ended
@@ -176,6 +180,8 @@ class StreamsOut:
                     self._pulled[name] = sending
         if is_welcome:
             self._run(sending)
+        elif not is_wanted:  # its call was over just now
+            self._refuse(sending, unknown_service(name))
         else:
             self._refuse(sending, TOO_MANY if 0 <= request_id < LARGEST_ID else BAD_ID)
 

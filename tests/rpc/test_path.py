@@ -1,6 +1,7 @@
 """What becomes of calls while there is no path, when it breaks, and when it comes back."""
 
 import json
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from connman import Connection, State
+from connman.clock import SystemClock
 from connman.errors import (
     CallTimeout,
     ConnectionClosed,
@@ -21,8 +23,12 @@ from connman.errors import (
     WouldDeadlock,
 )
 from connman.rpc import Peer
+from connman.rpc.calls import BlockingCall
+from connman.rpc.path import Path
 from connman.testing import FakeClock, ScriptedDialer
 from connman.testing.dialer import Peer as Far
+from connman.transport.base import Transport
+from connman.transport.memory import memory_pair
 from tests.loopback import in_thread
 from tests.rpc.rig import PATIENCE, Wired
 from tests.waiting import eventually
@@ -431,7 +437,7 @@ def test_a_future_on_the_reader() -> None:
     wire.open()
     assert wire.hear()["args"] == ["from the reader"]
     wire.say({"responseId": 0, "type": "data", "data": "to it"})
-    assert futures[0].result(PATIENCE) == "to it"
+    assert eventually(lambda: futures, PATIENCE)[0].result(PATIENCE) == "to it"
     wire.peer.close()
 
 
@@ -466,15 +472,126 @@ def test_a_callback_of_a_future_that_raises_ends_nothing() -> None:
         assert second.result(PATIENCE) == "on"
 
 
+def test_an_end_that_is_told_late_ends_nothing_that_has_begun_since() -> None:
+    """Who gives up a path tells of it behind that: it may be asked for, and open, by then. Seen with calls that hang."""
+    with Wired() as wire:
+        wire.peer._path.changed(State.IDLE)  # noqa: SLF001
+        future = wire.peer.send(1)
+        assert wire.hear()["serviceId"] == 1
+        wire.say({"responseId": 0, "type": "data", "data": "on"})
+        assert future.result(PATIENCE) == "on"
+
+
+def test_a_path_that_opens_before_the_end_of_the_last_is_told_ends_that() -> None:
+    near, far = memory_pair(SystemClock(), 1000)
+    with Wired() as wire:
+        future = wire.peer.send(1)
+        wire.hear()
+        wire.peer._path.opened(near)  # noqa: SLF001
+        error = future.exception(PATIENCE)
+        assert isinstance(error, PeerGone)
+        assert error.sent
+        wire.peer.send(2, timeout=PATIENCE)
+        assert json.loads(far.receive()[0])["serviceId"] == 2
+    near.dispose()
+    far.dispose()
+
+
+def test_a_connection_that_ends_while_a_peer_is_made_of_it_is_not_taken_for_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seen with calls that hang: the end was told before what had ended was opened."""
+    is_told = threading.Event()
+    opened, changed = Path.opened, Path.changed
+
+    def open_late(path: Path, transport: Transport) -> None:
+        if not is_told.is_set():
+            first.drop()
+            assert is_told.wait(PATIENCE)
+        opened(path, transport)
+
+    def tell(path: Path, state: State) -> None:
+        changed(path, state)
+        if state is State.IDLE:
+            is_told.set()
+
+    monkeypatch.setattr(Path, "opened", open_late)
+    monkeypatch.setattr(Path, "changed", tell)
+    dialer = ScriptedDialer([OPEN, answer_everything])
+    with Connection(dialer, reconnect=False, ping_interval=None) as conn:
+        first = dialer.next_peer()
+        with Peer(conn) as peer:
+            assert peer.call(1, 2, timeout=PATIENCE) == [2]
+
+
+def test_a_call_by_who_is_told_that_an_attempt_has_failed_waits_for_the_next() -> None:
+    """Seen failing with the error of the attempt that had ended before."""
+    again: list[Any] = []
+    dialer = ScriptedDialer([ConnectionRefusedError(111, "Connection refused"), answer_everything])
+    conn = Connection(dialer, reconnect=False, ping_interval=None)
+    peer = Peer(conn)
+    conn.get_connected().add_done_callback(lambda _: again.append(peer.send(1, 2)))
+    assert eventually(lambda: again, PATIENCE)[0].result(PATIENCE) == [2]
+    peer.close()
+
+
+def test_the_end_of_one_path_does_not_settle_that_of_the_next() -> None:
+    """Whoever tells of an end may be held up by whom he tells; it may have opened again by then."""
+    near, far = memory_pair(SystemClock(), 1000)
+    is_told, may_go_on = threading.Event(), threading.Event()
+
+    def hold_up(_: object) -> None:
+        is_told.set()
+        may_go_on.wait(PATIENCE)
+
+    with Wired() as wire:
+        path = wire.peer._path  # noqa: SLF001
+        wire.peer.send(1).add_done_callback(hold_up)
+        wire.hear()
+        ended = path.closed
+        wire.far.drop()
+        assert is_told.wait(PATIENCE)
+        path.opened(near)
+        may_go_on.set()
+        assert isinstance(ended.exception(PATIENCE), ConnectionClosed)
+        assert wire.conn.wait_gone(PATIENCE)
+        assert path.closed is not ended
+        assert not path.closed.done()
+    near.dispose()
+    far.dispose()
+
+
+def test_a_call_that_a_failed_one_leads_to_has_its_deadline() -> None:
+    """Seen waiting for ever: the end of the path took the timer along that had been set meanwhile."""
+    clock = FakeClock()
+    again: list[Any] = []
+    with Wired(script=[OPEN, OPEN], clock=clock) as wire:
+        wire.peer.send(1).add_done_callback(lambda _: again.append(wire.peer.send(2, timeout=5)))
+        wire.hear()
+        wire.far.drop()
+        wire.far = wire.dialer.next_peer()
+        assert wire.hear()["serviceId"] == 2
+        clock.advance(5)
+        assert isinstance(eventually(lambda: again, PATIENCE)[0].exception(PATIENCE), CallTimeout)
+
+
 # Interrupts
+
+
+def is_main_waiting_for_its_answer() -> bool:
+    """Whether it has sent its request: an interrupt before that ends the path."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None and frame.f_code is not BlockingCall._wait.__code__:  # noqa: SLF001
+        frame = frame.f_back
+    return frame is not None
 
 
 def test_an_interrupted_call_leaves_nothing_behind() -> None:
     with Wired() as wire:
 
         def interrupt() -> None:
-            eventually(lambda: is_waiting(wire), PATIENCE)
             wire.hear()
+            eventually(is_main_waiting_for_its_answer, PATIENCE)
             import _thread
 
             _thread.interrupt_main()

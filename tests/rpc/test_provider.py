@@ -352,8 +352,11 @@ def test_closing_by_the_callback_that_tells_of_a_caller(relay: RelaySide, provid
     assert side.wait_closed(PATIENCE)
 
 
-def test_a_handover_that_comes_while_it_closes(relay: RelaySide, providing: Providing) -> None:
+def test_a_handover_that_comes_while_it_closes(providing: Providing) -> None:
     for _ in range(20):
+        relay = (
+            RelaySide()
+        )  # each its own: what was dialled in time to replace the spare is of no use in the next round
         provider = providing(relay, spares=1)
         side = relay.spare()
         barrier = threading.Barrier(2)

@@ -142,7 +142,7 @@ def test_closing_the_peer_in_every_phase(reaching: Reaching, outcome: Any) -> No
 
 
 def test_a_refusal_for_good_fails_calls_at_once(reaching: Reaching) -> None:
-    relay = RelaySide([UpgradeRefused(401)] * 4)
+    relay = RelaySide([UpgradeRefused(401)] * 8)
     peer = reaching(relay, token="wrong")
     future = peer.send("echo", retry_safe=True)
     with pytest.raises(RpcError, match="401"):
@@ -150,7 +150,7 @@ def test_a_refusal_for_good_fails_calls_at_once(reaching: Reaching) -> None:
     # A failure is not remembered: a call asks again, and hears the same.
     with pytest.raises(RpcError, match="401"):
         peer.call("echo")
-    assert len(relay.dialer.dials) in (3, 4)
+    assert 3 <= len(relay.dialer.dials) <= 6  # two a series: at the start, by `send` perhaps, and by `call`
 
 
 def test_what_the_relay_lets_one_in_for_is_asked_for_each_attempt(reaching: Reaching) -> None:

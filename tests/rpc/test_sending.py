@@ -58,6 +58,7 @@ class Sent:
     def __init__(self, value: Any, window: int | None = None, *, is_ours: bool = True) -> None:
         self.session = Session()
         self.is_over = False
+        self.frames_before = -1  # that had gone out when it was over
         self.resumed = 0
         self.sending = Sending(
             self.session.write, self.session.post, 3, window, Source(value, is_ours=is_ours),
@@ -68,6 +69,8 @@ class Sent:
         self.resumed += 1
 
     def _over(self, sending: Sending) -> None:
+        if not self.is_over:
+            self.frames_before = len(self.session.frames)
         self.is_over = True
 
     def run(self) -> "Sent":
@@ -84,7 +87,20 @@ ERROR = {"responseId": 3, "type": "stream-error", "error": FAILED}
 START = {"responseId": 3, "type": "stream-start"}
 
 
+def broken_off() -> Iterator[bytes]:
+    yield b"ab"
+    raise ValueError("no more")
+
+
 # Frames
+
+
+@pytest.mark.parametrize("make", [lambda: iter([b"ab"]), broken_off])
+def test_it_is_over_before_its_end_is_told(make: Callable[[], Iterator[bytes]]) -> None:
+    """Who hears of it may ask for the next at once; seen refused as one too many."""
+    sent = Sent(make()).run()
+    assert len(sent.session.frames) == 2
+    assert sent.frames_before == 1
 
 
 def test_bytes_go_out_as_binary_frames() -> None:

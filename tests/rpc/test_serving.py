@@ -141,6 +141,7 @@ def test_a_refused_call_may_come_again() -> None:
         assert wire.ask(2, number=1, callId="a")["error"]["code"] == "TOO-BUSY"
         may_return.set()
         assert wire.hear()["responseId"] == 0
+        eventually(lambda: services.workers.idle == 1, PATIENCE)
         assert wire.ask(2, number=2, callId="a")["data"] == "ran"
 
 

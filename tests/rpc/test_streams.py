@@ -362,8 +362,10 @@ def test_a_chunk_cannot_be_waited_for_on_the_reader(pair: Pair) -> None:
         else:
             caught.put(None)
 
-    b.add_service("later", threading.Event().is_set)
+    may_answer = threading.Event()
+    b.add_service("later", lambda: may_answer.wait(PATIENCE))
     a.send("later").add_done_callback(callback)
+    may_answer.set()  # behind that: the callback of a Future that is done runs here
     assert isinstance(caught.get(timeout=PATIENCE), WouldDeadlock)
     assert list(stream) == [b"x"]
 

@@ -10,7 +10,9 @@ import pytest
 
 from connman.errors import CallTimeout, MessageTooBig, PeerGone
 from connman.rpc import NotAllowed, current_peer
+from connman.rpc.sending import Source
 from connman.rpc.streams_out import MAX_STREAMS
+from connman.testing import FakeClock
 from tests.rpc.wired import PATIENCE, Raw, raw
 from tests.waiting import eventually
 
@@ -342,14 +344,15 @@ def test_what_is_offered_ends_with_the_call(how: str) -> None:
         finally:
             closed.set()
 
-    with raw() as pair:
-        options = {"timeout": 0.05} if how == "timeout" else {}
-        future, (first, second) = offered(pair, endless(), iter([b"x"]), **options)
+    clock = FakeClock()
+    with raw(clock=clock, ping_interval=None) as pair:
+        future, (first, second) = offered(pair, endless(), iter([b"x"]), timeout=10)
         pair.send(request(0, first, window=5))
         assert pair.recv_all(2)[1] == binary(0, b"12345")
         if how == "cancel":
             future.cancel()
         elif how == "timeout":
+            clock.advance(10)
             with pytest.raises(CallTimeout):
                 future.result(10)
         else:
@@ -357,6 +360,21 @@ def test_what_is_offered_ends_with_the_call(how: str) -> None:
         assert pair.recv() == failed(0)
         assert closed.wait(PATIENCE)
         pair.send(request(1, second))
+        assert pair.recv()["error"]["code"] == "UNKNOWN-SERVICE"
+
+
+def test_what_is_pulled_in_the_moment_its_call_ends_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen sent on without an end: who ended the call found neither an offer nor a stream to cancel."""
+    endless, _ = endless_of(b"12345")
+    with raw() as pair:
+        future, (name,) = offered(pair, endless())
+
+        def make(*args: Any, **options: Any) -> Source:
+            future.cancel()
+            return Source(*args, **options)
+
+        monkeypatch.setattr("connman.rpc.streams_out.Source", make)
+        pair.send(request(0, name, window=5))
         assert pair.recv()["error"]["code"] == "UNKNOWN-SERVICE"
 
 

@@ -14,6 +14,7 @@ from connman import Manager, Reset
 from connman.errors import NoSuchPeer, PeerGone, RpcError
 from connman.relay import Grant, Limits, Relay, TokenFile
 from connman.rpc import Peer, Provider, RelayRefused, current_peer, provide, reach
+from tests.loopback import held_port
 from tests.waiting import eventually
 
 PATIENCE = 10.0
@@ -77,13 +78,14 @@ def test_a_call_that_may_be_sent_again_waits_for_the_provider(relay: Relay, ends
     assert future.result(PATIENCE) == 5
 
 
-def test_many_callers_at_once_all_get_through(relay: Relay, ends: Ends) -> None:
+def test_many_callers_at_once_all_get_through(ends: Ends) -> None:
     """More than there are spares: the relay waits for those that are on their way."""
-    ends.provide(relay.url, spares=2)
-    callers = [ends.reach(relay.url) for _ in range(30)]
-    with ThreadPoolExecutor(30) as threads:
-        assert list(threads.map(lambda caller: caller.call("add", 1, 2), callers)) == [3] * 30
-    assert "no-provider" not in relay.snapshot().refused
+    with Relay(port=0, limits=Limits(ready_timeout=30.0, join_timeout=30.0)) as relay:
+        ends.provide(relay.url, spares=2)
+        callers = [ends.reach(relay.url, handshake_timeout=30.0) for _ in range(30)]
+        with ThreadPoolExecutor(30) as threads:
+            assert list(threads.map(lambda caller: caller.call("add", 1, 2), callers)) == [3] * 30
+        assert "no-provider" not in relay.snapshot().refused
 
 
 def test_providers_of_one_name_share_the_callers(relay: Relay, ends: Ends) -> None:
@@ -110,17 +112,18 @@ def test_the_same_peer_goes_on_when_the_provider_comes_back(relay: Relay, ends: 
 
 
 def test_a_relay_that_is_started_again_finds_everybody_back(ends: Ends) -> None:
-    with Relay(port=0) as first:
-        provider = ends.provide(first.url, spares=3)
-        caller = ends.reach(first.url)
-        assert caller.call("add", 1, 1) == 2
-    eventually(lambda: not caller.conn.is_open and not provider.peers, PATIENCE)
-    with Relay(port=first.port) as second:
-        assert caller.call("add", 2, 2, retry_safe=True) == 4
-        eventually(lambda: provider.stats.open_spares == 3, PATIENCE)
-        snapshot = second.snapshot()
-        assert (snapshot.spares, snapshot.pairs) == (3, 1)
-        assert provider.stats.handovers == 2
+    with held_port() as port:
+        with Relay(port=port) as first:
+            provider = ends.provide(first.url, spares=3)
+            caller = ends.reach(first.url)
+            assert caller.call("add", 1, 1) == 2
+        eventually(lambda: not caller.conn.is_open and not provider.peers, PATIENCE)
+        with Relay(port=port) as second:
+            assert caller.call("add", 2, 2, retry_safe=True) == 4
+            eventually(lambda: provider.stats.open_spares == 3, PATIENCE)
+            snapshot = second.snapshot()
+            assert (snapshot.spares, snapshot.pairs) == (3, 1)
+            assert provider.stats.handovers == 2
 
 
 def test_a_caller_that_leaves_is_gone_on_both_sides(relay: Relay, ends: Ends) -> None:
@@ -203,16 +206,17 @@ def test_a_token_that_is_replaced_in_mid_life(tmp_path: Path, ends: Ends) -> Non
     path = tmp_path / "tokens"
     current = {"token": "the-first-token-of-all"}
     resets: list[Reset] = []
-    with Relay(port=0, tokens=tokens(path, current["token"])) as relay:
-        provider = ends.provide(relay.url, token=lambda: current["token"])
-        caller = ends.reach(
-            relay.url, token=lambda: current["token"], on_reset=lambda _, reset: resets.append(reset)
-        )
-        assert caller.call("add", 1, 1) == 2
-    current["token"] = "the-second-token-of-all"
-    with Relay(port=relay.port, tokens=tokens(path, current["token"])):
-        assert caller.call("add", 2, 2, retry_safe=True) == 4
-        assert provider.stats.spares == 2
+    with held_port() as port:
+        with Relay(port=port, tokens=tokens(path, current["token"])) as relay:
+            provider = ends.provide(relay.url, token=lambda: current["token"])
+            caller = ends.reach(
+                relay.url, token=lambda: current["token"], on_reset=lambda _, reset: resets.append(reset)
+            )
+            assert caller.call("add", 1, 1) == 2
+        current["token"] = "the-second-token-of-all"
+        with Relay(port=port, tokens=tokens(path, current["token"])):
+            assert caller.call("add", 2, 2, retry_safe=True) == 4
+            assert provider.stats.spares == 2
 
 
 class ShortLived:
