@@ -53,6 +53,7 @@ class Diallers:
         self._active = 0
         self._submitted = 0
         self._is_growing = False
+        self._busy_times = 0  # that they had something to do, so far
 
     def submit(self, dial: Dial, work: Callable[[], None], give_up: Callable[[ConnmanError], None]) -> None:
         """Have ``work()`` run on a dialler.
@@ -111,26 +112,23 @@ class Diallers:
         """
         self._make_fresh()
 
-    def _note(self, thread: threading.Thread) -> None:
-        with self._lock:
-            self._threads = {known for known in self._threads if known.is_alive()} | {thread}
-
     def _maybe_spawn(self) -> None:
         with self._lock:
             must_spawn = bool(self._queue) and self._active < self._limit
             self._active += must_spawn
             must_grow = bool(self._queue) and not must_spawn and not self._is_growing and self._limit < _MOST
             self._is_growing = self._is_growing or must_grow
+            grow = partial(self._grow, self._busy_times)
         if must_spawn:
             self._spawn()
         # The real clock: it is threads of the system that are short.
-        if must_grow and maybe_call_later(SystemClock(), _PATIENCE, self._grow) is None:
+        if must_grow and maybe_call_later(SystemClock(), _PATIENCE, grow) is None:
             with self._lock:
                 self._is_growing = False  # whoever submits next tries again
 
     def _spawn(self) -> None:
         try:
-            self._note(spawn(f"dialler-{self._name}", self._loop))
+            spawn(f"dialler-{self._name}", self._loop)
         except RuntimeError as error:
             stranded: list[_Waiting] = []
             with self._lock:
@@ -145,8 +143,10 @@ class Diallers:
                 name = "" if waiting.dial is None else waiting.dial.name
                 waiting.give_up(ConnectError(name, (), f"no thread to dial: {error}"))
 
-    def _grow(self) -> None:
+    def _grow(self, busy_times: int) -> None:
         with self._lock:
+            if busy_times != self._busy_times:
+                return  # late: all that waited then is done
             self._is_growing = False
             missing = min(len(self._queue), _FEW, _MOST - self._limit)
             self._limit += missing
@@ -173,6 +173,11 @@ class Diallers:
 
     def _loop(self) -> None:
         pid = os.getpid()
+        # By itself, while it counts as active: whoever waits for all to be gone sees it, however late its starter is.
+        with self._lock:
+            self._threads = {known for known in self._threads if known.is_alive()} | {
+                threading.current_thread()
+            }
         while (waiting := self._next()) is not None:
             try:
                 waiting.work()
@@ -201,5 +206,7 @@ class Diallers:
             self._active -= 1
             if not self._active:
                 self._limit = _FEW
+                self._is_growing = False
+                self._busy_times += 1
                 self._changed.notify_all()
             return None

@@ -104,10 +104,11 @@ class Life(Owned):
             self.last_error = error
             before, self.state = self.state, State.IDLE
             future = self._shared.take()
-        if future is not None:
-            future.fail(error)
         if before is not State.IDLE:
             self._watch(State.IDLE)
+        # Behind that: whom it calls back may ask anew at once, and what he begins has not ended.
+        if future is not None:
+            future.fail(error)
 
     # The reader's transitions.
 
@@ -175,10 +176,11 @@ class Life(Owned):
                 self.counters.failed_attempts += not was_open
             state, generation = self.state, self.generation
             self._changed.notify_all()
-        if failed is not None and isinstance(decide, ConnmanError):
-            failed.fail(decide)
         if state is not State.CLOSED:  # that was told by `disconnect`
             self._watch(state)
+        # Behind that, as in `reader_failed`.
+        if failed is not None and isinstance(decide, ConnmanError):
+            failed.fail(decide)
         return Ended(was_open, is_closing, error, delay, generation)
 
     def wait_retry(self, delay: float) -> None:

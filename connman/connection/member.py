@@ -51,7 +51,7 @@ class Host(Protocol):
     def watch(self, member: Member, fd: int, reads_when: int) -> None:
         """Have ``member.read()`` called whenever ``fd`` is READABLE or WRITABLE, as ``reads_when`` says; 0: not any more.
 
-        Threads: the reading one.
+        Threads: the reading one, or for 0 one that gives up.
         """
 
     def seen_until(self, transport: Transport) -> float:
@@ -63,7 +63,7 @@ class Host(Protocol):
     def leave(self, member: Member) -> None:
         """Forget ``member``: nothing is left to do.
 
-        Threads: the reading one.
+        Threads: the reading one, or one that gives up.
         """
 
 

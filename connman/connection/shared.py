@@ -54,11 +54,11 @@ class SharedReader:
         # Entered itself, not through the condition, whose own `with` is Python code: a Ctrl-C there would leave it locked.
         self._lock = threading.RLock()
         self._changed = Condition(self._lock)
-        # Guarded by _lock: _members, _thread (the one that runs), _last (the one that ran last), _alarm (the pipe that
-        # wakes it: its two ends). Looking whether a member is in _members needs no lock.
+        # Guarded by _lock: _members, _thread (the one that runs), _leaving (those before it that may not have ended),
+        # _alarm (the pipe that wakes it: its two ends). Looking whether a member is in _members needs no lock.
         self._members: set[Member] = set()
         self._thread: threading.Thread | None = None
-        self._last: threading.Thread | None = None
+        self._leaving: set[threading.Thread] = set()
         self._alarm: tuple[int, int] | None = None
 
     @property
@@ -114,10 +114,13 @@ class SharedReader:
         selector, self._selector = self._selector, None
         self._jobs.clear()
         self._due.clear()
+        # Who has closed one of them may be what the reader ends by: its members are to be told all the same.
         if selector is not None:
-            selector.close()
+            with contextlib.suppress(OSError):
+                selector.close()
         for end in alarm or ():
-            os.close(end)
+            with contextlib.suppress(OSError):
+                os.close(end)
 
     def has(self, member: Member) -> bool:
         """Whether it has not left ``member``.
@@ -172,11 +175,10 @@ class SharedReader:
         with self._lock:
             if not self._changed.wait_for(self._need_not_wait_locked, within):
                 return False
-            thread = self._last if self._thread is None else None
-        if thread is None:
-            return True
-        join(thread, until - time.monotonic())
-        return not thread.is_alive()
+            threads = list(self._leaving) if self._thread is None else []
+        for thread in threads:
+            join(thread, until - time.monotonic())
+        return not any(thread.is_alive() for thread in threads)
 
     def _need_not_wait_locked(self) -> bool:
         # A connection is told to be gone just before its member leaves: the last one's must not be taken for one that
@@ -198,23 +200,39 @@ class SharedReader:
                 self._give_up(bug)
 
     def _give_up(self, bug: BaseException) -> None:
-        if not is_kill(bug):
-            logger.error("a shared reader failed", exc_info=bug)
-        while not self._is_done():
-            for member in self._members.copy():
-                try:
-                    member.abandon(bug)
-                except BaseException:  # top of a thread: the others are to be told all the same
-                    logger.exception("giving up failed", extra={"conn": member.cycle.name})
+        with self._lock:
+            if self._thread is not threading.current_thread():
+                return  # it had left already: what is there is its successor's
+            # Whoever asks for an idle one from now on gets another thread: what has come before is no failure of his.
+            members, self._members = self._members, set()
+            self._leave_locked()
+        # All are told, whatever one of them, or a log handler, raises.
+        with contextlib.ExitStack() as everyone:
+            for member in members:
+                everyone.callback(self._abandon, member, bug)
+            if not is_kill(bug):
+                everyone.callback(logger.error, "a shared reader failed", exc_info=bug)  # called first
+
+    def _abandon(self, member: Member, bug: BaseException) -> None:
+        try:
+            member.abandon(bug)
+        except BaseException:  # top of a thread: the others are to be told all the same
+            logger.exception("giving up failed", extra={"conn": member.cycle.name})
 
     def _is_done(self) -> bool:
         with self._lock:
             if self._members:
                 return False
-            self._last, self._thread = self._thread, None
-            self._close_locked()
-            self._changed.notify_all()
+            self._leave_locked()
             return True
+
+    def _leave_locked(self) -> None:
+        self._leaving = {known for known in self._leaving if known.is_alive()}
+        if self._thread is not None:
+            self._leaving.add(self._thread)
+        self._thread = None
+        self._close_locked()
+        self._changed.notify_all()
 
     def _round(self, pid: int) -> bool:
         """Read every connection that is ready once, then do what was posted; False in a child of process ``pid``."""
@@ -281,14 +299,17 @@ class SharedReader:
     def watch(self, member: Member, fd: int, reads_when: int) -> None:
         """Have ``member.read()`` called when ``fd`` is ready; see `Host`.
 
-        Threads: the reading one.
+        Threads: the reading one, or for 0 one that gives up.
         """
+        if not reads_when:
+            # None, or its successor's, which knows nothing of it, when this thread has given up.
+            if (selector := self._selector) is not None:
+                with contextlib.suppress(KeyError):
+                    selector.unregister(fd)
+            return
         assert self._selector is not None
         events = selectors.EVENT_READ if reads_when == READABLE else selectors.EVENT_WRITE
-        if not reads_when:
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(fd)
-        elif fd in self._selector.get_map():
+        if fd in self._selector.get_map():
             self._selector.modify(fd, events, member)
         else:
             self._selector.register(fd, events, member)
@@ -296,7 +317,7 @@ class SharedReader:
     def leave(self, member: Member) -> None:
         """Forget ``member``; see `Host`.
 
-        Threads: the reading one.
+        Threads: the reading one, or one that gives up.
         """
         with self._lock:
             self._members.discard(member)

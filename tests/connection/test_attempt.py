@@ -297,6 +297,7 @@ def test_a_recv_of_a_handshake_may_have_a_shorter_limit() -> None:
         rig.clock.advance(rig.wait_delay(1))
         peer = rig.dialer.next_peer()
         assert peer.recv() == "hello?"
+        eventually(lambda: len(rig.clock.delays) == 2)
         peer.send("yes")
         rig.conn.wait_open(PATIENCE)
         assert rig.clock.delays == [2, pytest.approx(8)]

@@ -73,6 +73,7 @@ def test_a_with_block_opens_and_disconnects() -> None:
         with rig.conn as conn:
             assert conn is rig.conn
             assert conn.is_open
+            rig.told.wait(1)  # which may come a little behind the Future
         assert rig.conn.state == State.CLOSED
         assert rig.told.kinds == ["open", "lost"]
 
@@ -736,7 +737,7 @@ def test_stats_and_uptime() -> None:
         stats = rig.conn.stats
         assert (stats.uptime, stats.losses) == (0.0, 1)
         assert "lost" in str(stats.last_error) or "end" in str(stats.last_error)
-        rig.clock.advance(10)
+        rig.clock.advance(rig.wait_delay(2))
         rig.open()
         stats = rig.conn.stats
         # What the first generation has counted is not forgotten.

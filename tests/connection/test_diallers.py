@@ -11,6 +11,7 @@ from connman.clock import SystemClock
 from connman.connection.diallers import Diallers
 from connman.errors import ConnectError, ConnmanError, NotConnected
 from connman.options import Options
+from connman.threads import spawn
 from connman.transport.base import Dial
 from tests.loopback import in_thread
 from tests.waiting import eventually
@@ -98,6 +99,63 @@ def test_one_thread_serves_dials_that_come_one_after_the_other() -> None:
     assert len(done) == 6
 
 
+def test_what_waits_does_not_profit_from_what_waited_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that was set for those before came up for the next: seen with a thread too many, too early."""
+    times: list[Callable[[], None]] = []
+
+    def call_later(_clock: object, _delay: float, grow: Callable[[], None]) -> object:
+        times.append(grow)
+        return grow
+
+    monkeypatch.setattr("connman.connection.diallers.maybe_call_later", call_later)
+    diallers = Diallers("again")
+    for count in (1, 2):
+        hanging = Hanging(diallers)
+        for number in range(FEW + 1):
+            hanging.submit(number)
+        eventually(lambda hanging=hanging: len(hanging.begun) == FEW)  # type: ignore[misc]
+        assert len(times) == count
+        if count == 2:
+            times[0]()
+            assert threads_of("again") == FEW
+            times[1]()  # which may set another time, as long as what waits has not begun
+            eventually(lambda: threads_of("again") == FEW + 1)
+        hanging.gate.set()
+        assert diallers.wait_gone(PATIENCE)
+
+
+def test_one_whose_starter_is_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen forgotten: it had dialled, and was about to end, before whoever had started it noted it."""
+    is_started, may_end, may_return = threading.Event(), threading.Event(), threading.Event()
+
+    def spawn_late(name: str, target: Callable[[], None]) -> None:
+        def run() -> None:
+            target()
+            may_end.wait(PATIENCE)
+
+        spawn(name, run)
+        is_started.set()
+        may_return.wait(PATIENCE)
+
+    monkeypatch.setattr("connman.connection.diallers.spawn", spawn_late)
+    diallers, done = Diallers("late"), threading.Event()
+    submitting = in_thread(diallers.submit, new_dial(), done.set, pytest.fail)
+    assert is_started.wait(PATIENCE)
+    assert done.wait(PATIENCE)
+    assert not diallers.wait_gone(0.05)
+    may_end.set()
+    assert diallers.wait_gone(PATIENCE)
+    may_return.set()
+    submitting.result(PATIENCE)
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no more than FEW threads, however long something waits."""
+    monkeypatch.setattr("connman.connection.diallers.maybe_call_later", lambda *_: None)
+
+
+@pytest.mark.usefixtures("few")
 def test_a_queued_dial_that_is_aborted_gives_up_at_once() -> None:
     diallers = Diallers("queued")
     hanging = Hanging(diallers)
@@ -114,6 +172,7 @@ def test_a_queued_dial_that_is_aborted_gives_up_at_once() -> None:
     assert hanging.given_up == [why]
 
 
+@pytest.mark.usefixtures("few")
 def test_an_abort_that_was_interrupted_is_made_up_for_by_the_next() -> None:
     """It had taken the dial out of the queue and told nobody: its connection waited for ever, and its reader with it."""
     diallers = Diallers("interrupted")

@@ -101,7 +101,7 @@ def test_a_fresh_one_takes_its_place_before_on_reset() -> None:
     with rig:
         first = rig.conn.get_connected()
         rig.open().drop()
-        rig.told.wait(2)
+        eventually(lambda: seen)
         fresh = rig.conn.get_connected()
         assert seen == [(fresh, False)]
         assert fresh is not first
@@ -218,7 +218,7 @@ def test_waiting_inside_a_callback_for_what_is_there_is_allowed() -> None:
     rig.told.hooks["data"] = lambda conn, _: got.append(conn.wait_open())
     with rig:
         rig.open().send("x")
-        rig.told.wait(2)
+        eventually(lambda: len(got) == 2)
     assert got == [rig.conn, rig.conn]
 
 

@@ -120,7 +120,7 @@ def test_what_lies_in_the_inbox_comes_first() -> None:
         eventually(lambda: rig.conn.stats.messages_in == 5, PATIENCE)
         taker = Taker()
         rig.conn.attach(taker)
-        assert taker.kinds == ["opened", "1", "2", "3", "4"]
+        taker.wait("opened", "1", "2", "3", "4")
         peer.send("5")
         taker.wait("opened", "1", "2", "3", "4", "5")
 

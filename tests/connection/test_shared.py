@@ -1,6 +1,7 @@
 """Shared readers: many connections on one thread, none of which holds up, misjudges or harms another."""
 
 import contextlib
+import logging
 import os
 import random
 import resource
@@ -19,6 +20,7 @@ import trustme
 import connman
 from connman import Connection, Pool, State
 from connman.clock import SystemClock
+from connman.connection import member
 from connman.errors import ConnectError, ConnectionClosed, ConnmanError, PingTimeout, WouldDeadlock
 from connman.testing import FaultProxy, ScriptedDialer
 from tests.connection.rig import HANG, OPEN, REFUSED, forever
@@ -672,10 +674,11 @@ def test_a_queue_of_futures_is_settled_by_the_end() -> None:
     assert reader_threads() == []
 
 
+@pytest.mark.parametrize("is_closed", [False, True])
 def test_a_reader_that_fails_leaves_its_connections_idle_and_starts_anew(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    is_closed: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They stayed open, read by nobody, for ever."""
+    """They stayed open, read by nobody, for ever; also when somebody had closed a descriptor that was not his."""
     with Peers(serve_ws) as server, Pool(readers=1, ping_interval=None, proxy=None) as pool:
         conns = [pool.add_connection(server.url()).wait_open(PATIENCE) for _ in range(3)]
         reader = pool._readers._readers[0]  # type: ignore[union-attr]  # noqa: SLF001
@@ -684,12 +687,82 @@ def test_a_reader_that_fails_leaves_its_connections_idle_and_starts_anew(
             raise MemoryError("none left")
 
         monkeypatch.setattr(reader._selector, "select", fail)  # noqa: SLF001
+        if is_closed:
+            os.close(reader._alarm[0])  # noqa: SLF001
         conns[0].send("wake")
         eventually(lambda: {conn.state for conn in conns} == {connman.State.IDLE})
         assert "none left" in str(conns[1].last_error)
         for conn in conns:
             conn.wait_open(PATIENCE)
     assert "a shared reader failed" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_log_handler_that_raises_keeps_nobody_from_being_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError("no space left on device")
+
+    def fail(*_: object) -> Any:
+        raise MemoryError("none left")
+
+    handler, logger = Full(logging.ERROR), logging.getLogger("connman.connection")
+    with Peers(serve_ws) as server, Pool(readers=1, ping_interval=None, proxy=None) as pool:
+        conns = [pool.add_connection(server.url()).wait_open(PATIENCE) for _ in range(3)]
+        reader = pool._readers._readers[0]  # type: ignore[union-attr]  # noqa: SLF001
+        monkeypatch.setattr(reader._selector, "select", fail)  # noqa: SLF001
+        logger.addHandler(handler)
+        try:
+            reader._wake()  # noqa: SLF001
+            eventually(lambda: {conn.state for conn in conns} == {connman.State.IDLE})
+            assert reader.wait_gone(PATIENCE)
+        finally:
+            logger.removeHandler(handler)
+        for conn in conns:
+            conn.wait_open(PATIENCE)
+
+
+def test_who_asks_while_a_reader_gives_up_gets_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen failing with the old one's bug: it took whoever came for one more to give up."""
+    is_one_idle, may_go_on = threading.Event(), threading.Event()
+    abandon = member.Member.abandon
+
+    def abandon_slowly(one: member.Member, bug: BaseException) -> None:
+        abandon(one, bug)
+        is_one_idle.set()
+        assert may_go_on.wait(PATIENCE)
+
+    def fail(*_: object) -> Any:
+        raise MemoryError("none left")
+
+    def count() -> int:
+        return sum(name.startswith("connman-readers") for name in reader_threads())
+
+    monkeypatch.setattr(member.Member, "abandon", abandon_slowly)
+    with Peers(serve_ws) as server, Pool(readers=1, ping_interval=None, proxy=None) as pool:
+        conns = [pool.add_connection(server.url()).wait_open(PATIENCE) for _ in range(3)]
+        reader = pool._readers._readers[0]  # type: ignore[union-attr]  # noqa: SLF001
+        monkeypatch.setattr(reader._selector, "select", fail)  # noqa: SLF001
+        reader._wake()  # noqa: SLF001
+        assert is_one_idle.wait(PATIENCE)
+        [idle] = [conn for conn in conns if conn.state is State.IDLE]
+        try:
+            idle.wait_open(PATIENCE)
+            idle.send("over the other one")
+            assert idle.recv(PATIENCE) == "over the other one"
+            assert count() == 2
+            assert (idle.generation, idle.is_open) == (2, True)
+            idle.end_soon(timeout=0)
+            eventually(lambda: count() == 1)
+            # That one has ended, but whoever waits for all to be gone waits for the first as well.
+            assert not reader.wait_gone(0.05)
+        finally:
+            may_go_on.set()
+        assert reader.wait_gone(PATIENCE)
+        assert all(conn.state is State.IDLE for conn in conns if conn is not idle)
+        for conn in pool.get_connections():
+            conn.wait_open(PATIENCE)
+    assert reader_threads() == []
 
 
 def test_what_is_seen_moves_on_from_round_to_round_however_busy() -> None:
