@@ -273,8 +273,12 @@ def _raise_pending(sock: socket.socket) -> None:
     error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     # On loopback the system may choose the very port that is dialled, while nobody listens there, as ours: the socket
     # is then connected to itself and would look open. Who dials a dead local server again and again meets it.
-    if not error and sock.getsockname() == sock.getpeername():
-        error = errno.ECONNREFUSED
+    try:
+        if not error and sock.getsockname() == sock.getpeername():
+            error = errno.ECONNREFUSED
+    except OSError as gone:
+        # Reset since that look, which is told by another one; "not connected" would explain nothing.
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or gone.errno or errno.ECONNRESET
     if error:
         raise OSError(error, os.strerror(error))
 

@@ -208,7 +208,9 @@ class TcpStream:
 
     def wait_writable(self, seconds: float | None) -> None:
         """Block until `send_some` may succeed; see ``stream.Stream``."""
-        poll_ready(self._sock.fileno(), WRITABLE, seconds)
+        fd = self._sock.fileno()
+        if fd >= 0:  # or it was closed by a reader that has waited for the sender in vain: sending tells
+            poll_ready(fd, WRITABLE, seconds)
 
     def end_writing(self) -> None:
         """Send FIN behind what was sent; see ``stream.Stream``."""

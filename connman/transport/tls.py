@@ -311,8 +311,9 @@ class TlsStream:
         """Block until `send_some` may succeed; see ``stream.Stream``."""
         if self._write_wants == READABLE:
             seconds = _WANT_READ_PATIENCE if seconds is None else min(seconds, _WANT_READ_PATIENCE)
-        if not self._guard.is_shut:
-            poll_ready(self._sock.fileno(), self._write_wants, seconds)
+        fd = self._sock.fileno()
+        if fd >= 0 and not self._guard.is_shut:
+            poll_ready(fd, self._write_wants, seconds)
 
     def end_writing(self) -> None:
         """Say goodbye (close_notify), then FIN, as far as the network takes them at once; see ``stream.Stream``.

@@ -164,15 +164,3 @@ def wait_until_sending() -> None:
         return frame is not None
 
     eventually(lambda: any(map(is_within, sys._current_frames().values())))
-
-
-def wait_until_stuck(thread: threading.Thread) -> None:
-    """Wait until a thread has not moved for some looks in a row: it waits for a lock, which nothing tells."""
-    places: list[object] = []
-
-    def is_stuck() -> bool:
-        frame = sys._current_frames().get(thread.ident or 0)
-        places.append(frame and (frame.f_code, frame.f_lasti))
-        return len(places) >= 4 and places[-1] is not None and len(set(places[-4:])) == 1
-
-    eventually(is_stuck)

@@ -1,4 +1,6 @@
 import contextlib
+import errno
+import os
 import random
 import socket
 import threading
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 
 from connman.errors import ConnectError, ConnectTimeout
-from connman.transport.dial import apply_keepalive, connect_tcp, connect_unix, open_socket
+from connman.transport.dial import _raise_pending, apply_keepalive, connect_tcp, connect_unix, open_socket
 from connman.transport.sockets import SocketGuard
 from tests.loopback import (
     PATIENCE,
@@ -18,6 +20,7 @@ from tests.loopback import (
     dialling_sockets,
     echo,
     hanging_port,
+    held_port,
     in_thread,
     make_dial,
     refusing_port,
@@ -169,15 +172,34 @@ def test_a_socket_connected_to_itself_is_no_connection(monkeypatch: pytest.Monke
         """Get the dialled port as its own, as one dial in some 28,000 to a dead local server does."""
 
         def connect_ex(self, address: Any) -> int:
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self.bind(address)
             return super().connect_ex(address)
 
-    with refusing_port() as port:
-        pass
-    with monkeypatch.context() as patch:
+    with held_port() as port, monkeypatch.context() as patch:
         patch.setattr(socket, "socket", Unlucky)
         with pytest.raises(ConnectError, match="Connection refused"):
             open_socket(make_dial(("127.0.0.1", port)))
+
+
+def test_a_reset_between_two_looks_is_told_as_one() -> None:
+    """Seen told as "Transport endpoint is not connected", which nobody can do anything about."""
+
+    pending = [0, errno.ECONNRESET]
+
+    class Reset:
+        def getsockopt(self, *_: int) -> int:
+            return pending.pop(0)
+
+        def getsockname(self) -> Any:
+            return "127.0.0.1", 1
+
+        def getpeername(self) -> Any:
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    sock: Any = Reset()
+    with pytest.raises(ConnectionResetError, match="reset by peer"):
+        _raise_pending(sock)
 
 
 def test_unix_connects(tmp_path: Path) -> None:

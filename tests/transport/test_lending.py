@@ -46,6 +46,12 @@ class Standing(Reader):
         return True
 
 
+@pytest.fixture(autouse=True)
+def own_seats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no reader of another test in the way, nor the moment for which none stands by because of one."""
+    monkeypatch.setattr(lending, "_seats", {})
+
+
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have readers stand by until they are called."""
@@ -57,9 +63,9 @@ def lent() -> Iterator[tuple[Standing, Raw]]:
     """A reader that stands by, and the far end of its pipe."""
     with open_raw() as (pipe, far):
         reader = Standing(pipe)
-        far.send(far.text("first"))
-        eventually(lambda: is_lent(pipe), PATIENCE)
         try:
+            far.send(far.text("first"))
+            eventually(lambda: is_lent(pipe), PATIENCE)
             yield reader, far
         finally:
             pipe.abort(ConnectionLost("the end of the test"))
@@ -423,7 +429,7 @@ def test_a_signal_handler_that_waits_for_another_thread_keeps_nobody_for_long(
 
 
 def test_with_more_than_two_nobody_stands_by_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lending, "_BUSY", 0.2)
+    monkeypatch.setattr(lending, "_BUSY", PATIENCE)
     seats = lending._Seats()  # noqa: SLF001
     assert seats.take()
     assert seats.take()
@@ -432,12 +438,15 @@ def test_with_more_than_two_nobody_stands_by_for_a_moment(monkeypatch: pytest.Mo
     seats.leave()
     assert seats.is_busy
     assert not seats.take()
-    eventually(seats.take, PATIENCE)
+    seats._busy_until -= PATIENCE  # noqa: SLF001  # the moment has passed
+    assert seats.take()
 
 
 @pytest.mark.usefixtures("patient")
 def test_a_reader_that_another_one_would_join_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lending, "GRACE", 0.05)
+    # Long enough for both to be waited for before their first look; what they are to see then is still there.
+    monkeypatch.setattr(lending, "GRACE", 0.5)
+    monkeypatch.setattr(lending, "_BUSY", PATIENCE)
     with contextlib.ExitStack() as stack:
         two = [stack.enter_context(lent()) for _ in range(2)]
         waiting = [in_thread(reader.pipe.take_one, PATIENCE, reader.take) for reader, _ in two]

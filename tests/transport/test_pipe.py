@@ -43,7 +43,6 @@ from tests.transport.pipes import (
     patient,
     wait_until_full,
     wait_until_sending,
-    wait_until_stuck,
 )
 from tests.waiting import eventually
 
@@ -207,9 +206,9 @@ def test_senders_that_were_accepted_finish_before_the_close() -> None:
     threads = [threading.Thread(target=send, args=(message,)) for message in (BIG, "one", "two", "three")]
     threads[0].start()
     clock.wait_until_waiting()
-    for thread in threads[1:]:
+    for count, thread in enumerate(threads[1:], 1):
         thread.start()
-        wait_until_stuck(thread)
+        eventually(lambda count=count: near._accepted == count)  # type: ignore[misc]  # noqa: SLF001
     near.close(4001, "", 1000)
     with pytest.raises(NotConnected):
         near.send(["too late"], 1)
@@ -650,7 +649,7 @@ def test_a_send_that_a_signal_interrupts_ends_the_pipe(kind: str) -> None:
         if kind == "memory":
             clock.wait_until_waiting()
         else:
-            wait_until_full(ours)
+            wait_until_sending()
         # Again and again: one that comes just before the wait is handled only after it.
         while not was_hit.wait(0.005):
             signal.pthread_kill(main, signal.SIGUSR1)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import python_socks.sync  # noqa: F401  # else the first dial through SOCKS imports it, within its deadline
 
 from connman import Connection
 from connman.endpoint import Endpoint

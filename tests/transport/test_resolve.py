@@ -32,6 +32,8 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[HangingResolver]:
     monkeypatch.setattr(socket, "getaddrinfo", hanging)
     yield hanging
     hanging.go.set()
+    # One that has begun and not asked yet would ask the system's, once this one is taken back.
+    eventually(lambda: not any(thread.name.startswith("connman-dns-") for thread in threading.enumerate()))
 
 
 def answer_with(monkeypatch: pytest.MonkeyPatch, answer: Callable[[], Any]) -> None:

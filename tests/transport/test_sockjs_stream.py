@@ -22,7 +22,7 @@ from connman.testing import FakeClock
 from connman.transport.base import Dial, Transport
 from connman.transport.openers import EndpointDialer
 from tests.loopback import PATIENCE, in_thread, make_dial
-from tests.transport.conformance import end_of, patient
+from tests.transport.conformance import end_of, patient, read_out
 from tests.transport.sockjs_peers import PRELUDE, Request, SockjsPeer, SockjsServer
 from tests.waiting import eventually
 
@@ -238,7 +238,8 @@ def test_senders_that_wait_are_told_of_a_lost_session_with_its_status() -> None:
 
 
 def test_a_close_frame_counts_more_than_a_send_that_was_refused_meanwhile() -> None:
-    with opened("streaming") as (transport, peer, server):
+    clock = FakeClock()  # on which the grace for it does not pass
+    with opened("streaming", clock) as (transport, peer, server):
         server.refusing = "404 Not Found"
         reading = in_thread(end_of, transport)
         transport.send(["x"], PATIENCE)
@@ -394,10 +395,14 @@ def test_a_session_that_the_server_has_forgotten_is_found_by_a_ping(kind: str) -
             proxy=None,
             on_reset=lambda _, reset: resets.append(reset),
         ):
-            server.accept()
+            # A ping that comes before it is forgotten is answered: else there would be no next one.
+            peer = server.accept()
+            answering = in_thread(read_out, peer)
             server.forget()
             eventually(lambda: resets)
+            peer.drop()
         assert isinstance(resets[0].error, SessionLost)
+        assert answering.result(PATIENCE) == []
 
 
 def test_the_prelude_is_no_message_and_no_content() -> None:

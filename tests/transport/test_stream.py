@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from connman.clock import Deadline, SystemClock
+from connman.testing import FakeClock
 from connman.transport.deflate import DeflateCodec
 from connman.transport.frames import FrameCodec
 from connman.transport.framing import RawCodec
@@ -18,6 +19,7 @@ from connman.transport.tcp import TcpStream
 from connman.transport.tls import TlsStream
 from tests.loopback import in_thread
 from tests.transport.pipes import wait_until_full
+from tests.waiting import eventually
 
 PATIENCE = 10.0
 
@@ -73,10 +75,13 @@ def test_drain_reads_to_the_end_of_file(pair: tuple[TcpStream, socket.socket]) -
 def test_drain_ends_at_its_deadline_with_a_peer_that_never_stops(
     pair: tuple[TcpStream, socket.socket],
 ) -> None:
-    stream, far = pair
+    (stream, far), clock = pair, FakeClock()
     far.sendall(b"x" * 1000)
     drain(stream, passed())
-    drain(stream, Deadline.after(SystemClock(), 0.01))
+    draining = in_thread(drain, stream, Deadline.after(clock, 0.01))
+    eventually(lambda: not stream.is_readable())
+    clock.advance(0.01)
+    draining.result(PATIENCE)
     far.sendall(b"still")
     assert stream.recv(soon()) == b"still"
 
@@ -121,6 +126,19 @@ def test_write_rest_ends_at_its_deadline(pair: tuple[TcpStream, socket.socket]) 
         pass
     counts = list(write_rest(stream, memoryview(bytes(1_000_000)), Deadline.after(SystemClock(), 0.01)))
     assert sum(counts) < 1_000_000
+
+
+def test_write_rest_of_a_stream_that_was_closed_is_an_error_of_the_network(
+    pair: tuple[TcpStream, socket.socket],
+) -> None:
+    """A reader closes it after having waited for a sender in vain; seen as a ValueError, of a descriptor of -1."""
+    stream, _ = pair
+    while stream.send_some(bytes(100_000)):
+        pass
+    stream.close()
+    stream.wait_writable(None)
+    with pytest.raises(OSError, match="descriptor"):
+        list(write_rest(stream, memoryview(b"x"), soon()))
 
 
 def test_write_rest_wakes_when_the_stream_is_shut_down(pair: tuple[TcpStream, socket.socket]) -> None:

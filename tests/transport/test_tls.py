@@ -318,6 +318,8 @@ def test_shutdown_wakes_the_reader_and_nothing_goes_out_any_more(with_deadline: 
             stream.send_some(memoryview(b"secret"))
         stream.wait_writable(None)
         stream.end_writing()
+        stream.close()
+        stream.wait_writable(None)
 
 
 def test_shutdown_wakes_a_sender() -> None:
