@@ -69,8 +69,8 @@ class Server:
     def __exit__(self, *exc_info: object) -> None:
         with self._lock:
             self._is_closing = True
-            sockets = list(self._sockets)
-        shut(self._listener, *sockets)
+            # Under the lock under which they are closed: by then no number is somebody else's.
+            shut(self._listener, *self._sockets)
         for thread in self._threads:
             thread.join(PATIENCE)
         self._listener.close()
@@ -96,7 +96,7 @@ class Server:
         shut(sock)
         with self._lock:
             self._sockets.remove(sock)
-        sock.close()
+            sock.close()
 
 
 def shut(*sockets: socket.socket) -> None:
@@ -152,7 +152,10 @@ def hanging_port() -> Iterator[int]:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
-        for _ in range(4):
+        stack.enter_context(
+            socket.create_connection(listener.getsockname())
+        )  # the one that there is room for
+        for _ in range(3):
             filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             assert filler.connect_ex(listener.getsockname()) == errno.EINPROGRESS

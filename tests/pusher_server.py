@@ -124,8 +124,9 @@ class PusherServer:
                 self._take(guest, json.loads(line.recv(3600.0)))
         finally:
             guest.is_gone = True
-            for channel in list(guest.channels):
-                self._leave(guest, channel)
+            with self._joining:
+                for channel in list(guest.channels):
+                    self._leave(guest, channel)
 
     def greet(self, guest: Guest) -> None:
         """Say the greeting."""
@@ -159,7 +160,8 @@ class PusherServer:
             with self._joining:
                 self._join(guest, data)
         elif event == "pusher:unsubscribe":
-            self._leave(guest, data["channel"])
+            with self._joining:
+                self._leave(guest, data["channel"])
         elif event.startswith("client-") and channel in guest.channels:
             user = guest.channels[channel].get("user_id")
             frame = {"event": event, "channel": channel, "data": data} | ({"user_id": user} if user else {})

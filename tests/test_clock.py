@@ -299,7 +299,7 @@ def test_the_system_clock_calls_later_on_the_shared_thread() -> None:
     eventually(lambda: len(names) == 3)
     assert set(names) == {"connman-timers"}
     timer = clock.call_later(NEVER, lambda: None)
-    assert len(timer_threads()) == 1
+    eventually(lambda: len(timer_threads()) == 1)  # the one before may be ending
     timer.cancel()
     eventually(lambda: not timer_threads())
 

@@ -54,6 +54,7 @@ def raw_client(server: RawServer) -> socket.socket:
 
 
 def test_echo_and_the_counts(process: WebSocketProcess) -> None:
+    eventually(lambda: process.stats()["open"] == 0)  # those of the test before may be leaving
     before = process.stats()
     with client(process.url("/echo")) as ws:
         ws.send("hello")

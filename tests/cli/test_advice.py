@@ -43,7 +43,12 @@ from tests.servers import (
     upgraded,
 )
 
-SHORT = 0.2
+SHORT = 0.2  # for those that say nothing at all
+SOME = 1.0  # for those that say something first, and then nothing
+TIMES = {
+    "upgrade-timeout": SHORT, "tls-timeout": SHORT, "request-timeout": SHORT, "proxy-timeout": SHORT,
+    "frames-swallowed": SOME, "open-timeout": SOME,
+}  # fmt: skip
 
 
 def found(url: str, *, open_timeout: float = PATIENCE, proxy: str | None = None) -> Finding:
@@ -125,7 +130,7 @@ def test_answers_to_the_upgrade(handler: Handler, kind: str) -> None:
 )
 def test_what_is_swallowed_or_broken_off(handler: Handler, scheme: str, kind: str) -> None:
     with raw_server(handler) as server:
-        diagnosis = diagnose(found(server.url(scheme=scheme), open_timeout=SHORT))
+        diagnosis = diagnose(found(server.url(scheme=scheme), open_timeout=TIMES.get(kind, PATIENCE)))
     assert diagnosis.kind == kind
 
 
@@ -182,7 +187,7 @@ OPENING = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2000\r
 def test_answers_over_http(handler: Handler, kind: str) -> None:
     with raw_server(handler) as server:
         url = server.url(scheme="xhr-streaming+http")
-        assert kind_of(found(url, open_timeout=SHORT)) == kind
+        assert kind_of(found(url, open_timeout=TIMES.get(kind, PATIENCE))) == kind
 
 
 @pytest.mark.parametrize(
@@ -235,7 +240,9 @@ def answering_proxy(status: int) -> Handler:
 def test_proxies_that_do_not_let_us_through(handler: Handler, kind: str) -> None:
     with raw_server(handler) as proxy:
         proxy_url = proxy.url(scheme="http").replace("//", "//u:s3cret@")
-        diagnosis = diagnose(found("wss://host.test/", proxy=proxy_url, open_timeout=SHORT))
+        diagnosis = diagnose(
+            found("wss://host.test/", proxy=proxy_url, open_timeout=TIMES.get(kind, PATIENCE))
+        )
     assert diagnosis.kind == kind
     assert "s3cret" not in diagnosis.advice
 

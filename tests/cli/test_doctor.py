@@ -46,7 +46,7 @@ def test_a_way_through_is_exit_code_0(shared: WebSocketProcess) -> None:
 )
 def test_a_proxy_that_dislikes_websockets(shared: WebSocketProcess, blocks: Blocks, kind: str) -> None:
     with WebSocketBlocker(blocks) as proxy:
-        words = ("doctor", "--json", "--open-timeout", "0.3", "--proxy", f"http://127.0.0.1:{proxy.port}")
+        words = ("doctor", "--json", "--open-timeout", "1", "--proxy", f"http://127.0.0.1:{proxy.port}")
         done = run(*words, shared.url())
         assert (proxy.blocked, done.code) == (1, 1)
     assert lines(done)[0]["kind"] == kind

@@ -99,22 +99,22 @@ def test_a_first_message_is_described_and_not_shown() -> None:
 
 def test_no_message_is_a_failure_only_when_one_is_expected() -> None:
     with raw_server(upgraded(answer_pings)) as server:
-        assert probe(server.url(), open_timeout=0.2).run().error is None
-        finding = probe(server.url(), open_timeout=0.2, expects_message=True).run()
+        assert probe(server.url()).run().error is None
+        finding = probe(server.url(), open_timeout=1.0, expects_message=True).run()
     assert isinstance(finding.error, WaitTimeout)
     assert phases(finding)[-2:] == [("ping", True), ("message", False)]
 
 
 def test_swallowed_frames_are_found_out() -> None:
     with raw_server(upgraded(swallow)) as server:
-        finding = probe(server.url(), open_timeout=0.2).run()
+        finding = probe(server.url(), open_timeout=1.0).run()
     assert isinstance(finding.error, WaitTimeout)
     assert phases(finding)[-1] == ("ping", False)
 
 
 def test_a_server_that_knows_no_pings_but_speaks_is_a_way_through() -> None:
     with raw_server(upgraded(greet_and_swallow)) as server:
-        finding = probe(server.url(), open_timeout=0.2).run()
+        finding = probe(server.url(), open_timeout=1.0).run()
     assert finding.error is None
     assert finding.message == "binary, 2 bytes"
     assert phases(finding)[-1] == ("ping", False)

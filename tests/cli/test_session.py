@@ -361,11 +361,11 @@ def test_a_way_that_cannot_be_remembered_is_told_once(words: list[str], shared: 
 
 def test_a_strategy_that_fails_tells_why_each_way_did(cache: dict[str, str]) -> None:
     with refusing_port() as port:
-        words = ["connect", "--once", "--strategy=default", "--open-timeout", "0.2"]
+        words = ["connect", "--once", "--strategy=default", "--open-timeout", "1"]
         words += ["--http", f"http://u:s3cret@127.0.0.1:{port}/?k=s3cret", f"ws://127.0.0.1:{port}/?k=s3cret"]
         short, told = run(*words, env=cache), run(*words, "--json", "-v", env=cache)
     assert (short.code, told.code) == (1, 1)
-    assert "failed: no connection within 0.2 s (ws tcp: Connection refused); no retry" in short.err
+    assert "failed: no connection within 1 s (ws tcp: Connection refused); no retry" in short.err
     steps = [event for event in parsed(told.err) if event["type"] == "step"]
     assert [(step["leaf"], step["phase"], step["cause"]) for step in steps] == [
         ("ws", "tcp", "Connection refused")

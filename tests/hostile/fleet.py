@@ -64,6 +64,7 @@ class Fleet:
     ) -> None:
         self._stack = contextlib.ExitStack()
         self.told: dict[str, tuple[float, connman.Reset]] = {}
+        self._opened: dict[str, float] = {}
         self.conns: dict[str, connman.Connection] = {}
         self.proxies: list[FaultProxy] = []
         self.ports: list[int] = []
@@ -104,11 +105,15 @@ class Fleet:
             is_shared,
             f"{scheme}://127.0.0.1:{port}/",
             name=name,
+            on_open=partial(self._note_open, name),
             on_reset=partial(self._note, name),
             **options,
         )
         self._stack.callback(conn.disconnect)
         self.conns[name] = conn
+
+    def _note_open(self, name: str, _: connman.Connection) -> None:
+        self._opened.setdefault(name, time.monotonic())
 
     def _note(self, name: str, _: connman.Connection, reset: connman.Reset) -> None:
         self.told.setdefault(name, (time.monotonic(), reset))
@@ -135,9 +140,12 @@ class Fleet:
         assert all(conn.is_open and conn.generation == 1 for conn in self.each())
 
     def assert_noticed(self, since: float, what: str) -> None:
-        """Wait for each to notice, and fail when one took more than ping_interval + ping_timeout + 0.5 s."""
+        """Wait for each to notice, and fail when one took more than ping_interval + ping_timeout + 0.5 s.
+
+        That is counted from `since`, or from when it opened: before that there was nobody to judge.
+        """
         eventually(lambda: len(self.told) == len(self.conns), PATIENCE, lambda: f"{what}: {list(self.told)}")
-        took = {name: at - since for name, (at, _) in self.told.items()}
+        took = {name: at - max(since, self._opened[name]) for name, (at, _) in self.told.items()}
         print(f"{what}: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in took.items()))
         assert all(
             isinstance(reset.error, ConnectionLost) and reset.opened for _, reset in self.told.values()

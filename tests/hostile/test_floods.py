@@ -71,11 +71,11 @@ def test_a_flood_starves_nobody_and_grows_no_queue(
     """
     url = f"ws://127.0.0.1:{flooding}"
     answer = run(PROGRAMS / "beside.py", f"{url}/echo", f"{url}/{kind}", str(readers), dispatch)
-    times = answer.pop("echoes")
+    times, slower = answer.pop("echoes"), min(answer["slower"], 4.0)
     print(kind, readers, dispatch, answer, f"median {times[len(times) // 2]:.4f}, worst {times[-1]:.4f}")
     assert answer["is_open"]
-    assert times[len(times) // 2] < USUAL, times
-    assert times[-1] < WORST, times
+    assert times[len(times) // 2] < USUAL * slower, times
+    assert times[-1] < WORST * slower, times
     assert answer["memory"] < MOST_MEMORY, answer
     assert answer["disconnected"] < 0.2 + 1.0, answer
     assert answer["threads"] == 1, answer

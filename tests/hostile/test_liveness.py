@@ -59,7 +59,8 @@ def test_a_peer_that_stops_in_the_middle_is_noticed(shape: str, tls: Tls) -> Non
 def test_a_tls_record_that_drips_is_noticed(tls: Tls) -> None:
     """Planted: with every byte that the system reports as life, never."""
     with Peers(over_tls(tls, dripping_record)) as server:
-        told: list[connman.Reset] = []
+        opened: dict[connman.Connection, float] = {}
+        told: dict[connman.Connection, tuple[float, connman.Reset]] = {}
         conns = [
             connection(
                 is_shared,
@@ -67,16 +68,17 @@ def test_a_tls_record_that_drips_is_noticed(tls: Tls) -> None:
                 proxy=None,
                 ssl_context=tls.client,
                 reconnect=False,
-                on_reset=lambda _, reset: told.append(reset),
+                on_open=lambda conn: opened.update({conn: time.monotonic()}),
+                on_reset=lambda conn, reset: told.update({conn: (time.monotonic(), reset)}),
                 **KEEPALIVE,
             )
             for is_shared in (False, True)
         ]
-        since = time.monotonic()
         for conn in conns:
             conn.connect()
-        eventually(lambda: len(told) == 2, INTERVAL + TIMEOUT + 0.5 + max(0.0, since - time.monotonic()))
-        assert all(isinstance(reset.error, connman.errors.PingTimeout) for reset in told)
+        eventually(lambda: len(told) == 2)
+        assert all(isinstance(reset.error, connman.errors.PingTimeout) for _, reset in told.values())
+        assert max(at - opened[conn] for conn, (at, _) in told.items()) <= INTERVAL + TIMEOUT + 0.5
         for conn in conns:
             conn.disconnect()
 

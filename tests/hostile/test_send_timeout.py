@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -95,13 +96,15 @@ def test_a_send_out_of_time_ends_its_connection_and_holds_nobody_up(
         stuck.wait_open(PATIENCE)
         other.wait_open(PATIENCE)
         senders = [in_thread(stuck.send, MUCH) for _ in range(3)]
-        echoes = 0
+        times = []
         while not all(sender.done() for sender in senders):
+            began = time.monotonic()
             other.send("hello")
             assert other.recv(0.9 * SEND_TIMEOUT) == "hello"
-            echoes += 1
+            times.append(time.monotonic() - began)
         eventually(lambda: resets, SLACK)
-        assert echoes > 10
+        assert len(times) > 1  # each in less time than the stuck ones had
+        assert min(times) < 0.1, times
         assert [type(reset.error) for reset in resets] == [SendTimeout]
         assert resets[0].opened
         assert not stuck.is_open

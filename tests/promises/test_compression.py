@@ -98,9 +98,10 @@ def test_every_reconnect_begins_anew() -> None:
             f"ws://127.0.0.1:{port}/", compression="deflate", proxy=None, stable_after=0
         )
         for _ in range(3):
+            # While the server waits for a message: behind its answer it closes.
+            generation = conn.wait_open(timeout=PATIENCE).generation
             conn.send(text, wait=PATIENCE)
             assert conn.recv(timeout=PATIENCE) == text
-            generation = conn.generation
             while conn.generation == generation:
                 conn.wait_open(timeout=PATIENCE)
                 conn.reconnect_now()

@@ -71,9 +71,17 @@ def test_500_callers_at_once_share_one_socket(scheme: str, is_shared: bool) -> N
 def test_500_callers_of_a_server_that_hangs_fail_together_at_the_deadline(is_shared: bool) -> None:
     """Planted: with a longer deadline they wait for that."""
     with Peers(silent) as server:
-        conn = connection(is_shared, server.url(), proxy=None, reconnect=False, open_timeout=1.0)
-        # All ask before the first is told, or the last would begin another attempt.
-        asked = threading.Barrier(CALLERS)
+        # All ask before the attempt's time begins, or the last might begin another attempt.
+        have_all_asked = threading.Event()
+        asked = threading.Barrier(CALLERS, action=have_all_asked.set)
+
+        def headers() -> dict[str, str]:
+            have_all_asked.wait(PATIENCE)
+            return {}
+
+        conn = connection(
+            is_shared, server.url(), proxy=None, reconnect=False, open_timeout=1.0, headers=headers
+        )
         waits: list[float] = []
 
         def ask(number: int) -> Answer:

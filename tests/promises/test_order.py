@@ -219,7 +219,10 @@ def test_a_reset_of_the_peer_comes_after_what_had_arrived(dispatch: str) -> None
             proxy.reset()
         within(PATIENCE, conn.disconnect)
     diary.check()
-    assert diary.count("open") == conn.stats.opens >= 20
+    assert diary.count("open") >= 20
+    # The last one may have opened while it was being ended: nobody was told.
+    untold = conn.stats.opens - diary.count("open")
+    assert untold == 0 or (untold == 1 and diary.entries[-1][0] == "failed"), diary.entries[-3:]
     told: list[str] = []
     for what, value in diary.entries:
         told = [] if what == "open" else [*told, value] if what == "data" else told

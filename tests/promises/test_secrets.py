@@ -455,7 +455,8 @@ def test_a_loss_shows_no_secret(
     with opening(LOSSES[name], planted, is_shared, texts) as conn:
         conn.wait_open(PATIENCE)
         texts += [*texts_of_connection(conn), *(repr(thread) for thread in threading.enumerate())]
-        conn.send(LOGIN)
+        if name != "silence":  # which needs no message to come, and may have come already
+            conn.send(LOGIN)
         eventually(lambda: conn.last_error)
         assert conn.last_error is not None
         if "reason" in name:

@@ -154,7 +154,7 @@ def test_a_send_timeout_ends_its_connection_and_touches_no_other(
             ssl_context=client_context(version),
             proxy=None,
             send_timeout=0.3,
-            wait=lambda _: 0.0,
+            wait=lambda _: 10 * PATIENCE,  # a writer that comes late must not find the next connection
             on_data=lambda _, data: heard.append(data),
             on_reset=lambda _, reset: resets.append(reset),
         )
@@ -165,6 +165,8 @@ def test_a_send_timeout_ends_its_connection_and_touches_no_other(
         assert all(isinstance(error, SendTimeout | ConnectionLost | NotConnected) for error in errors)
         assert any(isinstance(error, SendTimeout) for error in errors)
         assert not any(getattr(error, "sent", 0) for error in errors)
+        eventually(lambda: conn.state is connman.State.WAITING)
+        conn.reconnect_now()
         eventually(lambda: conn.generation == 2 and conn.is_open)
         conn.send("again")
         eventually(lambda: heard == ["again"])

@@ -258,6 +258,7 @@ def test_the_login_is_held_on_each_way() -> None:
     ) as tree:
         tree.dialers[0].next_peer().listen()
         wait_for_delay(tree)
+        tree.clock.wait_until_waiting(2)  # who dials, and the login of the first way
         tree.clock.advance(1.9)
         assert tree.conn.state is State.CONNECTING
         tree.clock.advance(0.1)

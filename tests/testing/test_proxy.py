@@ -273,6 +273,7 @@ def test_kill_every_resets_each_nth_client(proxy: FaultProxy, clients: contextli
         with contextlib.suppress(ConnectionResetError):  # it may come before connect() has returned
             client = connect(proxy, clients)
         eventually(lambda: proxy.accepted == len(killed) + 1)
+        proxy.jitter = 0  # done by its loop, behind what that does to a new client
         if client is None:
             killed.append(True)
             continue

@@ -4,16 +4,19 @@
 
 READERS: as of `Pool(readers=…)`; 0 for a thread each. DISPATCH: "reader" or "thread" runs the callbacks of the flooded
 connections, "blocked" has them block on a thread of their own, "recv" has nobody take what comes. Prints the seconds of
-each echo, and how much more memory was resident at most than before the flood.
+each echo, how many times as long everything took because others wanted the processors too, and how much more memory was
+resident at most than before the flood.
 """
 
 import json
+import os
 import sys
 import threading
 import time
 
 import connman
 from tests.hostile.memory import forget_peak, peak
+from tests.rigs.relay_hostile.town import Gauges
 
 ECHOES, FLOODS = 60, 2
 PATIENCE = 30.0
@@ -54,7 +57,10 @@ def main() -> None:
     while seen < (1 << 18) and not before_that == seen > (1 << 12):
         over.wait(0.05)
         seen, before_that = sum(conn.stats.bytes_in for conn in flooded), seen
+    gauges = Gauges(os.getpid())
+    spent = gauges.processor()
     times = [echo_time(good) for _ in range(ECHOES)]
+    ran, waited = gauges.ran_since(spent)
     grown = peak() - before
     began = time.monotonic()
     over.set()
@@ -65,6 +71,7 @@ def main() -> None:
         threading.Event().wait(0.01)
     answer = {
         "echoes": sorted(times),
+        "slower": (ran + waited) / max(ran, 1e-9),
         "memory": grown,
         "flood": sum(conn.stats.bytes_in for conn in flooded),
         "is_open": [conn.stats.losses for conn in flooded] == [0] * FLOODS,

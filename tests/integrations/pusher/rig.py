@@ -28,8 +28,8 @@ class Told:
     def __call__(self, event: Event) -> None:
         self.overlaps += self.inside
         self.inside += 1
-        self.events.append((event.name, event.data))
         self.threads.append(threading.current_thread().name)
+        self.events.append((event.name, event.data))  # last: who waits for it finds the rest
         try:
             self.hooks.get(event.name, lambda _: None)(event.data)
         finally:

@@ -43,10 +43,14 @@ def fork() -> int:
         return os.fork()
     # CPython's own lock does not survive a bare fork() while another thread waits for it (the child then hangs within
     # glibc's condition variable, seen with 3.13): so fork while all others wait for the network, right after a message.
-    heard = sum(feed.heard for feed in FEEDS)
-    eventually(lambda: not FEEDS or sum(feed.heard for feed in FEEDS) > heard)
-    threading.Event().wait(0.01)
-    return BARE_FORK()
+    for _ in range(500):
+        heard = sum(feed.heard for feed in FEEDS)
+        eventually(lambda: not FEEDS or sum(feed.heard for feed in FEEDS) > heard)  # noqa: B023
+        since = time.monotonic()
+        threading.Event().wait(0.01)
+        if time.monotonic() - since < 0.03:  # or the next message may just have come
+            return BARE_FORK()
+    raise AssertionError("never a quiet moment to fork in")
 
 
 def eventually(predicate: Callable[[], Any], message: str = "the condition") -> None:

@@ -205,6 +205,7 @@ def test_a_slow_reader_holds_its_sender_up_and_fills_nothing(redis: RedisServer)
                 caller.send(block)
                 sent += 1
                 progress.set()
+            caller.send("that was all")
 
         with pair(here, there, "beside") as (quick_caller, quick_provider):
             sending = threading.Thread(target=send)
@@ -219,10 +220,11 @@ def test_a_slow_reader_holds_its_sender_up_and_fills_nothing(redis: RedisServer)
             assert max(map(int, re.findall(r"omem=(\d+)", clients))) < 1_000_000
         stopped.set()
         got = 0
-        while sending.is_alive() or got < sent:
-            assert provider.hear() == block
+        while (heard := provider.hear()) != "that was all":
+            assert heard == block
             got += 1
         sending.join()
+        assert got == sent
 
 
 # Redis is gone

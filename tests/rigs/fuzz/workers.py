@@ -42,7 +42,8 @@ class _Worker:
         try:
             while True:
                 before = self._current.value
-                deadline = time.monotonic() + patience
+                # Of a case: before the first one it is the process that has to begin.
+                deadline = time.monotonic() + (patience if before >= 0 else PATIENCE)
                 while self._current.value == before:
                     if self._result.poll(_LOOK):
                         found: Outcome = self._result.recv()

@@ -113,7 +113,8 @@ class Gauges:
         """Nanoseconds that each thread has had a processor so far, and that it has waited for one though it had work."""
         found = {}
         for task in Path(f"/proc/{self.pid}/task").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+            # It has ended meanwhile: before its file was opened, or before that was read.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 ran, waited, _ = (task / "schedstat").read_text().split()
                 found[task.name] = int(ran), int(waited)
         return found
