@@ -48,10 +48,11 @@ def fork(
     method: str, scenario: str, server: WebSocketProcess, *more: str, timeout: float = 50.0
 ) -> dict[str, Any]:
     with refusing_port() as port:
-        done = run_program("forking.py", method, scenario, server.url(""), str(port), *more, timeout=timeout)
+        told = (server.url(""), str(port), str(server.pid))
+        done = run_program("forking.py", method, scenario, *told, *more, timeout=timeout)
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -163,6 +164,7 @@ def test_the_server_sees_the_parent_leave_while_the_child_stays(
 ) -> None:
     before = server.stats()["open"]
     command = [sys.executable, str(PROGRAMS / "forking.py"), method, "outlived", server.url(""), "1"]
+    command.append(str(server.pid))
     with subprocess.Popen(
         command, env=program_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as program:

@@ -1,9 +1,9 @@
 """Fork while connections are open, dialling and backing off, and say what became of them; run by test_fork.py.
 
-    forking.py METHOD SCENARIO URL REFUSING_PORT [CAFILE]
+    forking.py METHOD SCENARIO URL REFUSING_PORT SERVER [CAFILE]
 
 Prints one JSON object. METHOD: "os" is os.fork(); "unhooked" the same without connman's hook; "bare" is libc's fork(),
-of which no part of Python hears, as under uWSGI.
+of which no part of Python hears, as under uWSGI. SERVER: the process id of the server behind URL.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-METHOD, SCENARIO, URL, REFUSING_PORT = sys.argv[1:5]
+METHOD, SCENARIO, URL, REFUSING_PORT, SERVER = sys.argv[1:6]
 PATIENCE = 10.0
 
 if METHOD != "os":
@@ -32,9 +32,8 @@ if METHOD != "os":
 import connman  # noqa: E402
 from connman.errors import Forked  # noqa: E402
 
-FEEDS: "list[Feed]" = []
 BARE_FORK = ctypes.PyDLL(None).fork
-TLS = ssl.create_default_context(cafile=sys.argv[5]) if len(sys.argv) > 5 else None
+TLS = ssl.create_default_context(cafile=sys.argv[6]) if len(sys.argv) > 6 else None
 PLAIN: dict[str, Any] = {"proxy": None, "ssl_context": TLS, "close_timeout": 1.0}
 
 
@@ -42,15 +41,32 @@ def fork() -> int:
     if METHOD != "bare":
         return os.fork()
     # CPython's own lock does not survive a bare fork() while another thread waits for it (the child then hangs within
-    # glibc's condition variable, seen with 3.13): so fork while all others wait for the network, right after a message.
-    for _ in range(500):
-        heard = sum(feed.heard for feed in FEEDS)
-        eventually(lambda: not FEEDS or sum(feed.heard for feed in FEEDS) > heard)  # noqa: B023
-        since = time.monotonic()
-        threading.Event().wait(0.01)
-        if time.monotonic() - since < 0.03:  # or the next message may just have come
-            return BARE_FORK()
-    raise AssertionError("never a quiet moment to fork in")
+    # glibc's condition variable, seen with 3.13): so the server is frozen, which wakes the readers with its messages,
+    # and the fork is made while all other threads sleep.
+    os.kill(int(SERVER), signal.SIGSTOP)
+    try:
+        eventually(nobody_runs, "the other threads to sleep")
+        return BARE_FORK()
+    finally:
+        os.kill(int(SERVER), signal.SIGCONT)
+
+
+def nobody_runs() -> bool:
+    """Tell whether all other threads sleep, and slept all the while that this looked twice."""
+    before = turns()
+    threading.Event().wait(0.02)
+    return before == turns() and all(state == "S" for state, _ in before.values())
+
+
+def turns() -> dict[str, tuple[str, str]]:
+    """Return the state of each other thread of this process, and how often it has gone to sleep."""
+    found = {}
+    for task in Path("/proc/self/task").iterdir():
+        if int(task.name) != threading.get_native_id():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                lines = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines())
+                found[task.name] = (lines["State"][0], lines["voluntary_ctxt_switches"])
+    return found
 
 
 def eventually(predicate: Callable[[], Any], message: str = "the condition") -> None:
@@ -104,7 +120,6 @@ class Feed:
     def __init__(self, connect: Callable[..., connman.Connection] = connman.connect) -> None:
         self.heard = 0
         self.resets: list[str] = []
-        FEEDS.append(self)
         self.conn = connect(
             f"{URL}/feed?interval=0.05",
             on_data=self._hear,
@@ -280,7 +295,7 @@ def forked_by_its_own_reader() -> dict[str, Any]:
     """The thread that reads one connection forks, in a callback, and returns from it on both sides."""
     codes: list[int] = []
     resets: list[str] = []
-    parent = os.getpid()
+    parent, is_over = os.getpid(), threading.Event()
 
     def on_open(_: connman.Connection) -> None:
         pid = fork()
@@ -288,6 +303,7 @@ def forked_by_its_own_reader() -> dict[str, Any]:
             signal.alarm(int(PATIENCE))
             return
         codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        is_over.set()
 
     def on_reset(_: object, reset: connman.Reset) -> None:
         if os.getpid() != parent:
@@ -295,7 +311,7 @@ def forked_by_its_own_reader() -> dict[str, Any]:
         resets.append(str(reset.error))
 
     conn = connman.connect(f"{URL}/echo", on_open=on_open, on_reset=on_reset, **PLAIN)
-    eventually(lambda: codes)
+    assert is_over.wait(3 * PATIENCE)  # asleep, see fork()
     told = {
         "codes": codes,
         "echo": echo(conn, "still"),
