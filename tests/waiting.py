@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Self, TypeVar
 
 T = TypeVar("T")
 
@@ -25,3 +25,36 @@ def eventually(
             raise AssertionError(f"waited {timeout:g} s for {text}")
         pause.wait(0.005)
     return result
+
+
+class Stalls:
+    """How long the machine has kept this process from running, as a thread sees it that wants to run all the time.
+
+    For a bound in seconds that is about connman and not about who else is on the machine. What holds the interpreter
+    for less than `STEP` at a time, as busy threads of ours do, does not count.
+    """
+
+    STEP = 0.05
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        pause = self.STEP / 5
+        before = time.monotonic()
+        while not self._is_over.wait(pause):
+            now = time.monotonic()
+            late = now - before - pause
+            if late > self.STEP:
+                self.seconds += late
+            before = now

@@ -8,8 +8,9 @@ from typing import Any
 
 import trustme
 
+from connman.errors import ConnectTimeout
 from tests.hostile.acts import OPEN_TIMEOUT, Bad
-from tests.promises.peers import frames
+from tests.promises.peers import PATIENCE, frames
 from tests.scripted import Guest
 from tests.servers import RawServer
 
@@ -56,7 +57,9 @@ class BadServer(RawServer):
     def target(self) -> tuple[str, dict[str, Any]]:
         """Return the target that leads here, and the options that it takes."""
         bad = self._bad
-        options: dict[str, Any] = {"proxy": None, "open_timeout": OPEN_TIMEOUT, "ping_interval": None}
+        # Who does not need the deadline to be found out has none that a slow machine could reach before.
+        open_timeout = OPEN_TIMEOUT if bad.error is ConnectTimeout else PATIENCE
+        options: dict[str, Any] = {"proxy": None, "open_timeout": open_timeout, "ping_interval": None}
         if bad.scheme == "wss":
             assert self._secure is not None
             options["ssl_context"] = self._secure.client
