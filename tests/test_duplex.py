@@ -58,6 +58,7 @@ def test_a_message_says_who_sent_it() -> None:
     assert [read(text) for text in Ledger(3, 8).said(2)] == [(2, 0), (2, 1)]
 
 
+@pytest.mark.slow
 def test_the_command_holds_conversations_and_counts_them() -> None:
     command = [
         sys.executable,

@@ -132,7 +132,15 @@ def test_no_block_is_forgotten() -> None:
     assert [len(blocks(kind)) for kind in ("ini", "tokens", "json")] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("block", PROGRAMS, ids=[block.place for block in PROGRAMS])
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(
+            block, id=block.place, marks=() if block.place.startswith("README") else pytest.mark.slow
+        )
+        for block in PROGRAMS
+    ],
+)
 def test_a_program_prints_what_it_should(block: Block, site: Site, request: pytest.FixtureRequest) -> None:
     if ELSEWHERE_RELAY in block.text:
         request.getfixturevalue("provided")
@@ -414,6 +422,7 @@ def test_a_picture_leaves_repeated_lines_out_and_invents_none() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_default_tree_shows_what_is_promised() -> None:
     picture = ElementTree.parse(ROOT / "docs" / "strategies.svg")
     lines = shown_in(ElementTree.tostring(picture.getroot(), encoding="unicode"))
@@ -424,6 +433,7 @@ def test_the_picture_of_the_default_tree_shows_what_is_promised() -> None:
     assert len([line for line in lines if re.fullmatch(r"open after \d+ ms", line)]) == len(titles) - 5
 
 
+@pytest.mark.slow
 def test_a_picture_of_a_tree_shows_each_step_and_invents_none() -> None:
     steps = (
         Step("cache", "", 0.0, None, "ws", 0.0),

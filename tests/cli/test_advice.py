@@ -125,7 +125,9 @@ def test_answers_to_the_upgrade(handler: Handler, kind: str) -> None:
         (fixed_response(b"220 mail.test ESMTP\r\n", after=b""), "wss", "not-tls"),
         (reset_at_tls, "wss", "tls-reset"),
         (end_at_tls, "wss", "tls-reset"),
-        (upgraded(lambda frames: [*frames] and None), "ws", "frames-swallowed"),
+        pytest.param(
+            upgraded(lambda frames: [*frames] and None), "ws", "frames-swallowed", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_what_is_swallowed_or_broken_off(handler: Handler, scheme: str, kind: str) -> None:
@@ -180,7 +182,9 @@ OPENING = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2000\r
         (silent, "request-timeout"),
         (reset_at_upgrade, "request-reset"),
         (fixed_response(OPENING + b"<html>\n"), "bad-answer"),
-        (fixed_response(OPENING + b"hh", then_close=False), "open-timeout"),
+        pytest.param(
+            fixed_response(OPENING + b"hh", then_close=False), "open-timeout", marks=pytest.mark.slow
+        ),
         (fixed_response(b'HTTP/1.1 200 OK\r\n\r\nc[3000,"Go away!"]\n'), "closed"),
     ],
 )

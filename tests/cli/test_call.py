@@ -179,7 +179,7 @@ def test_a_call_that_fails_as_a_program_says_so_once(relay: str) -> None:
     assert "NoSuchPeer" in done.err
 
 
-@pytest.mark.parametrize("words", [["hang"], ["tick", "--stream"]])
+@pytest.mark.parametrize("words", [["hang"], pytest.param(["tick", "--stream"], marks=pytest.mark.slow)])
 def test_ctrl_c_ends_a_call(words: list[str]) -> None:
     running, release = threading.Event(), threading.Event()
 

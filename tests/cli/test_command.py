@@ -75,6 +75,7 @@ def test_a_mistake_is_one_line_and_code_2(words: tuple[str, ...]) -> None:
 # What the server gets to see
 
 
+@pytest.mark.slow
 def test_headers_and_subprotocols_go_out_and_the_chosen_one_is_told() -> None:
     seen: list[UpgradeRequest] = []
 
@@ -112,6 +113,7 @@ def test_secrets_are_never_printed(shared: WebSocketProcess) -> None:
     assert "s3cret" not in done.out + done.err
 
 
+@pytest.mark.slow
 def test_verbose_tells_every_step_and_twice_the_log() -> None:
     with refusing_port() as port:
         words = ("connect", "--once", f"ws://127.0.0.1:{port}/")
@@ -150,6 +152,7 @@ def test_insecure_passes_with_a_loud_warning(secure: WebSocketProcess) -> None:
     assert re.search("warning .*NOT VERIFIED", done.err)
 
 
+@pytest.mark.slow
 def test_an_authority_of_ones_own(secure: WebSocketProcess, authority: trustme.CA, tmp_path: Path) -> None:
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     done = run("connect", "--count", "1", "--ca", str(tmp_path / "ca.pem"), secure.url(), text="hi\n")
@@ -157,6 +160,7 @@ def test_an_authority_of_ones_own(secure: WebSocketProcess, authority: trustme.C
     assert "warning" not in done.err
 
 
+@pytest.mark.slow
 def test_proxies(shared: WebSocketProcess) -> None:
     with ConnectProxy() as proxy, refusing_port() as nobody:
         words = ("connect", "--once", "--count", "1", shared.url("/feed"))
@@ -198,6 +202,7 @@ def test_ctrl_c_while_it_dials_or_waits(shared: WebSocketProcess, words: list[st
         assert "Traceback" not in program.err
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_does_not_wait_for_the_peer() -> None:
     asked = threading.Event()
 
@@ -216,6 +221,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_peer() -> None:
         assert "Traceback" not in program.err
 
 
+@pytest.mark.slow
 def test_a_ctrl_c_while_it_exits_changes_nothing(shared: WebSocketProcess) -> None:
     with started("connect", shared.url()) as program:
         program.wait_err(" open ")
@@ -226,6 +232,7 @@ def test_a_ctrl_c_while_it_exits_changes_nothing(shared: WebSocketProcess) -> No
         assert "Traceback" not in program.err
 
 
+@pytest.mark.slow
 def test_a_peer_that_never_answers_the_close_does_not_hold_it() -> None:
     with raw_server(upgraded(never_close_reply)) as server, started("connect", server.url()) as program:
         program.wait_err(" open ")
@@ -233,6 +240,7 @@ def test_a_peer_that_never_answers_the_close_does_not_hold_it() -> None:
         assert program.ended() == 143
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_nobody_reads_the_output(shared: WebSocketProcess) -> None:
     with Program("connect", shared.url("/feed?size=1000")) as program:  # its output is not collected
         assert program.process.stdout is not None
@@ -276,6 +284,7 @@ def test_a_broken_pipe_is_noticed_before_anything_is_written(shared: WebSocketPr
         assert program.ended() == 0
 
 
+@pytest.mark.slow
 def test_messages_go_on_when_nobody_reads_the_events(shared: WebSocketProcess) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
@@ -289,6 +298,7 @@ def test_messages_go_on_when_nobody_reads_the_events(shared: WebSocketProcess) -
         os.close(write_end)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_failure(shared: WebSocketProcess) -> None:
     with open("/dev/full", "wb") as full, started("connect", shared.url("/feed"), stdout=full) as program:
         assert program.ended() == 1
@@ -312,6 +322,7 @@ def test_what_is_printed_never_reaches_the_peer_when_the_streams_are_closed() ->
 # A terminal
 
 
+@pytest.mark.slow
 def test_ctrl_d_at_a_terminal_ends_it(shared: WebSocketProcess) -> None:
     with Terminal(shared.url()) as terminal:
         terminal.wait(b"\x1b\\[32mopen")  # in colour

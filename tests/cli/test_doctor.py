@@ -41,7 +41,7 @@ def test_a_way_through_is_exit_code_0(shared: WebSocketProcess) -> None:
     [
         pytest.param("refuse", "forbidden", marks=pytest.mark.slow),
         pytest.param("swallow", "upgrade-timeout", marks=pytest.mark.slow),
-        ("swallow frames", "frames-swallowed"),
+        pytest.param("swallow frames", "frames-swallowed", marks=pytest.mark.slow),
     ],
 )
 def test_a_proxy_that_dislikes_websockets(shared: WebSocketProcess, blocks: Blocks, kind: str) -> None:
@@ -164,6 +164,7 @@ def test_a_tree_that_gets_too_little_time_is_told_and_is_no_failure(sockjs: Sock
     assert "tree-timeout: ways open alone" in done.out
 
 
+@pytest.mark.slow
 def test_where_nothing_opens_by_itself_the_tree_is_not_waited_for(shared: WebSocketProcess) -> None:
     with refusing_port() as port:
         words = ["--http", f"http://127.0.0.1:{port}/b?k=s3cret", f"ws://u:s3cret@127.0.0.1:{port}/"]
@@ -184,6 +185,7 @@ def test_no_way_through_is_exit_code_1_without_secrets(shared: WebSocketProcess)
     assert "s3cret" not in done.out + done.err
 
 
+@pytest.mark.slow
 def test_the_warning_of_insecure_goes_to_standard_error(shared: WebSocketProcess) -> None:
     done = run("doctor", "--insecure", "--json", shared.url())
     assert json.loads(done.err)["kind"] == "warning"
@@ -202,6 +204,7 @@ def test_what_is_known_is_printed_at_once_and_ctrl_c_ends_the_rest() -> None:
             assert program.err == ""
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_changes_nothing_about_the_exit_code(shared: WebSocketProcess) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
@@ -213,6 +216,7 @@ def test_a_reader_that_leaves_changes_nothing_about_the_exit_code(shared: WebSoc
         os.close(write_end)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_failure(shared: WebSocketProcess) -> None:
     with open("/dev/full", "wb") as full, Program("doctor", shared.url(), stdout=full) as program:
         assert program.ended() == 1

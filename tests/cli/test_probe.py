@@ -112,6 +112,7 @@ def test_swallowed_frames_are_found_out() -> None:
     assert phases(finding)[-1] == ("ping", False)
 
 
+@pytest.mark.slow
 def test_a_server_that_knows_no_pings_but_speaks_is_a_way_through() -> None:
     with raw_server(upgraded(greet_and_swallow)) as server:
         finding = probe(server.url(), open_timeout=1.0).run()

@@ -66,7 +66,7 @@ def test_a_refusal_for_good_is_told(tmp_path: Path, capfd: pytest.CaptureFixture
     assert "wrong-token" not in said.out + said.err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_provider_as_a_program_serves_until_a_signal(relay: str, number: int) -> None:
     with started("provide", "operator", relay, "device") as program:
         program.wait_err("device is provided")

@@ -81,7 +81,9 @@ def listening(program: Program) -> Any:
     return SimpleNamespace(port=int(found[1]))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_it_runs_until_a_signal_and_says_goodbye(number: int, code: int) -> None:
     with started("relay", "--port", "0") as program:
         relay = listening(program)
@@ -92,6 +94,7 @@ def test_it_runs_until_a_signal_and_says_goodbye(number: int, code: int) -> None
         assert "0 pairs to end" in program.err
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_the_grace() -> None:
     with started("relay", "--port", "0", "--grace", "600") as program:
         relay = listening(program)

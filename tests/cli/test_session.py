@@ -83,11 +83,13 @@ def test_it_ends_when_there_are_enough_messages(shared: WebSocketProcess) -> Non
         assert program.out == "1\n2\n3\n"
 
 
+@pytest.mark.slow
 def test_too_few_messages_are_a_failure(shared: WebSocketProcess) -> None:
     done = run("connect", "--once", "--count", "9", shared.url("/burst-then-close?count=3"))
     assert (done.code, done.out) == (1, "1\n2\n3\n")
 
 
+@pytest.mark.slow
 def test_input_that_is_no_text_is_told_and_fails(shared: WebSocketProcess) -> None:
     with started("connect", "--eof-wait", "0.1", shared.url("/silent")) as program:
         program.type_bytes(b"a\n\xff\nb\n")
@@ -97,6 +99,7 @@ def test_input_that_is_no_text_is_told_and_fails(shared: WebSocketProcess) -> No
         assert "received 0, sent 2, not sent 1" in program.err
 
 
+@pytest.mark.slow
 def test_bytes_pass_unchanged_over_tcp() -> None:
     with Server(echo) as server, started("connect", f"tcp://127.0.0.1:{server.port}") as program:
         program.type("no newline\n\nat the end")
@@ -184,6 +187,7 @@ def test_without_input_it_listens_until_it_is_told_to_end(shared: WebSocketProce
             assert program.ended() == 143
 
 
+@pytest.mark.slow
 def test_an_explicit_wait_holds_for_no_input_too(shared: WebSocketProcess) -> None:
     with (
         open(os.devnull, "rb") as null,
@@ -217,6 +221,7 @@ def test_it_comes_back_and_what_was_typed_meanwhile_is_sent(mortal: WebSocketPro
         assert [states(program.err)[i] for i in (0, 1, -2, -1)] == ["open", "waiting", "open", "closed"]
 
 
+@pytest.mark.slow
 def test_what_could_not_be_sent_is_told(mortal: WebSocketProcess) -> None:
     with started("connect", mortal.url()) as program:
         program.wait_err(" open ")
@@ -229,6 +234,7 @@ def test_what_could_not_be_sent_is_told(mortal: WebSocketProcess) -> None:
         assert "interrupted; received 0, sent 0, not sent 2" in program.err
 
 
+@pytest.mark.slow
 def test_input_that_ends_waits_for_a_server_that_comes_later(mortal: WebSocketProcess) -> None:
     mortal.kill()
     with started("connect", "--count", "1", mortal.url()) as program:
@@ -264,6 +270,7 @@ def test_once_fails_when_nobody_listens() -> None:
     assert "refused; no retry; received 0, sent 0, not sent 1" in done.err
 
 
+@pytest.mark.slow
 def test_once_fails_when_the_peer_leaves_in_order_but_not_all_was_sent() -> None:
     def close_when_told(frames: Frames) -> None:
         assert next(iter(frames)).payload == b"second"
@@ -309,6 +316,7 @@ def test_a_connection_that_cannot_even_begin_is_a_failure() -> None:
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_pings_are_sent_as_often_as_asked() -> None:
     def close_at_ping(frames: Frames) -> None:
         assert next(iter(frames)).opcode == PING
@@ -319,6 +327,7 @@ def test_pings_are_sent_as_often_as_asked() -> None:
     assert done.out == "pinged\n"
 
 
+@pytest.mark.slow
 def test_an_attempt_has_its_time(shared: WebSocketProcess) -> None:
     done = run("connect", "--once", "--open-timeout", "0.2", shared.url("/hang"))
     assert done.code == 1
@@ -334,6 +343,7 @@ def cache(tmp_path: Path) -> dict[str, str]:
     return {"XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
 
 
+@pytest.mark.slow
 def test_a_strategy_tells_which_way_has_won(shared: WebSocketProcess, cache: dict[str, str]) -> None:
     with refusing_port() as port:
         words = ["--strategy", "default", "--wss", f"wss://127.0.0.1:{port}/", "--count", "1", shared.url()]
@@ -343,7 +353,7 @@ def test_a_strategy_tells_which_way_has_won(shared: WebSocketProcess, cache: dic
     assert " step " not in done.err
 
 
-@pytest.mark.parametrize("words", [[], ["--json"]])
+@pytest.mark.parametrize("words", [[], pytest.param(["--json"], marks=pytest.mark.slow)])
 def test_a_way_that_cannot_be_remembered_is_told_once(words: list[str], shared: WebSocketProcess) -> None:
     words = [
         "connect",
@@ -359,6 +369,7 @@ def test_a_way_that_cannot_be_remembered_is_told_once(words: list[str], shared: 
     assert re.search("warning.*/dev/null/connman/transports.json", done.err)
 
 
+@pytest.mark.slow
 def test_a_strategy_that_fails_tells_why_each_way_did(cache: dict[str, str]) -> None:
     with refusing_port() as port:
         words = ["connect", "--once", "--strategy=default", "--open-timeout", "1"]
@@ -428,6 +439,7 @@ def test_json_on_both_outputs(shared: WebSocketProcess) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_json_of_a_loss(shared: WebSocketProcess) -> None:
     with started("connect", "--json", shared.url("/close?code=1012&reason=soon")) as program:
         program.wait_err('"waiting"[^\n]*\n.*"waiting"[^\n]*\n')
@@ -439,6 +451,7 @@ def test_json_of_a_loss(shared: WebSocketProcess) -> None:
     assert lost["cause"] == "closed with code 1012: soon"
 
 
+@pytest.mark.slow
 def test_json_of_binary() -> None:
     with raw_server(
         upgraded(lambda frames: send_then_close(frames, server_frame(BINARY, b"\0\xff")))

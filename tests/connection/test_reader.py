@@ -363,6 +363,7 @@ def test_no_secret_is_logged_or_shown(has_proxy: bool, caplog: pytest.LogCapture
     assert [secret for secret in SECRETS if secret in text] == []
 
 
+@pytest.mark.slow
 def test_what_arrives_after_disconnect_does_not_pile_up_behind_a_callback_that_blocks() -> None:
     # A peer that sent on until `close_timeout` filled the memory: 200 MiB a second.
     gate = threading.Event()

@@ -489,7 +489,7 @@ def test_the_end_of_one_does_not_wait_for_others_that_come_meanwhile() -> None:
         assert reader_threads() != []
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_the_end_of_one_returns_while_others_come_and_go(number: int) -> None:
     dialer, hanging = ScriptedDialer(forever(OPEN)), ScriptedDialer(forever(HANG))
     stop = threading.Event()

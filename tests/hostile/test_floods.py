@@ -55,13 +55,8 @@ FLOODS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("kind", "readers", "dispatch"),
-    [
-        pytest.param(*flood, marks=[] if flood == ("pings", 1, "reader") else [pytest.mark.slow])
-        for flood in FLOODS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "readers", "dispatch"), FLOODS)
 def test_a_flood_starves_nobody_and_grows_no_queue(
     kind: str, readers: int, dispatch: str, flooding: int
 ) -> None:

@@ -49,7 +49,13 @@ SHAPES: dict[str, Serve] = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "a byte of a header",
+        *(pytest.param(s, marks=pytest.mark.slow) for s in SHAPES if s != "a byte of a header"),
+    ],
+)
 def test_a_peer_that_stops_in_the_middle_is_noticed(shape: str, tls: Tls) -> None:
     """WebSocketApp: without pongs after 3.1 s; the byte of a header, the half message and the drip not in 15 s."""
     with Fleet(tls, SHAPES[shape], **KEEPALIVE) as fleet:

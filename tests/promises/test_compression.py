@@ -108,6 +108,7 @@ def test_every_reconnect_begins_anew() -> None:
         conn.disconnect()
 
 
+@pytest.mark.slow
 def test_a_bomb_ends_it_with_message_too_big() -> None:
     deflater = zlib.compressobj(9, wbits=-15)
     bomb = b"".join(deflater.compress(bytes(1 << 20)) for _ in range(256))

@@ -4,6 +4,8 @@ import asyncio
 import errno
 from typing import ClassVar
 
+import pytest
+
 from connman.relay import Limits, Relay
 from connman.relay.door import Door
 from tests.relay.rig import TEXT, Raw, frame, make, upgrade
@@ -53,6 +55,7 @@ def test_a_refusal_arrives_though_more_was_sent_than_read(relay: Relay) -> None:
         assert (status, headers["allow"], headers["connection"], body) == (405, "GET", "close", "only GET\n")
 
 
+@pytest.mark.slow
 def test_a_client_that_is_refused_and_stays_is_dropped(relay: Relay) -> None:
     with Raw(relay) as raw:
         raw.write(b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")

@@ -52,6 +52,7 @@ def test_a_message_goes_on_as_it_is(size: int) -> None:
         assert max(len(part) for _, _, part in found) == PIECE
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     sizes=st.lists(st.sampled_from([0, 1, 5, 125, 126, 300, 65535, 65536, 70_000]), min_size=1, max_size=6),

@@ -26,8 +26,8 @@ from tests.rigs.fuzz.workers import run_in_processes
 from tests.transport.test_frames_beside_websocket_client import Eof, Violation, strict_events
 
 COUNT = 10_000
-# What peers send. What a user types is tried as often only in the slow tests: it costs more.
-OF_PEERS = ("frames", "streams", "upgrade", "login", "sockjs")
+# What peers of most connections send. The others are tried as often only in the slow tests.
+QUICK = ("frames", "streams", "upgrade", "login")
 
 
 def report(outcome: Outcome) -> str:
@@ -38,7 +38,7 @@ def report(outcome: Outcome) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in OF_PEERS else pytest.mark.slow) for name in TARGETS]
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in TARGETS]
 )
 def test_whatever_comes_ends_as_documented(name: str, seed: int) -> None:
     outcome = run(TARGETS[name], range(COUNT), seed)

@@ -218,6 +218,7 @@ def test_an_id_that_came_with_other_arguments_is_another_call() -> None:
         assert wire.hear()["error"]["code"] == "WSP-ESV"
 
 
+@pytest.mark.slow
 def test_large_requests_that_wait_are_bounded_together() -> None:
     """Their number alone would let one peer fill the memory."""
     may_return = threading.Event()

@@ -348,6 +348,7 @@ def test_work_grows_with_the_number_of_chunks() -> None:
     assert calls_for(stream(4000)) < 2.2 * calls_for(stream(2000))
 
 
+@pytest.mark.slow
 def test_a_frame_of_64_mib_in_small_chunks_is_copied_a_fixed_number_of_times() -> None:
     data = frame(BINARY, bytes(64 * MIB))
     codec = FrameCodec(64 * MIB)

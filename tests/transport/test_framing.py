@@ -213,7 +213,11 @@ def test_work_grows_with_the_number_of_chunks(framing: Framing) -> None:
     assert calls_for(4000) < 2.2 * calls_for(2000)
 
 
-@pytest.mark.parametrize("framing", [lines(), lines(b"\r\n"), length_prefixed()], ids=str)
+@pytest.mark.parametrize(
+    "framing",
+    [*(pytest.param(each, marks=pytest.mark.slow) for each in (lines(), lines(b"\r\n"))), length_prefixed()],
+    ids=str,
+)
 def test_a_long_message_in_small_chunks_is_copied_a_fixed_number_of_times(framing: Framing) -> None:
     # Quadratic copying or searching would be terabytes here: it would not end.
     data = framing.codec(64 * MIB).encode(bytes(64 * MIB))

@@ -329,7 +329,9 @@ def test_a_request_that_is_answered_before_all_of_it_was_taken_ends_it() -> None
         assert "before it took all" in str(error)
 
 
-@pytest.mark.parametrize(("status", "is_taken"), [("200 OK", True), ("500 Oops", False)])
+@pytest.mark.parametrize(
+    ("status", "is_taken"), [pytest.param("200 OK", True, marks=pytest.mark.slow), ("500 Oops", False)]
+)
 def test_an_answer_whose_body_does_not_end_holds_nothing_up(status: str, is_taken: bool) -> None:
     with opened("streaming") as (transport, peer, _):
         transport.send(["x"], PATIENCE)

@@ -441,7 +441,9 @@ def test_drop_says_no_goodbye() -> None:
     assert isinstance(errors[0], ssl.SSLError | ConnectionResetError)
 
 
-@BOTH_VERSIONS
+@pytest.mark.parametrize(
+    "version", [pytest.param(VERSIONS[0], marks=pytest.mark.slow), VERSIONS[1]], ids=["1.2", "1.3"]
+)
 def test_one_reader_and_four_writers(version: ssl.TLSVersion) -> None:
     count, size = 1500, 200
     with TlsServer(echo) as server:

@@ -272,7 +272,7 @@ def test_the_body_of_a_refusal_has_its_bounds(head: bytes, sent: bytes, body: by
 
 # Were it waited for, the server would go on for minutes.
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("open_timeout", [0.3, 600.0])
+@pytest.mark.parametrize("open_timeout", [0.3, pytest.param(600.0, marks=pytest.mark.slow)])
 def test_a_body_that_never_ends_is_not_waited_for(open_timeout: float) -> None:
     def script(guest: Guest) -> None:
         guest.read_request()

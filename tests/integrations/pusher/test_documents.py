@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs
 
+import pytest
+
 from connman.integrations.pusher import Pusher, SecretAuth
 from connman.integrations.pusher.link import OPEN_TIMEOUT
 from tests.pusher_server import KEY, SECRET, PusherServer
@@ -48,6 +50,7 @@ def here(file: str, port: int, **replaced: str) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_the_recipe_survives_a_reconnect() -> None:
     server = PusherServer()
     with server.listening() as raw, run(here("orders.py", raw.port)) as program:

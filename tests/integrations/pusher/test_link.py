@@ -130,7 +130,7 @@ def test_no_greeting_at_all() -> None:
         check_return(rig, LATER)
 
 
-@pytest.mark.parametrize("how", [closing(4000), error(4000)])
+@pytest.mark.parametrize("how", [closing(4000), pytest.param(error(4000), marks=pytest.mark.slow)])
 def test_a_server_that_wants_tls_gets_it_at_once(how: First) -> None:
     authority, plain, secure = trustme.CA(), PusherServer(how), PusherServer(None, closing(4000))
     served, trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()

@@ -408,7 +408,7 @@ def relay_process(url: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
         process.kill()
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("sign", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGSTOP])
 def test_a_relay_that_dies_ends_its_pairs_and_its_names_vanish(
     redis: RedisServer, sign: signal.Signals
 ) -> None:
