@@ -28,16 +28,17 @@ def eventually(
 
 
 class Stalls:
-    """How long the machine has kept this process from running, as a thread sees it that wants to run all the time.
+    """How many seconds the machine has kept this process from running, as a thread sees it that wants to run all the time.
 
-    For a bound in seconds that is about connman and not about who else is on the machine. What holds the interpreter
-    for less than `STEP` at a time, as busy threads of ours do, does not count.
+    For a bound that is about connman and not about who else is on the machine. What holds the interpreter for less than
+    `STEP` at a time, as busy threads of ours do, does not count. Complete when the `with` block is left, or by `so_far()`.
     """
 
     STEP = 0.05
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self._looks = 0
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
@@ -49,12 +50,19 @@ class Stalls:
         self._is_over.set()
         self._thread.join()
 
+    def so_far(self) -> float:
+        """Return the seconds with a stall that has just ended."""
+        looks = self._looks
+        eventually(lambda: self._looks > looks)
+        return self.seconds
+
     def _watch(self) -> None:
         pause = self.STEP / 5
-        before = time.monotonic()
-        while not self._is_over.wait(pause):
-            now = time.monotonic()
+        is_over, before = False, time.monotonic()
+        while not is_over:
+            is_over, now = self._is_over.wait(pause), time.monotonic()
             late = now - before - pause
             if late > self.STEP:
                 self.seconds += late
             before = now
+            self._looks += 1

@@ -1,7 +1,6 @@
 """A send that the peer does not take in time ends its connection, and holds nobody else up meanwhile."""
 
 import socket
-import threading
 import time
 from typing import Any
 
@@ -13,7 +12,7 @@ from connman.connection.sharing import SharedReaders
 from connman.errors import ConnectionLost, NotConnected, SendTimeout
 from tests.hostile.peer import Secure
 from tests.loopback import in_thread
-from tests.promises.peers import PATIENCE, Peers, accept, serve_ws, within
+from tests.promises.peers import PATIENCE, Peers, accept, serve_ws, wait_stuck, within
 from tests.servers import pause
 from tests.waiting import eventually
 
@@ -130,9 +129,7 @@ def test_a_stuck_send_never_holds_disconnect_up(scheme: str, is_shared: bool, se
         )
         conn.wait_open(PATIENCE)
         senders = [in_thread(conn.send, MUCH) for _ in range(3)]
-        before = threading.Event()
-        # Some of it has left, and then nothing more does.
-        eventually(lambda: not before.wait(0.05) and not any(sender.done() for sender in senders))
+        wait_stuck(conn)
         within(CLOSE_TIMEOUT + 1.0, conn.disconnect)  # the promise
         for sender in senders:
             assert isinstance(sender.exception(PATIENCE), ConnectionLost | NotConnected)

@@ -16,7 +16,7 @@ from connman.clock import SystemClock
 from connman.connection.sharing import SharedReaders
 from tests.loopback import Server, in_thread
 from tests.scripted import Guest
-from tests.waiting import eventually
+from tests.waiting import Stalls, eventually
 
 T = TypeVar("T")
 
@@ -39,14 +39,45 @@ def by_dispatch(dispatch: str, target: object, **options: Any) -> connman.Connec
 
 
 def within(seconds: float, function: Callable[..., T], *args: Any) -> T:
-    """Run `function` on a thread and return what it returned; fail when that takes longer than `seconds`."""
-    future = in_thread(function, *args)
-    try:
-        return future.result(seconds)
-    except TimeoutError:
-        if future.done():
-            raise
-        pytest.fail(f"{getattr(function, '__qualname__', function)} did not return within {seconds:g} s")
+    """Run `function` on a thread and return what it returned; fail when that takes longer than `seconds`.
+
+    While the machine stood still no time passed.
+    """
+    future, left = in_thread(function, *args), seconds
+    while left:
+        with Stalls() as stalls:
+            try:
+                return future.result(left)
+            except TimeoutError:
+                if future.done():
+                    raise
+        left = stalls.seconds
+    pytest.fail(f"{getattr(function, '__qualname__', function)} did not return within {seconds:g} s")
+
+
+def wait_stuck(conn: connman.Connection) -> None:
+    """Wait until the network takes no more of what is sent: two looks in a row see the same queue of the system."""
+    last = [0]
+
+    def no_progress() -> bool:
+        queued = unsent_bytes(conn)
+        is_full = queued > 0 and queued == last[0]
+        last[0] = queued
+        return is_full
+
+    eventually(no_progress)
+
+
+def unsent_bytes(conn: connman.Connection) -> int:
+    """Return what the system holds for the peer, from the tx_queue column of its table."""
+    assert conn.endpoint is not None
+    rows = [
+        row.split()
+        for name in ("tcp", "tcp6")
+        for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+    ]
+    port = f":{conn.endpoint.port:04X}"
+    return sum(int(row[4].split(":")[0], 16) for row in rows if row[2].endswith(port) and row[3] == "01")
 
 
 def frame(payload: str | bytes, opcode: int | None = None) -> bytes:

@@ -21,7 +21,7 @@ import connman
 from connman.errors import PingTimeout
 from tests.hostile.fleet import SLACK
 from tests.loopback import in_thread
-from tests.promises.peers import PATIENCE, by_dispatch, connection, within
+from tests.promises.peers import PATIENCE, by_dispatch, connection, wait_stuck, within
 from tests.servers import WebSocketProcess, ws_server
 from tests.waiting import eventually
 
@@ -175,7 +175,7 @@ def test_a_peer_that_does_not_read_never_holds_disconnect_up(
     conn.wait_open(PATIENCE)
     for _ in range(4):
         outcomes.append(in_thread(conn.send, b"\0" * 20_000_000))
-    is_stuck(conn)
+    wait_stuck(conn)
     within(0.5 + 1.0, conn.disconnect)
     assert conn.state is connman.State.CLOSED
     for outcome in outcomes:
@@ -193,7 +193,7 @@ def test_a_peer_that_does_not_read_holds_no_other_connection_up(server: WebSocke
         )
         deaf.wait_open(PATIENCE)
         senders = [in_thread(deaf.send, b"\0" * 20_000_000) for _ in range(4)]
-        is_stuck(deaf)
+        wait_stuck(deaf)
         with connman.Connection(other_server.url("/echo"), on_reset=losses, **KEEPALIVE) as other:
             eventually(lambda: other.stats.ping_rtt is not None)
             for number in range(100):
@@ -204,28 +204,3 @@ def test_a_peer_that_does_not_read_holds_no_other_connection_up(server: WebSocke
         within(0.2 + 1.0, deaf.disconnect)
         for sender in senders:
             assert isinstance(sender.exception(PATIENCE), connman.ConnmanError)
-
-
-def is_stuck(conn: connman.Connection) -> None:
-    """Wait until the network takes no more of what is sent: two looks in a row see the same queue of the system."""
-    last = [0]
-
-    def no_progress() -> bool:
-        queued = unsent_bytes(conn)
-        is_full = queued > 0 and queued == last[0]
-        last[0] = queued
-        return is_full
-
-    eventually(no_progress)
-
-
-def unsent_bytes(conn: connman.Connection) -> int:
-    """Return what the system holds for the peer, from the tx_queue column of its table."""
-    assert conn.endpoint is not None
-    rows = [
-        row.split()
-        for name in ("tcp", "tcp6")
-        for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
-    ]
-    port = f":{conn.endpoint.port:04X}"
-    return sum(int(row[4].split(":")[0], 16) for row in rows if row[2].endswith(port) and row[3] == "01")
