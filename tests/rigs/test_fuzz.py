@@ -1,4 +1,4 @@
-"""Ten thousand mutated cases of everything (fewer in the quick run), every case that was ever worth keeping, and the rig itself.
+"""Ten thousand mutated cases of everything (of some in the quick run), every case that was ever worth keeping, and the rig itself.
 
 Seen failing: `planted.BUGS` names the bugs that were planted for this, and `scripts/fuzz --planted` plants them again.
 Found in connman itself, and kept in the corpus: a chunked body that ended where its content looked like the end
