@@ -80,17 +80,21 @@ class SharedReader:
             self._wake()  # also when Ctrl-C came: what was posted must not lie there until something else wakes it
 
     def _add_locked(self, member: Member) -> None:
+        is_posted = False
         try:
             self._members.add(member)
             if self._thread is not None:
                 # Were it a callback on that thread that starts this, waiting for it there would last for ever.
                 member.cycle.life.note_dialler(self._thread.ident)
-            self._jobs.append((member, member.begin))
+            self._changed.notify_all()
             if self._thread is None:
                 self._start_locked()
-            self._changed.notify_all()
+            is_posted = True
+            self._jobs.append((member, member.begin))
         except BaseException:  # user code (a signal handler): what never begins would keep the thread
-            self._members.discard(member)
+            # What is posted may have begun; else it finds that its start was given up, and leaves.
+            if not is_posted:
+                self._members.discard(member)
             raise
 
     def _start_locked(self) -> None:

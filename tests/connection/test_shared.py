@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,9 +22,18 @@ import connman
 from connman import Connection, Pool, State
 from connman.clock import SystemClock
 from connman.connection import member
-from connman.errors import ConnectError, ConnectionClosed, ConnmanError, PingTimeout, WouldDeadlock
+from connman.connection.sharing import SharedReaders
+from connman.errors import (
+    ConnectError,
+    ConnectionClosed,
+    ConnmanError,
+    NotConnected,
+    PingTimeout,
+    WouldDeadlock,
+)
 from connman.testing import FaultProxy, ScriptedDialer
 from tests.connection.rig import HANG, OPEN, REFUSED, forever
+from tests.interrupts import CtrlC
 from tests.loopback import in_thread, read_to_the_end, refusing_port, silent
 from tests.promises.peers import PATIENCE, PING, PONG, Peers, accept, deaf_ws, frame, frames, serve_ws, within
 from tests.scripted import Guest
@@ -660,6 +670,33 @@ def test_open_close_drop_and_hurry_from_several_threads(acts: int, seed: int) ->
     print(f"{len(members)} connections, {sum(member.conn.generation for member in members)} opens")
 
 
+def test_a_ctrl_c_behind_the_beginning_of_a_start_leaves_it_beginning(server: WebSocketProcess) -> None:
+    """Seen failing: the reader had begun already, and forgot it all the same: it was dialled, and never opened."""
+    readers = SharedReaders(1, "interrupted", SystemClock())
+    [reader] = readers._readers  # noqa: SLF001
+    first, second = (Connection(server.url("/echo"), proxy=None) for _ in range(2))
+    for conn in (first, second):
+        conn.read_by(readers)
+
+    class Jobs(deque[Any]):
+        def append(self, job: Any) -> None:
+            super().append(job)
+            if job[1] == job[0].begin:
+                assert reader._alarm is not None  # noqa: SLF001
+                os.write(reader._alarm[1], b"\0")  # noqa: SLF001  as soon as it can
+                eventually(lambda: second._life._reader_id)  # noqa: SLF001
+                raise CtrlC
+
+    with first:
+        first.wait_open(PATIENCE)
+        reader._jobs = Jobs(reader._jobs)  # noqa: SLF001
+        eventually(lambda: reader._is_asleep)  # noqa: SLF001  and not on its way to a lock that is held meanwhile
+        with pytest.raises(CtrlC):
+            second.connect()
+        second.wait_open(PATIENCE)
+        second.disconnect()
+
+
 def test_a_queue_of_futures_is_settled_by_the_end() -> None:
     """All phases at once, ended by the pool: nobody waits for ever."""
     scripts: list[Any] = [forever(OPEN), forever(HANG), forever(REFUSED)]
@@ -682,14 +719,19 @@ def test_a_reader_that_fails_leaves_its_connections_idle_and_starts_anew(
     with Peers(serve_ws) as server, Pool(readers=1, ping_interval=None, proxy=None) as pool:
         conns = [pool.add_connection(server.url()).wait_open(PATIENCE) for _ in range(3)]
         reader = pool._readers._readers[0]  # type: ignore[union-attr]  # noqa: SLF001
+        select, may_fail = reader._selector.select, threading.Event()  # noqa: SLF001
 
-        def fail(*_: object) -> Any:
+        def fail(timeout: float | None) -> Any:
+            if not may_fail.is_set():
+                return select(timeout)
             raise MemoryError("none left")
 
         monkeypatch.setattr(reader._selector, "select", fail)  # noqa: SLF001
         if is_closed:
             os.close(reader._alarm[0])  # noqa: SLF001
-        conns[0].send("wake")
+        may_fail.set()
+        with contextlib.suppress(NotConnected):  # it may not have been asleep
+            conns[0].send("wake")
         eventually(lambda: {conn.state for conn in conns} == {connman.State.IDLE})
         assert "none left" in str(conns[1].last_error)
         for conn in conns:
