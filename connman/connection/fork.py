@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 from connman.clock import forget_timers_after_fork
 from connman.transport.masking import forget_keys_after_fork
-from connman.transport.resolve import forget_lookups_after_fork
+from connman.transport.resolve import forget_lookups_after_fork, hold_lookups, release_lookups
 from connman.transport.sockets import drop_sockets_after_fork
 
 _T = TypeVar("_T")
@@ -72,7 +72,9 @@ def register(forked: Forked) -> None:
     # On first use: importing installs nothing. Two threads may both register; the second call has nothing to do.
     if "fork" not in _hooks:
         _hooks.append("fork")
-        os.register_at_fork(after_in_child=check_process)
+        os.register_at_fork(
+            before=hold_lookups, after_in_parent=release_lookups, after_in_child=check_process
+        )
 
 
 def end_at_exit(ending: Ending) -> None:

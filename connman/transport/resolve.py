@@ -5,14 +5,22 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
-from connman.threads import spawn
+from connman.threads import Condition, spawn
 from connman.transport.base import Dial
 from connman.transport.causes import describe
 
 Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 """A family, and the address in the shape that ``connect()`` wants for it."""
+
+FORK_PATIENCE = 0.25
+"""Seconds for which a fork waits for a lookup. What takes longer waits for a name server, in which it holds no lock."""
+
+FORK_LIMIT = 2.0
+"""Seconds after which lookups begin again though nobody said that the fork is over (a Ctrl-C may come before that)."""
 
 
 def resolve(dial: Dial, host: str, port: int) -> list[Address]:
@@ -32,6 +40,26 @@ def resolve(dial: Dial, host: str, port: int) -> list[Address]:
         return _table().join(host, port).wait(dial)
 
 
+def hold_lookups() -> None:
+    """Wait for the lookups under way, `FORK_PATIENCE` seconds at most, and let none begin before `release_lookups`.
+
+    For a fork: ``getaddrinfo`` takes locks of the C library, which a child would inherit taken, with nobody to let go of
+    them. It could then look up no name at all (glibc 2.36: with three threads that look up a name without end,
+    4 children of 1,000 hung, all at the lock of resolv.conf).
+
+    Threads: the one that is about to fork.
+    """
+    _table().hold()
+
+
+def release_lookups() -> None:
+    """Let lookups begin again: the fork is over.
+
+    Threads: the one that called `hold_lookups`.
+    """
+    _table().release()
+
+
 def forget_lookups_after_fork() -> None:
     """Let the child look up anew: the parent's threads do not run here, and their lock may be held.
 
@@ -49,13 +77,16 @@ class _Lookup:
     def __init__(self, host: str, port: int) -> None:
         self.host = host
         self.port = port
+        # Guarded by the table's condition: begun (when it asked the resolver; None before).
+        self.begun: float | None = None
         self._condition = threading.Condition()
         # Guarded by _condition: _outcome.
         self._outcome: list[Address] | Exception | None = None
 
-    def run(self) -> list[Address] | Exception:
-        """Ask the resolver; return its answer or what it raised."""
+    def run(self, begin: Callable[[_Lookup], None]) -> list[Address] | Exception:
+        """Ask the resolver when ``begin`` has returned; return its answer or what either raised."""
         try:
+            begin(self)
             found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except Exception as error:  # top of a thread: those who wait must hear of it
             return error
@@ -89,29 +120,53 @@ class _Table:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        # Guarded by _lock: _under_way.
+        self._condition = Condition()
+        # Guarded by _condition: _under_way, and _forks (which threads, about to fork, let no lookup begin until when).
         self._under_way: dict[tuple[str, int], _Lookup] = {}
+        self._forks: dict[int, float] = {}
 
     def join(self, host: str, port: int) -> _Lookup:
         """Return the lookup of this name that is under way, begun now if there was none."""
-        with self._lock:
+        with self._condition:
             lookup = self._under_way.get((host, port))
             if lookup is not None:
                 return lookup
             lookup = self._under_way[host, port] = _Lookup(host, port)
         # Outside the lock: starting a thread waits for it to run.
         try:
-            spawn(f"dns-{host}", lambda: self._finish(lookup, lookup.run()))
+            spawn(f"dns-{host}", lambda: self._finish(lookup, lookup.run(self._begin)))
         except RuntimeError as error:
             # The system, or an ending interpreter, grants no thread; others may have joined meanwhile.
             self._finish(lookup, error)
         return lookup
 
+    def hold(self) -> None:
+        """See `hold_lookups`."""
+        with self._condition:
+            self._forks[threading.get_ident()] = time.monotonic() + FORK_LIMIT
+            while begun := [each.begun for each in self._under_way.values() if each.begun is not None]:
+                left = max(begun) + FORK_PATIENCE - time.monotonic()
+                if left <= 0:
+                    break
+                self._condition.wait(left)
+
+    def release(self) -> None:
+        """See `release_lookups`."""
+        with self._condition:
+            self._forks.pop(threading.get_ident(), None)
+            self._condition.notify_all()
+
+    def _begin(self, lookup: _Lookup) -> None:
+        with self._condition:
+            while (left := max(self._forks.values(), default=0.0) - time.monotonic()) > 0:
+                self._condition.wait(left)
+            lookup.begun = time.monotonic()
+
     def _finish(self, lookup: _Lookup, outcome: list[Address] | Exception) -> None:
         # Out of the table first: who joins from now on gets a fresh lookup and no remembered answer.
-        with self._lock:
+        with self._condition:
             del self._under_way[lookup.host, lookup.port]
+            self._condition.notify_all()
         lookup.settle(outcome)
 
 

@@ -195,6 +195,11 @@ def test_a_child_of_a_child(server: WebSocketProcess, method: str) -> None:
     assert fork(method, "generations", server) == {"told": [True, True, True, True]}
 
 
+def test_a_fork_in_the_middle_of_a_lookup(server: WebSocketProcess) -> None:
+    """The C library holds locks then, which nobody would let go of in the child. Seen failing: the second child hung."""
+    assert fork("os", "looked_up", server) == {"told": [True] * 20}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("method", ["os", "unhooked"])

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from connman.errors import ConnectError, ConnectTimeout
-from connman.transport.resolve import forget_lookups_after_fork, resolve
+from connman.threads import Condition
+from connman.transport import resolve as resolving
+from connman.transport.resolve import forget_lookups_after_fork, hold_lookups, release_lookups, resolve
 from tests.loopback import PATIENCE, Aborted, in_thread, make_dial
 from tests.waiting import eventually
 
@@ -33,7 +35,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[HangingResolver]:
     yield hanging
     hanging.go.set()
     # One that has begun and not asked yet would ask the system's, once this one is taken back.
-    eventually(lambda: not any(thread.name.startswith("connman-dns-") for thread in threading.enumerate()))
+    eventually(lambda: not looks_up())
 
 
 def answer_with(monkeypatch: pytest.MonkeyPatch, answer: Callable[[], Any]) -> None:
@@ -154,6 +156,69 @@ def test_a_child_process_waits_for_no_lookup_of_its_parent(resolver: HangingReso
     again.result(PATIENCE)
 
 
+def looks_up() -> bool:
+    return any(thread.name.startswith("connman-dns-") for thread in threading.enumerate())
+
+
+def test_a_fork_waits_for_the_lookups_under_way(
+    resolver: HangingResolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolving, "FORK_PATIENCE", PATIENCE)
+    dialling = in_thread(resolve, make_dial("tcp://slow:80"), "slow", 80)
+    eventually(lambda: resolver.calls == 1)
+    answered = []
+
+    def fork() -> None:
+        hold_lookups()
+        answered.append(resolver.go.is_set())
+        release_lookups()
+
+    forking = in_thread(fork)
+    other = in_thread(resolve, make_dial("tcp://slow:80"), "slow", 80)
+    resolver.go.set()
+    for each in (forking, dialling, other):
+        each.result(PATIENCE)
+    assert answered == [True]
+
+
+def test_no_lookup_begins_while_a_thread_forks(resolver: HangingResolver) -> None:
+    resolver.go.set()
+    hold_lookups()
+    in_thread(lambda: (hold_lookups(), release_lookups())).result(
+        PATIENCE
+    )  # another's fork, which is over first
+    dialling = in_thread(resolve, make_dial("tcp://name:80"), "name", 80)
+    with pytest.raises(TimeoutError):
+        dialling.result(0.05)
+    assert resolver.calls == 0
+    release_lookups()
+    dialling.result(PATIENCE)
+    assert resolver.calls == 1
+
+
+def test_a_lookup_that_hangs_keeps_no_fork_waiting(
+    resolver: HangingResolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is at its name server then, and holds no lock. Seen failing by the time it took."""
+    monkeypatch.setattr(resolving, "FORK_PATIENCE", 0.02)
+    dialling = in_thread(resolve, make_dial("tcp://slow:80"), "slow", 80)
+    eventually(lambda: resolver.calls == 1)
+    in_thread(lambda: (hold_lookups(), release_lookups())).result(PATIENCE / 2)
+    assert not dialling.done()
+    resolver.go.set()
+    dialling.result(PATIENCE)
+
+
+def test_lookups_go_on_when_nobody_says_that_the_fork_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a Ctrl-C between the fork and what follows it does."""
+    monkeypatch.setattr(resolving, "FORK_LIMIT", 0.02)
+    hold_lookups()
+    try:
+        assert resolve(make_dial("tcp://localhost:80"), "localhost", 80)
+    finally:
+        release_lookups()
+
+
 def test_no_thread_to_be_had_is_a_connect_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -165,7 +230,10 @@ def test_no_thread_to_be_had_is_a_connect_error(monkeypatch: pytest.MonkeyPatch)
     assert resolve(make_dial("tcp://localhost:80"), "localhost", 80)
 
 
-def test_a_lookup_that_is_killed_is_told_and_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("when", ["asking", "held by a fork"])
+def test_a_lookup_that_is_killed_is_told_and_not_remembered(
+    monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
     """As gevent kills a greenlet. Seen failing: every later dial to the name waited out its deadline."""
     greenlet = pytest.importorskip("greenlet")
 
@@ -173,7 +241,12 @@ def test_a_lookup_that_is_killed_is_told_and_not_remembered(monkeypatch: pytest.
         raise greenlet.GreenletExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(socket, "getaddrinfo", be_killed)
+        if when == "asking":
+            patch.setattr(socket, "getaddrinfo", be_killed)
+        else:
+            hold_lookups()
+            patch.setattr(Condition, "wait", be_killed)
         with pytest.raises(ConnectError, match="GreenletExit"):
             resolve(make_dial("tcp://localhost:80"), "localhost", 80)
+    release_lookups()
     assert resolve(make_dial("tcp://localhost:80"), "localhost", 80)
