@@ -357,6 +357,9 @@ def open_and_read(rig: Rig) -> None:
     rig.open()
     if reader_kind.get() == "thread":
         eventually(lambda: (transport := rig.conn._life.transport) is not None and transport.reading)  # noqa: SLF001
+    else:
+        (reader,) = rig.conn._readers._readers  # type: ignore[union-attr]  # noqa: SLF001
+        eventually(lambda: reader._is_asleep and not reader._jobs)  # noqa: SLF001
 
 
 def test_a_connection_pings_and_a_peer_that_answers_stays() -> None:

@@ -62,10 +62,12 @@ import threading
 
 def test_race():
     box = [0]
+    together = threading.Barrier(4)
     def pause():
         pass
     def add():
-        for _ in range(20_000):
+        together.wait()
+        for _ in range(100_000):
             seen = box[0]
             pause()
             box[0] = seen + 1
@@ -74,7 +76,7 @@ def test_race():
         thread.start()
     for thread in threads:
         thread.join()
-    assert box[0] == 80_000
+    assert box[0] == 400_000
 """
 STRICT = """
 import faulthandler
