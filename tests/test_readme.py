@@ -464,7 +464,11 @@ def test_a_picture_of_a_tree_shows_each_step_and_invents_none() -> None:
 @pytest.mark.slow
 def test_a_run_gives_the_picture_of_the_default_tree_again() -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "docs.make_strategy_svg"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "docs.make_strategy_svg"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 0, run.stderr
     file = (ROOT / "docs" / "strategies.svg").read_text(encoding="utf-8")
