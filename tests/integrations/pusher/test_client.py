@@ -449,7 +449,7 @@ def test_stress_everything_from_everywhere(seed: int) -> None:
     """Threads, listeners and whoever signs all do what they like, over real sockets; afterwards it works as ever."""
     names = ["a", "b", "private-c", "private-d", "presence-e"]
     chance, signer, overlaps = random.Random(seed), SecretAuth(KEY, SECRET, user={"user_id": 7}), []
-    inside = threading.Lock()
+    inside, is_over, under_way = threading.Lock(), threading.Event(), list[str]()
 
     def meddle(*_: Any) -> None:
         name = chance.choice(names)
@@ -457,7 +457,12 @@ def test_stress_everything_from_everywhere(seed: int) -> None:
             [pusher.disconnect, pusher.connect, lambda: pusher.subscribe(name), lambda: pusher.unsubscribe(name), lambda: 1 / 0, str],
             [1, 2, 4, 4, 2, 300],
         )  # fmt: skip
-        deed[0]()
+        under_way.append(name)
+        try:
+            if not is_over.is_set():
+                deed[0]()
+        finally:
+            under_way.remove(name)
 
     def sign(socket_id: str, channel: str) -> Any:
         meddle()
@@ -538,6 +543,9 @@ def test_stress_everything_from_everywhere(seed: int) -> None:
             sys.setswitchinterval(before)
         pusher.connection.unbind_all()
         pusher.unbind_all()
+        # Who was called before that may still be about to end it, or to sign for a channel that he subscribed to.
+        is_over.set()
+        eventually(lambda: not under_way)
         pusher.disconnect()
         for channel in pusher.channels:
             channel.unsubscribe()
