@@ -184,9 +184,8 @@ def test_a_fork_waits_for_the_lookups_under_way(
 def test_no_lookup_begins_while_a_thread_forks(resolver: HangingResolver) -> None:
     resolver.go.set()
     hold_lookups()
-    in_thread(lambda: (hold_lookups(), release_lookups())).result(
-        PATIENCE
-    )  # another's fork, which is over first
+    # Another's fork, which is over first.
+    in_thread(lambda: (hold_lookups(), release_lookups())).result(PATIENCE)
     dialling = in_thread(resolve, make_dial("tcp://name:80"), "name", 80)
     with pytest.raises(TimeoutError):
         dialling.result(0.05)
