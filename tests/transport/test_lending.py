@@ -7,6 +7,7 @@ import random
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,6 +57,27 @@ def own_seats(monkeypatch: pytest.MonkeyPatch) -> None:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have readers stand by until they are called."""
     monkeypatch.setattr(lending, "GRACE", PATIENCE)
+
+
+class Held:
+    """The time as lent reading sees it: while it is held a reader stands by, however long it takes until somebody comes."""
+
+    def __init__(self) -> None:
+        self.release()
+
+    def hold(self) -> None:
+        self.monotonic = time.monotonic().conjugate  # a call of C, as the one it replaces
+
+    def release(self) -> None:
+        self.monotonic = time.monotonic
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Held:
+    """Have readers look around every 50 ms, and stand by for as long as the time is held."""
+    monkeypatch.setattr(lending, "GRACE", 0.05)
+    monkeypatch.setattr(lending, "time", held := Held())
+    return held
 
 
 @contextlib.contextmanager
@@ -310,10 +332,10 @@ FILES = ("transport/lending.py", "transport/tcp.py")
 @pytest.mark.slow
 @pytest.mark.plain_locks
 @pytest.mark.parametrize("is_wanted", [True, False])
-def test_an_interrupt_at_any_point_loses_nothing(is_wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_at_any_point_loses_nothing(is_wanted: bool, held: Held) -> None:
     """At worst what was taken is the reader's as well: an answer to a call that nobody waits for any more."""
-    monkeypatch.setattr(lending, "GRACE", 0.05)
     for point in itertools.count(1):
+        held.hold()
         taken: list[str] = []
 
         def take(text: str, taken: list[str] = taken) -> bool:
@@ -326,6 +348,7 @@ def test_an_interrupt_at_any_point_loses_nothing(is_wanted: bool, monkeypatch: p
             where = interrupted(
                 lambda reader=reader, take=take: reader.pipe.take_one(PATIENCE, take), point, None, FILES
             )  # type: ignore[misc]
+            held.release()
             far.send(far.text("third"))
             eventually(lambda reader=reader: reader.log[-1] == "third", PATIENCE, where or "")
             assert reader.log in (["first", "second", "third"], ["first", "third"]), where
@@ -339,12 +362,10 @@ def test_an_interrupt_at_any_point_loses_nothing(is_wanted: bool, monkeypatch: p
 @pytest.mark.slow
 @pytest.mark.plain_locks
 @pytest.mark.parametrize("is_wanted", [True, False])
-def test_a_signal_handler_at_any_point_keeps_the_reader_from_nothing(
-    is_wanted: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_signal_handler_at_any_point_keeps_the_reader_from_nothing(is_wanted: bool, held: Held) -> None:
     """It may wait for what only the reader can bring: a call of its own."""
-    monkeypatch.setattr(lending, "GRACE", 0.05)
     for point in itertools.count(1):
+        held.hold()
         taken: list[str] = []
         with lent() as (reader, far):
 
@@ -354,6 +375,7 @@ def test_a_signal_handler_at_any_point_keeps_the_reader_from_nothing(
                 return is_wanted
 
             def handle(reader: Standing = reader, far: Raw = far) -> None:
+                held.release()
                 reader.pipe.call_reader()
                 far.send(far.text("third"))
                 eventually(lambda: reader.log[-1] == "third", PATIENCE)
@@ -362,6 +384,7 @@ def test_a_signal_handler_at_any_point_keeps_the_reader_from_nothing(
             where = interrupted(
                 lambda reader=reader, take=take: reader.pipe.take_one(0.01, take), point, handle
             )  # type: ignore[misc]
+            held.release()
             far.send(far.text("last"))
             eventually(lambda reader=reader: reader.log[-1] == "last", PATIENCE, where or "")
             log = [text for text in reader.log if text != "third"]
@@ -375,14 +398,14 @@ def test_a_signal_handler_at_any_point_keeps_the_reader_from_nothing(
 
 @pytest.mark.slow
 @pytest.mark.plain_locks
-def test_a_signal_handler_that_raises_a_timeout_breaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_handler_that_raises_a_timeout_breaks_nothing(held: Held) -> None:
     """As Python's own example of an alarm does: it is an OSError, but none of the connection's."""
-    monkeypatch.setattr(lending, "GRACE", 0.05)
 
     def handle() -> None:
         raise TimeoutError("the alarm")
 
     for point in itertools.count(1):
+        held.hold()
         with lent() as (reader, far):
             far.send(far.text("second"))
             came_out, where = False, None
@@ -392,6 +415,7 @@ def test_a_signal_handler_that_raises_a_timeout_breaks_nothing(monkeypatch: pyte
                 )  # type: ignore[misc]
             except TimeoutError:
                 came_out = True
+            held.release()
             far.send(far.text("last"))
             eventually(lambda reader=reader: reader.log == ["first", "second", "last"], PATIENCE, str(point))
         if where is None and not came_out:
@@ -401,15 +425,14 @@ def test_a_signal_handler_that_raises_a_timeout_breaks_nothing(monkeypatch: pyte
 
 @pytest.mark.slow
 @pytest.mark.plain_locks
-def test_a_signal_handler_that_waits_for_another_thread_keeps_nobody_for_long(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_signal_handler_that_waits_for_another_thread_keeps_nobody_for_long(held: Held) -> None:
     """It does not know of the pipe; whom it waits for does: his answer is read within some milliseconds."""
-    monkeypatch.setattr(lending, "GRACE", 0.05)
     for point in itertools.count(1):
+        held.hold()
         with lent() as (reader, far):
 
             def handle(reader: Standing = reader, far: Raw = far) -> None:
+                held.release()
                 far.send(far.text("third"))
                 eventually(lambda: reader.log[-1] == "third", PATIENCE)
 
@@ -417,6 +440,7 @@ def test_a_signal_handler_that_waits_for_another_thread_keeps_nobody_for_long(
             where = interrupted(
                 lambda reader=reader: reader.pipe.take_one(0.01, reader.take), point, handle, FILES
             )  # type: ignore[misc]
+            held.release()
             far.send(far.text("last"))
             eventually(lambda reader=reader: reader.log[-1] == "last", PATIENCE, where or "")
             assert "second" in reader.log, where
@@ -442,10 +466,8 @@ def test_with_more_than_two_nobody_stands_by_for_a_moment(monkeypatch: pytest.Mo
     assert seats.take()
 
 
-@pytest.mark.usefixtures("patient")
-def test_a_reader_that_another_one_would_join_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Long enough for both to be waited for before their first look; what they are to see then is still there.
-    monkeypatch.setattr(lending, "GRACE", 0.5)
+def test_a_reader_that_another_one_would_join_goes_on(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    held.hold()
     monkeypatch.setattr(lending, "_BUSY", PATIENCE)
     with contextlib.ExitStack() as stack:
         two = [stack.enter_context(lent()) for _ in range(2)]
