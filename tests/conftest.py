@@ -3,6 +3,7 @@
 import gc
 import os
 import random
+import signal
 import sys
 import threading
 import traceback
@@ -21,6 +22,10 @@ from tests.waiting import eventually
 # test starts compiles connman again, which is a quarter of the whole run. Before any other module of the tests.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# A shell has what it starts in the background ignore Ctrl-C, and so would every program that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before any lock is made. CONNMAN_LOCK_ORDER=0 leaves the locks as they are.
 HOME = str(Path(connman.__file__).parent) + os.sep

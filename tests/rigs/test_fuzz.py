@@ -28,6 +28,8 @@ from tests.transport.test_frames_beside_websocket_client import Eof, Violation, 
 COUNT = 10_000
 # What peers of most connections send. The others are tried as often only in the slow tests.
 QUICK = ("frames", "streams", "upgrade", "login")
+# Each case has a bound of its own, of CPU time; ten thousand take as long as the machine needs.
+SLOW = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def report(outcome: Outcome) -> str:
@@ -38,7 +40,7 @@ def report(outcome: Outcome) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in TARGETS]
+    "name", [pytest.param(name, marks=[] if name in QUICK else SLOW) for name in TARGETS]
 )
 def test_whatever_comes_ends_as_documented(name: str, seed: int) -> None:
     outcome = run(TARGETS[name], range(COUNT), seed)

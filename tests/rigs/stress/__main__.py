@@ -46,7 +46,7 @@ class Round:
 def command(seed: int, report: Path, jobs: int, arguments: Sequence[str]) -> list[str]:
     """Return what runs one round."""
     python = [sys.executable, *STRICT]
-    spread = ["--tx", f"{jobs}*popen//python={shlex.join(python)}", "--dist", "load"] if jobs > 1 else []
+    spread = ["--tx", f"{jobs}*popen//python={shlex.join(python)}", "--dist", "worksteal"] if jobs > 1 else []
     ours = [f"--stress-seed={seed}", f"--stress-report={report}", f"--hypothesis-seed={seed}"]
     return [*python, "-m", "pytest", "-p", "tests.rigs.stress.plugin", *ours, *spread, *arguments]
 
