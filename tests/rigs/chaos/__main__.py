@@ -165,6 +165,8 @@ class Chaos:
         self._rng.shuffle(kills)
         try:
             self._wait(1)
+            for process in (self.relay, *self.sides.values()):
+                process.memory = []  # of what is at work
             for number, what in enumerate(kills, 1):
                 self._wait(number * args.calls // (len(kills) + 1))
                 self._kill(what)
@@ -207,6 +209,7 @@ class Chaos:
         before = self._tail.read()
         began = now()
         self._wait(before + 1)
+        process.memory = []
         print(
             f"{process.what} killed behind {before:,} calls, started again {pause:.2f} s later,"
             f" the next call succeeded {now() - began:.2f} s behind that",
