@@ -25,7 +25,9 @@ from tests.servers import ws_server
 from tests.waiting import eventually
 
 OPEN, MID_OPEN = 1000, 200
-BOUND = 1.5  # seconds
+# Seconds. `scripts/bench --only disconnect` measures it on a quiet machine; what works beside other tests, and took longer
+# than that to open the thousand (1.1 s), gets twice as long as it took for that (usual: 0.35 times).
+BOUND = 1.5
 
 
 @pytest.fixture
@@ -102,7 +104,8 @@ def test_1000_open_and_200_half_open_connections_end_together(readers: int | Non
         open_ones = connect(server.url("/silent"), OPEN)
         for conn in open_ones:
             conn.wait_open(60)
-        print(f"{OPEN} opened in {time.monotonic() - began:.2f} s")
+        opening = time.monotonic() - began
+        print(f"{OPEN} opened in {opening:.2f} s")
         half = connect(server.url("/hang"), MID_OPEN // 4)
         half += connect(server.url("/silent"), MID_OPEN // 4, handshake=lambda channel: channel.recv())
         half += connect(f"wss://127.0.0.1:{tls_silent.port}", MID_OPEN // 4)
@@ -129,7 +132,7 @@ def test_1000_open_and_200_half_open_connections_end_together(readers: int | Non
         eventually(lambda: tls_silent.is_deserted)
         assert dialling_sockets(deaf_port) == unanswered
         assert notes.total() == told
-        assert took <= BOUND
+        assert took <= (BOUND if opening <= BOUND else 2 * opening)
     eventually(lambda: descriptors() == before, message=lambda: f"{descriptors() - before} descriptors to go")
 
 
