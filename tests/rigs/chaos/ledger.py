@@ -121,12 +121,9 @@ def now() -> float:
 
 
 def flat(series: Iterable[float]) -> str | None:
-    """Return how resident memory grew, in MiB; None when it did not: the last quarter beside the second.
-
-    Nothing is said of less than 20 samples (5 s of the rig): a process that has just begun still takes memory.
-    """
+    """Return how resident memory grew, in MiB; None when it did not: the last quarter beside the second."""
     values = list(series)
-    if len(values) < 20:
+    if len(values) < 8:
         return None
     quarter = len(values) // 4
     before, behind = statistics.median(values[quarter : 2 * quarter]), statistics.median(values[-quarter:])
