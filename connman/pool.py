@@ -258,8 +258,8 @@ class Pool:
         fork.check_process()
         with self._lock:
             if not self._is_closed:
-                self._is_closed = True
-                self._ending = list(self._connections)
+                # Together: behind the call a Ctrl-C may come, and who asks next must find those to tell.
+                self._ending, self._is_closed = list(self._connections), True
             connections = self._ending
         self._leases.close()
         # Outside the lock: ending a connection reports its change of state back to us.

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import TypeVar
 
@@ -90,6 +90,17 @@ def at_once(timeout: float | None) -> float | None:
     if threading.current_thread() is not threading.main_thread():
         return timeout
     return LOOK if timeout is None else min(timeout, LOOK)
+
+
+def if_free(lock: threading.Lock) -> Iterator[bool]:
+    """Take ``lock`` without waiting for the body of a `for`, which lets go of it; there is no body if it is taken.
+
+    As at a `with` no signal handler comes between taking it and the body: both take it in C, while Python runs handlers
+    behind a call of ``acquire``.
+
+    Threads: any.
+    """
+    return filter(None, map(lock.acquire, (False,)))
 
 
 def join(thread: threading.Thread, timeout: float) -> None:

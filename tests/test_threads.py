@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from connman.threads import Condition, is_kill, is_own, latch, spawn
+from connman.threads import Condition, if_free, is_kill, is_own, latch, spawn
 from tests.loopback import PATIENCE, in_thread
 
 
@@ -103,6 +103,15 @@ def test_a_kill_is_what_gevent_throws_into_a_greenlet() -> None:
     assert is_kill(greenlet.GreenletExit())
     assert not is_kill(SystemExit())
     assert not is_kill(ValueError())
+
+
+def test_a_lock_is_taken_for_the_body_if_it_is_free() -> None:
+    lock = threading.Lock()
+    for _ in if_free(lock):
+        assert lock.locked()
+        assert list(if_free(lock)) == []
+        lock.release()
+    assert not lock.locked()
 
 
 def test_a_latch_is_taken_until_somebody_lets_go() -> None:

@@ -95,8 +95,11 @@ class ReaderFuture(Future[_T]):
 
         Threads: any.
         """
-        with contextlib.suppress(InvalidStateError):
+        try:
             self.set_exception(error)
+        except InvalidStateError:
+            with self._condition:  # a Ctrl-C may have come between settling it and waking who waits
+                self._condition.notify_all()
 
     def _must_wait(self) -> bool:
         # The process first: in a child the lock that `done` takes may have been held when it forked.
@@ -161,6 +164,13 @@ class SharedFuture:
         future, self._future = self._future, None
         self._loose = self._connection = None
         return future
+
+    def drop_opened(self) -> ConnectedFuture | None:
+        """Let go of one that has opened; return the one that is pending, or has failed, which stays."""
+        if self._connection is not None:
+            self._future = None
+        self._loose = self._connection = None
+        return self._future
 
     def opened(self, connection: Connection) -> ConnectedFuture | None:
         """Return the one that the caller has to resolve to ``connection``, if there is one; held weakly from now on."""

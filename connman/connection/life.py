@@ -43,8 +43,8 @@ class Life(Owned):
     """
 
     __slots__ = (
-        "_clock", "_dial", "_is_hurried", "_shared", "_watch", "closing", "counters", "generation", "last_error",
-        "opened_at", "state", "transport",
+        "_clock", "_dial", "_is_end_told", "_is_hurried", "_shared", "_watch", "closing", "counters", "generation",
+        "last_error", "opened_at", "state", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +64,7 @@ class Life(Owned):
         self._shared = SharedFuture(self.is_reader)
         self._dial: Dial | None = None
         self._is_hurried = False
+        self._is_end_told = closing is not None
 
     # Asking for a connection.
 
@@ -219,29 +220,31 @@ class Life(Owned):
 
     def disconnect(self, closing: ConnectionClosed, timeout: float) -> None:
         """End it for good, in whatever phase it is, without blocking. Idempotent: the first call's code counts."""
-        with self._lock:
-            is_first = self.closing is None
-            if is_first:
-                self.closing = closing
+        try:
+            with self._lock:
+                closing = self.closing = self.closing or closing
                 self.state = State.CLOSED
-            # One that has opened stays as it is, but whoever asks from now on gets another.
-            future = self._shared.take() if is_first else None
-            dial, transport, wake = self._dial, self.transport, self._wake_reader
-            self._changed.notify_all()
-        closing = self.closing or closing
-        # Outside the lock: each of these takes locks of its own, and Futures call back. All are told, whatever one of them
-        # raises; by each call, as a Ctrl-C may have come before the first had told them.
-        with contextlib.ExitStack() as everyone:
-            if wake is not None:
-                everyone.callback(wake)  # called last
-            if is_first:
-                everyone.callback(self._watch, State.CLOSED)
-            if future is not None:
-                everyone.callback(future.fail, closing)
-            if transport is not None:
-                everyone.callback(transport.close, closing.code or 1000, closing.reason, timeout)
-            if dial is not None:
-                everyone.callback(dial.abort, closing)
+                must_tell, self._is_end_told = not self._is_end_told, True
+                # One that has opened stays as it is, but whoever asks from now on gets another.
+                future = self._shared.drop_opened()
+                dial, transport, wake = self._dial, self.transport, self._wake_reader
+                self._changed.notify_all()
+            # Outside the lock: each of these takes locks of its own, and Futures call back. All are told, whatever one of
+            # them raises; by each call, as a Ctrl-C may have come before the first had told them.
+            with contextlib.ExitStack() as everyone:
+                if wake is not None:
+                    everyone.callback(wake)  # called last
+                if must_tell:
+                    everyone.callback(self._watch, State.CLOSED)
+                if future is not None:
+                    everyone.callback(future.fail, closing)
+                if transport is not None:
+                    everyone.callback(transport.close, closing.code or 1000, closing.reason, timeout)
+                if dial is not None:
+                    everyone.callback(dial.abort, closing)
+        except BaseException:  # user code (a signal handler) raised: the next call tells of the state again
+            self._is_end_told = False
+            raise
 
     def abort(self) -> None:
         """Break what `disconnect` left to end in order."""
@@ -293,7 +296,7 @@ class Life(Owned):
         """
         self._make_locks()
         self.closing = self.closing or ConnectionClosed()
-        self.state = State.CLOSED
+        self.state, self._is_end_told = State.CLOSED, True
         future = self._shared.current()
         return None if future is None else future.fail_forked
 

@@ -14,7 +14,7 @@ from connman.errors import ConnectError
 from connman.records import Step
 from connman.strategy.guard import Guard, Root
 from connman.strategy.results import Report, Runner, Watcher
-from connman.threads import at_once, join, spawn
+from connman.threads import at_once, join, latch, spawn
 from connman.transport.base import Dial
 
 if TYPE_CHECKING:
@@ -97,12 +97,17 @@ class Run:
         if self._owner == me:
             self._following.append(event)
             return
-        with self._lock:
-            self._posted.append(event)
-            if self._owner is not None:
-                return
-            self._owner = me
-        self._run_events()
+        try:
+            with self._lock:
+                self._posted.append(event)
+                if self._owner is not None:
+                    return
+                self._owner = me
+            self._run_events()
+        except BaseException:  # user code (a signal handler) raised: others have to go on with it
+            self._let_go()
+            self.resume_soon()
+            raise
 
     def resume(self) -> None:
         """Run what was posted while `begin` was under way.
@@ -120,16 +125,11 @@ class Run:
             maybe_call_later(self.clock, 0.0, self.resume)
 
     def _run_events(self) -> None:
-        try:
-            while (event := self._next()) is not None:
-                try:
-                    event()
-                except Exception:  # user code: a strategy of the user's must not hold the others up
-                    logger.exception("a strategy failed", extra={"conn": self.dial.name})
-        except BaseException:  # user code (a signal handler) raised: others have to go on with it
-            self._let_go()
-            self.resume_soon()
-            raise
+        while (event := self._next()) is not None:
+            try:
+                event()
+            except Exception:  # user code: a strategy of the user's must not hold the others up
+                logger.exception("a strategy failed", extra={"conn": self.dial.name})
 
     def _next(self) -> Callable[[], None] | None:
         if self._following:
@@ -256,9 +256,9 @@ class Run:
 
         Threads: any, but not within an event.
         """
-        told = threading.Event()
-        self.post(told.set)
-        while not told.wait(at_once(None)):
+        told = latch()  # which a Ctrl-C of the thread that runs events does not break
+        self.post(told.release)
+        while not told.acquire(timeout=at_once(LONGEST_WAIT) or 0.0):
             pass
 
     def wait_gone(self) -> None:

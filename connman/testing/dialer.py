@@ -19,7 +19,7 @@ from connman.errors import (
     WaitTimeout,
 )
 from connman.records import Message
-from connman.threads import spawn
+from connman.threads import Condition, spawn
 from connman.transport.base import Dial, Transport
 from connman.transport.memory import memory_pair
 
@@ -243,7 +243,7 @@ class ScriptedDialer:
         if isinstance(outcome, type):
             raise outcome
         if outcome is Act.HANG:
-            dial.wait_for(threading.Condition(), lambda: False)
+            dial.wait_for(Condition(), lambda: False)  # which a Ctrl-C does not leave locked
         return self._open(outcome, dial)
 
     def _open(self, outcome: Outcome, dial: Dial) -> Transport:

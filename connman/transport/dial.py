@@ -9,13 +9,13 @@ import math
 import os
 import select
 import socket
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from connman.clock import Deadline
 from connman.errors import ConnectError
 from connman.options import Options
+from connman.threads import Condition
 from connman.transport.base import Dial
 from connman.transport.causes import describe
 from connman.transport.proxy import choose_proxy, open_tunnel
@@ -74,7 +74,7 @@ def connect_unix(dial: Dial, path: str) -> SocketGuard:
         with discard_on_error(dial, guard):
             # A full backlog is EAGAIN here, and no poll tells when there is room again.
             while (error := guard.sock.connect_ex(path)) == errno.EAGAIN:
-                dial.wait_for(threading.Condition(), lambda: False, _UNIX_RETRY)
+                dial.wait_for(Condition(), lambda: False, _UNIX_RETRY)
             if error:
                 raise OSError(error, os.strerror(error))
             dial.check()

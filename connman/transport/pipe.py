@@ -11,6 +11,7 @@ from connman.errors import (
     ConnmanError,
     NotConnected,
 )
+from connman.threads import if_free
 from connman.transport.base import Transport
 from connman.transport.sending import Sending
 from connman.transport.stream import Codec, Stream, drain
@@ -97,29 +98,39 @@ class Pipe(Sending):
         """Queue control frames, the last of them a close, unless a close is queued: nothing may follow it (5.5.1)."""
         with self._lock:
             if not self._is_close_queued:
+                # First: behind the call a Ctrl-C may come, and no second close may follow this one.
+                self._is_close_queued = is_close
                 self._control.extend(frames)
                 del self._control[:-128]  # of a flood the newest
-                self._is_close_queued = is_close
         self._flush_control()
 
     def _flush_control(self) -> None:
         # Append first, then try the lock; release first, then look again: so no frame is left behind by both sides.
-        while (self._control or self._unsent) and self._send_lock.acquire(blocking=False):
-            try:
-                is_stuck = not self._flush_control_locked()
-            finally:
-                self._send_lock.release()
-            if is_stuck:
-                return self._maybe_retry()
+        while self._control or self._unsent:
+            for _ in if_free(self._send_lock):
+                try:
+                    is_stuck = not self._flush_control_locked()
+                finally:
+                    self._send_lock.release()
+                if is_stuck:
+                    return self._maybe_retry()
+                break
+            else:
+                return  # who holds it looks again
 
     def _flush_control_locked(self) -> bool:
         """Send what is queued as far as the network takes it at once; False when it takes no more."""
         try:
             while self._unsent or self._control:
-                self._unsent = self._unsent or self._control.pop(0)
-                if self._unsent is _END_WRITING:
-                    self._stream.end_writing()
-                    continue
+                if not self._unsent:
+                    with self._lock:
+                        # Not pop(): behind the call a Ctrl-C may come, and the frame would be gone.
+                        self._unsent = self._control[0]
+                        del self._control[0]
+                    if self._unsent is _END_WRITING:
+                        self._stream.end_writing()
+                        continue
+                # Behind this one as well: the frame goes out twice then, which beats a goodbye that nobody hears.
                 count = self._stream.send_some(self._unsent)
                 self._unsent = self._unsent[count:]
                 self.bytes_out += count
@@ -154,10 +165,10 @@ class Pipe(Sending):
             is_first = self.error is None and self._close_request is None
             if is_first:
                 self._close_request, self._close_timer = (code, reason), timer
-        if is_first:
-            self._maybe_send_close()
-        elif timer is not None:
+        if not is_first and timer is not None:
             timer.cancel()
+        # By each call: a Ctrl-C may have come before the first had sent it.
+        self._maybe_send_close()
 
     def _maybe_send_close(self) -> None:
         # Who is last does it, `close` or a sender: once a close is requested no further sender is accepted.

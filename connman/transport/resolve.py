@@ -79,7 +79,7 @@ class _Lookup:
         self.port = port
         # Guarded by the table's condition: begun (when it asked the resolver; None before).
         self.begun: float | None = None
-        self._condition = threading.Condition()
+        self._condition = Condition()
         # Guarded by _condition: _outcome.
         self._outcome: list[Address] | Exception | None = None
 

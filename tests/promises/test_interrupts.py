@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import random
 import signal
+import socket
 import sys
 import threading
 import time
@@ -20,9 +21,11 @@ import pytest
 
 from connman import Connection, ConnmanError, Manager, Pool, State
 from connman.clock import TimerThread
-from connman.errors import NotConnected
+from connman.errors import ConnectionClosed, NotConnected
+from connman.strategy import BestConnected, Delayed, Transport
 from connman.testing import Peer, ScriptedDialer
 from tests.interrupts import CtrlC, interrupted, within
+from tests.loopback import Server, dialling_sockets, hanging_port, in_thread, silent
 from tests.promises.peers import connection
 from tests.waiting import eventually
 
@@ -224,6 +227,140 @@ def test_a_connection_ends_after_an_interrupt_at_any_point(
             within(lambda conn=conn: use(conn), f"using it after {where}")  # type: ignore[misc]
         within(conn.disconnect, f"disconnect() after {where}")
         assert is_gone(conn), where
+
+
+# What those on other threads hear of an end
+
+FILES = tuple(
+    f"connman/{name}.py"
+    for name in (
+        "clock", "threads", "connection/core", "connection/life", "connection/future", "connection/queue",
+        "transport/base", "transport/dial", "transport/pipe", "transport/resolve", "transport/sending", "transport/sockets",
+        "strategy/run",
+    )
+)  # fmt: skip
+
+
+def waits(condition: threading.Condition | None) -> bool:
+    return condition is not None and bool(condition._waiters)  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+class Heard:
+    """A peer that notes with which code it was told goodbye, None for an end without one."""
+
+    def __init__(self) -> None:
+        self.code: int | None = None
+        self.is_over = threading.Event()
+
+    def __call__(self, peer: Peer) -> None:
+        try:
+            while True:
+                peer.recv(1000.0)
+        except ConnectionClosed as closed:
+            self.code = closed.code
+        finally:
+            self.is_over.set()
+
+
+@pytest.mark.parametrize("is_shared", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("end", [lambda conn: conn.end_soon(1000), Connection.disconnect])
+def test_everybody_hears_of_an_end_that_was_interrupted_at_any_point(
+    end: Callable[[Connection], None], is_shared: bool
+) -> None:
+    # First seen failing: between noting the close and sending it, and behind taking the lock to send it, the peer was never
+    # told goodbye; between the change of state and telling of it, `recv` waited on in other threads.
+    for point in itertools.count(1):
+        heard = Heard()
+        conn = connection(is_shared, ScriptedDialer([heard]), close_timeout=3.0)
+        conn.wait_open(PATIENCE)
+        receiving = in_thread(lambda conn=conn: conn.recv(None))  # type: ignore[misc]
+        eventually(lambda conn=conn: waits(conn._inbox._not_empty._condition))  # type: ignore[misc]  # noqa: SLF001
+        where = interrupted(lambda conn=conn: end(conn), point, files=FILES)  # type: ignore[misc]
+        within(conn.disconnect, f"disconnect() after {where}")
+        assert heard.is_over.wait(PATIENCE), where
+        assert heard.code == 1000, where
+        with pytest.raises(ConnectionClosed):
+            receiving.result(PATIENCE)
+        if where is None:
+            assert point > 5, "the call has no points"
+            return
+
+
+@pytest.mark.parametrize("is_shared", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_who_waits_for_a_dial_hears_of_its_end_that_was_interrupted_at_any_point(is_shared: bool) -> None:
+    # First seen failing: the Future was taken and not failed, or failed and nobody was woken; `result()` waited for ever.
+    for point in itertools.count(1):
+        dialer = ScriptedDialer([ScriptedDialer.HANG])
+        conn = connection(is_shared, dialer, close_timeout=3.0)
+        future = conn.get_connected()
+        waiting = in_thread(future.result)
+        eventually(lambda future=future: waits(future._condition))  # type: ignore[misc]  # noqa: SLF001
+        where = interrupted(conn.disconnect, point, files=FILES)
+        within(conn.disconnect, f"disconnect() after {where}")
+        with pytest.raises(ConnectionClosed):
+            waiting.result(PATIENCE)
+        if where is None:
+            assert point > 5, "the call has no points"
+            return
+
+
+# Dials, in what a dial waits for: a name, a server that answers no SYN, one that answers no request, the ways of a strategy.
+
+
+@contextlib.contextmanager
+def looking_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[object, Callable[[], bool]]]:
+    go, asked = threading.Event(), threading.Event()
+
+    def getaddrinfo(*_: object, **__: object) -> list[object]:
+        asked.set()
+        go.wait(PATIENCE)
+        return []
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", getaddrinfo)
+        yield "ws://somewhere.example", asked.is_set
+        go.set()
+        # One that has begun and not asked yet would ask the system's, once this one is taken back.
+        eventually(lambda: not any("-dns-" in thread.name for thread in threading.enumerate()))
+
+
+@contextlib.contextmanager
+def connecting_tcp(_: pytest.MonkeyPatch) -> Iterator[tuple[object, Callable[[], bool]]]:
+    with hanging_port() as port:
+        yield f"ws://127.0.0.1:{port}", lambda: dialling_sockets(port) > 3  # those that fill the backlog
+
+
+@contextlib.contextmanager
+def shaking_hands(_: pytest.MonkeyPatch) -> Iterator[tuple[object, Callable[[], bool]]]:
+    with Server(silent) as server:
+        yield f"ws://127.0.0.1:{server.port}", lambda: server.accepted == 1
+
+
+@contextlib.contextmanager
+def trying_ways(_: pytest.MonkeyPatch) -> Iterator[tuple[object, Callable[[], bool]]]:
+    dialers = [ScriptedDialer([ScriptedDialer.HANG]) for _ in range(2)]
+    ways = [Transport(dialer) for dialer in dialers]
+    yield BestConnected(ways[0], Delayed(ways[1], 0.0)), lambda: all(dialer.dials for dialer in dialers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_shared", [False, True], ids=["own reader", "shared reader"])
+@pytest.mark.parametrize("waiting_for", [looking_up, connecting_tcp, shaking_hands, trying_ways])
+def test_a_dial_ends_after_an_interrupt_at_any_point_of_its_end(
+    waiting_for: Callable[[pytest.MonkeyPatch], Any], is_shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # First seen failing: the lock of the lookup stayed taken by a main thread that had left, and the dial hung for ever.
+    for point in itertools.count(1):
+        with waiting_for(monkeypatch) as (target, is_waiting):
+            conn = connection(is_shared, target, close_timeout=0.02)
+            conn.connect()
+            eventually(is_waiting, PATIENCE)
+            where = interrupted(conn.disconnect, point, files=FILES)
+            within(conn.disconnect, f"disconnect() after {where}")
+            assert is_gone(conn), where
+        if where is None:
+            assert point > 5, "the call has no points"
+            return
 
 
 # Timers

@@ -1,5 +1,6 @@
 """One run: its events one at a time, whoever brings them; its timers; what those who watch it learn."""
 
+import itertools
 import logging
 import threading
 
@@ -9,6 +10,7 @@ from connman.errors import ConnectError
 from connman.records import Step
 from connman.strategy import BestConnected, FirstConnected, Opened, Report, Run, Runner
 from connman.threads import spawn
+from tests.interrupts import interrupted, within
 from tests.strategy.rig import Gated, No, Ok, Rig
 from tests.waiting import eventually
 
@@ -107,6 +109,21 @@ def test_after_a_signal_the_events_are_run_by_a_timer(rig: Rig) -> None:
     assert seen == []
     rig.advance(0)
     assert seen == ["child"]
+
+
+@pytest.mark.plain_locks
+def test_events_run_after_an_interrupt_at_any_point_of_posting_one(rig: Rig) -> None:
+    # First seen failing: the main thread had become the one that runs events and left, and nobody ran any more.
+    for point in itertools.count(1):
+        run = Run(rig.dial())
+        seen: list[str] = []
+        where = interrupted(lambda: run.post(lambda: seen.append("first")), point)  # noqa: B023
+        within(lambda: run.post(lambda: seen.append("second")), f"post() after {where}")  # noqa: B023
+        rig.advance(0)
+        assert seen[-1] == "second", where
+        if where is None:
+            assert point > 3, "the call has no points"
+            return
 
 
 def test_a_timer_that_was_cancelled_in_an_earlier_event_does_not_ring(rig: Rig) -> None:
