@@ -49,7 +49,9 @@ class Leases:
         Threads: any.
         """
         with self._lock:
-            self._order.append(conn)
+            if conn not in self._replaced:
+                # Rather twice in the order than not at all, should a Ctrl-C come between these two.
+                self._order.append(conn)
             if is_replaced:
                 self._replaced.add(conn)
             self._hand_over_locked()

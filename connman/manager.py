@@ -120,11 +120,13 @@ class Manager:
         """
         fork.check_process()
         deadline = Deadline.after(SystemClock(), timeout)
-        with self._lock:
-            # From now on `connect` ends what it makes: nobody can outrun the loop below for ever.
-            self._enders += 1
         told: dict[int, Connection] = {}
+        is_counted = False
         try:
+            with self._lock:
+                # From now on `connect` ends what it makes: nobody can outrun the loop below for ever.
+                self._enders += 1
+                is_counted = True
             while fresh := self._tell(told, timeout):
                 told |= fresh
                 if is_own():
@@ -133,8 +135,9 @@ class Manager:
                 if deadline.expired:
                     break  # what still comes is ended by `connect` as long as anybody is in here
         finally:
-            with self._lock:
-                self._enders -= 1
+            if is_counted:
+                with self._lock:
+                    self._enders -= 1
 
     def _tell(self, told: dict[int, Connection], timeout: float) -> dict[int, Connection]:
         """Tell every connection that was not told yet to end, and return them."""

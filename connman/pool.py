@@ -71,15 +71,15 @@ class Pool:
             None if readers is None else SharedReaders(readers, printable(name or "pool"), self._clock)
         )
         self._lock = threading.Lock()
-        # Guarded by _lock: everything below. _own: those made for url, which are replaced.
+        # Guarded by _lock: everything below. _own: those made for url, and what replaces each once that is made.
         self._connections: list[Connection] = []
-        self._own: set[Connection] = set()
+        self._own: dict[Connection, Connection | None] = {}
         self._is_started = False
         self._is_closed = False
         self._ending: list[Connection] = []
         fork.end_at_exit(self)  # before its members: what the interpreter's end ends is not replaced
         for _ in range(size):
-            self._add_own()
+            self._add_own(self._make(url, {}))
         fork.register(self)
 
     # Members.
@@ -110,10 +110,14 @@ class Pool:
                 raise PoolClosed(CLOSED)
             self._connections.append(conn)
 
-    def _add_own(self, *, is_wanted: bool = False) -> None:
-        conn = self._make(self._url, {})
-        self._own.add(conn)
-        self._add(conn)
+    def _add_own(self, conn: Connection, *, is_wanted: bool = False) -> None:
+        with self._lock:
+            if self._is_closed:
+                raise PoolClosed(CLOSED)
+            if conn not in self._own:
+                # Together: a Ctrl-C comes behind the call at the earliest.
+                self._own[conn] = None
+                self._connections.append(conn)
         if is_wanted:
             conn.connect()
         # Started before: one that is idle would say to those who wait for a lease that nothing comes.
@@ -130,11 +134,19 @@ class Pool:
             self._connections.remove(conn)
         try:
             if conn in self._own and not self._is_closed:
-                self._own.discard(conn)
                 with contextlib.suppress(PoolClosed):
-                    self._add_own(is_wanted=self._is_started and not is_own())
+                    self._replace(conn)
         finally:
             self._leases.remove(conn)
+
+    def _replace(self, conn: Connection) -> None:
+        # A Ctrl-C may cut it anywhere, and it is told again of the end: it goes on with the same replacement then.
+        fresh = self._own.get(conn)
+        if fresh is None:
+            fresh = self._own[conn] = self._make(self._url, {})
+        if fresh.closing is None:
+            self._add_own(fresh, is_wanted=self._is_started and not is_own())
+        self._own.pop(conn, None)
 
     def get_connections(self) -> list[Connection]:
         """Return the connections in the order they were added; those that were disconnected are gone.

@@ -95,8 +95,8 @@ def at_once(timeout: float | None) -> float | None:
 def if_free(lock: threading.Lock) -> Iterator[bool]:
     """Take ``lock`` without waiting for the body of a `for`, which lets go of it; there is no body if it is taken.
 
-    As at a `with` no signal handler comes between taking it and the body: both take it in C, while Python runs handlers
-    behind a call of ``acquire``.
+    As at a `with` no signal handler comes between taking it and the body, if the lock is one in C: Python runs handlers
+    behind a call of ``acquire``, and not behind a step of a loop.
 
     Threads: any.
     """

@@ -107,10 +107,13 @@ def test_a_kill_is_what_gevent_throws_into_a_greenlet() -> None:
 
 def test_a_lock_is_taken_for_the_body_if_it_is_free() -> None:
     lock = threading.Lock()
+    bodies = 0
     for _ in if_free(lock):
         assert lock.locked()
         assert list(if_free(lock)) == []
+        bodies += 1
         lock.release()
+    assert bodies == 1
     assert not lock.locked()
 
 

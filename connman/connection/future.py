@@ -79,7 +79,18 @@ class ReaderFuture(Future[_T]):
 
         Threads: any; ``fn`` runs on the one that settles it.
         """
-        super().add_done_callback(lambda future: _guarded(fn, future))
+        todo = [fn]
+
+        def call(future: Future[_T]) -> None:
+            # Once: when a Ctrl-C has cut the one that settled it, `fail` has all called that were not.
+            try:
+                callback = todo[0]
+                del todo[0]
+            except IndexError:
+                return
+            _guarded(callback, future)
+
+        super().add_done_callback(call)
 
     def fail_forked(self) -> None:
         """Fail it in a child process. The lock inside may have been held by a thread that does not exist here.
@@ -98,8 +109,10 @@ class ReaderFuture(Future[_T]):
         try:
             self.set_exception(error)
         except InvalidStateError:
-            with self._condition:  # a Ctrl-C may have come between settling it and waking who waits
+            # A Ctrl-C may have come between settling it and waking who waits, or calling back.
+            with self._condition:
                 self._condition.notify_all()
+            self._invoke_callbacks()  # type: ignore[attr-defined]
 
     def _must_wait(self) -> bool:
         # The process first: in a child the lock that `done` takes may have been held when it forked.

@@ -75,8 +75,6 @@ class Life(Owned):
             future = self._shared.current() if wants_future else None
             if future is None and wants_future:
                 future = self._shared.renew()
-                if self.closing is not None:
-                    future.fail(self.closing)  # under the lock, as nobody has it yet
             is_begun = self.state is State.IDLE
             must_start = is_begun and not self.has_reader
             if must_start:
@@ -86,6 +84,8 @@ class Life(Owned):
                 self.has_reader = True
         if is_begun:
             self._watch(State.CONNECTING)
+        if future is not None and self.closing is not None:
+            future.fail(self.closing)  # also for an end that is under way, or that a Ctrl-C has cut
         return future, must_start
 
     def start_interrupted(self) -> None:
@@ -221,6 +221,21 @@ class Life(Owned):
     def disconnect(self, closing: ConnectionClosed, timeout: float) -> None:
         """End it for good, in whatever phase it is, without blocking. Idempotent: the first call's code counts."""
         try:
+            self._end(closing, timeout)
+        except BaseException:  # user code (a signal handler) raised
+            # What it cut is done now, and if that is cut as well, by the next call.
+            self._end(closing, timeout)
+            raise
+
+    def _end(self, closing: ConnectionClosed, timeout: float) -> None:
+        must_tell = False
+
+        def tell() -> None:
+            nonlocal must_tell
+            self._watch(State.CLOSED)
+            must_tell = False
+
+        try:
             with self._lock:
                 closing = self.closing = self.closing or closing
                 self.state = State.CLOSED
@@ -235,15 +250,16 @@ class Life(Owned):
                 if wake is not None:
                     everyone.callback(wake)  # called last
                 if must_tell:
-                    everyone.callback(self._watch, State.CLOSED)
+                    everyone.callback(tell)
                 if future is not None:
                     everyone.callback(future.fail, closing)
                 if transport is not None:
                     everyone.callback(transport.close, closing.code or 1000, closing.reason, timeout)
                 if dial is not None:
                     everyone.callback(dial.abort, closing)
-        except BaseException:  # user code (a signal handler) raised: the next call tells of the state again
-            self._is_end_told = False
+        except BaseException:  # user code (a signal handler, a callback) raised
+            if must_tell:
+                self._is_end_told = False
             raise
 
     def abort(self) -> None:

@@ -132,13 +132,18 @@ class Run:
                 logger.exception("a strategy failed", extra={"conn": self.dial.name})
 
     def _next(self) -> Callable[[], None] | None:
-        if self._following:
-            return self._following.popleft()
-        with self._lock:
-            if self._posted:
-                return self._posted.popleft()
-            self._owner = None
-            return None
+        # Not popleft(): behind a call a Ctrl-C may come, and the event, perhaps another thread's, would be gone.
+        if not self._following:
+            with self._lock:
+                if not self._posted:
+                    self._owner = None
+                    return None
+                event = self._posted[0]
+                del self._posted[0]
+                self._following.append(event)
+        event = self._following[0]
+        del self._following[0]
+        return event
 
     def _let_go(self) -> None:
         with self._lock:

@@ -122,15 +122,17 @@ class Pipe(Sending):
         """Send what is queued as far as the network takes it at once; False when it takes no more."""
         try:
             while self._unsent or self._control:
+                # Not pop(): behind the call a Ctrl-C may come, and what was popped would be gone.
+                if not self._unsent and self._control[0] is _END_WRITING:
+                    self._stream.end_writing()
+                    with self._lock:
+                        del self._control[0]
+                    continue
                 if not self._unsent:
                     with self._lock:
-                        # Not pop(): behind the call a Ctrl-C may come, and the frame would be gone.
                         self._unsent = self._control[0]
                         del self._control[0]
-                    if self._unsent is _END_WRITING:
-                        self._stream.end_writing()
-                        continue
-                # Behind this one as well: the frame goes out twice then, which beats a goodbye that nobody hears.
+                # Behind this one as well: what it took goes out again then, which beats a goodbye that nobody hears.
                 count = self._stream.send_some(self._unsent)
                 self._unsent = self._unsent[count:]
                 self.bytes_out += count

@@ -157,7 +157,7 @@ class TlsStream:
     """
 
     __slots__ = (
-        "_guard", "_is_draining", "_is_ended", "_is_unwrapped", "_lock", "_sock", "_write_wants",
+        "_guard", "_has_said_goodbye", "_is_draining", "_is_ended", "_is_unwrapped", "_lock", "_sock", "_write_wants",
         "can_lend", "reads_when",
     )  # fmt: skip
     lends_to_main = False
@@ -170,6 +170,7 @@ class TlsStream:
         # Guarded by _lock: every use of the TLS object in _sock, _is_ended, _is_unwrapped.
         self._is_ended = False
         self._is_unwrapped = False
+        self._has_said_goodbye = False
         # Of whoever has the turn to read.
         self._is_draining = False
         self.reads_when = READABLE
@@ -322,7 +323,7 @@ class TlsStream:
         then takes data in its place for an error.
         """
         with self._lock:
-            if self._is_ended or self._guard.is_shut:
+            if self._has_said_goodbye or self._guard.is_shut:
                 return
             self._is_ended = True
             # Usually ends with WANT_READ: the goodbye is out, the peer's is not here yet.
@@ -332,6 +333,8 @@ class TlsStream:
         with contextlib.suppress(OSError):
             # Not SSLSocket.shutdown(), which throws the TLS layer away and reads on in clear text.
             below_tls(self._sock).shutdown(self._sock, socket.SHUT_WR)
+        # Last: an end that a Ctrl-C cut is begun again.
+        self._has_said_goodbye = True
 
     def shutdown(self) -> None:
         """Break the pipe; see ``stream.Stream``. The TLS layer stays, so nothing can leave in clear text."""

@@ -117,10 +117,15 @@ def test_events_run_after_an_interrupt_at_any_point_of_posting_one(rig: Rig) -> 
     for point in itertools.count(1):
         run = Run(rig.dial())
         seen: list[str] = []
+        others: list[str] = []
+        with run._lock:  # noqa: SLF001
+            run._posted.append(lambda: others.append("another thread's"))  # noqa: B023, SLF001
         where = interrupted(lambda: run.post(lambda: seen.append("first")), point)  # noqa: B023
         within(lambda: run.post(lambda: seen.append("second")), f"post() after {where}")  # noqa: B023
         rig.advance(0)
         assert seen[-1] == "second", where
+        # What it cuts within an event is that event.
+        assert others or str(where).endswith("call <lambda>"), where
         if where is None:
             assert point > 3, "the call has no points"
             return

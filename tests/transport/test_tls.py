@@ -1,5 +1,6 @@
 import contextlib
 import datetime
+import itertools
 import random
 import select
 import socket
@@ -18,6 +19,7 @@ from connman.transport.base import Dial
 from connman.transport.dial import discard_on_error, open_socket
 from connman.transport.sockets import READABLE, drop_sockets_after_fork, poll_ready
 from connman.transport.tls import TlsStream, make_context, start_tls, wrap_or_close
+from tests.interrupts import interrupted, within
 from tests.loopback import (
     PATIENCE,
     Aborted,
@@ -358,6 +360,25 @@ def test_end_writing_says_goodbye_and_waits_for_the_peers_end(version: ssl.TLSVe
         assert heard == [b"bye"]
         with pytest.raises(OSError, match="ended"):
             stream.send_some(memoryview(b"secret"))
+
+
+@pytest.mark.plain_locks
+def test_a_goodbye_that_is_interrupted_at_any_point_is_said_by_the_next_call() -> None:
+    # First seen failing: it counted as said before it was.
+    heard = []
+
+    def serve(sock: ssl.SSLSocket) -> None:
+        heard.append(read_to_the_end(sock))  # an error, if no close_notify came
+
+    with TlsServer(serve) as server:
+        for point in itertools.count(1):
+            with opened(server) as stream:
+                where = interrupted(stream.end_writing, point)
+                within(stream.end_writing, f"end_writing() after {where}")
+                eventually(lambda point=point: len(heard) == point, message=f"a goodbye after {where}")  # type: ignore[misc]
+            if where is None:
+                assert point > 5, "the call has no points"
+                return
 
 
 def test_after_both_goodbyes_clear_text_is_neither_sent_nor_read() -> None:
