@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import Self, Unpack
 
 from connman.clock import Deadline, SystemClock
@@ -13,7 +14,7 @@ from connman.connection.group import end_all
 from connman.endpoint import Endpoint
 from connman.pool import Pool, PoolArguments
 from connman.records import State
-from connman.threads import is_own
+from connman.threads import is_own, uncut
 
 
 class Manager:
@@ -26,11 +27,11 @@ class Manager:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # Guarded by _lock: _connections (oldest first), _prune_at, _pools, _enders (disconnect_all calls under way).
+        # Guarded by _lock: _connections (oldest first), _prune_at, _pools, _enders (one for each disconnect_all under way).
         self._connections: dict[int, Connection] = {}
         self._prune_at = 64
         self._pools: dict[str, Pool] = {}
-        self._enders = 0
+        self._enders: set[object] = set()
         fork.register(self)
 
     def connect(self, target: object, **options: Unpack[ConnectionArguments]) -> Connection:
@@ -52,7 +53,7 @@ class Manager:
         with self._lock:
             self._connections[conn.id] = conn
             self._maybe_prune_locked()
-            is_ending = self._enders > 0
+            is_ending = bool(self._enders)
         # Outside the lock: both take locks of the connection's, and call those who watch it.
         if is_ending:
             conn.end_soon(1000)
@@ -94,7 +95,7 @@ class Manager:
                 raise ValueError(f"there is a pool named {name!r} already")
             self._pools = {key: other for key, other in self._pools.items() if not _has_gone(other)}
             self._pools[name] = pool
-            is_ending = self._enders > 0
+            is_ending = bool(self._enders)
         if is_ending:
             pool.end_soon(1000)
         return pool
@@ -121,13 +122,12 @@ class Manager:
         fork.check_process()
         deadline = Deadline.after(SystemClock(), timeout)
         told: dict[int, Connection] = {}
-        is_counted = False
+        ender = object()
         try:
             with self._lock:
                 # From now on `connect` ends what it makes: nobody can outrun the loop below for ever.
-                self._enders += 1
-                is_counted = True
-            while fresh := self._tell(told, timeout):
+                self._enders.add(ender)
+            while fresh := uncut(partial(self._tell, told, timeout)):
                 told |= fresh
                 if is_own():
                     break  # all are told; the same holds for what still comes
@@ -135,9 +135,8 @@ class Manager:
                 if deadline.expired:
                     break  # what still comes is ended by `connect` as long as anybody is in here
         finally:
-            if is_counted:
-                with self._lock:
-                    self._enders -= 1
+            # Without the lock, for which a Ctrl-C would cut the wait.
+            self._enders.discard(ender)
 
     def _tell(self, told: dict[int, Connection], timeout: float) -> dict[int, Connection]:
         """Tell every connection that was not told yet to end, and return them."""
@@ -159,7 +158,7 @@ class Manager:
         Threads: the first one of the child that uses connman.
         """
         self._lock = threading.Lock()
-        self._enders = 0
+        self._enders = set()
 
     def __enter__(self) -> Self:
         return self

@@ -17,7 +17,7 @@ from connman.connection.sharing import SharedReaders
 from connman.errors import ConnmanError, InvalidOption, PoolClosed, PoolTimeout, printable
 from connman.leases import CLOSED, Leases
 from connman.records import Data, PoolStats, State
-from connman.threads import is_own
+from connman.threads import is_own, uncut
 
 LEASE_TIMEOUT = 30.0
 """Seconds that `Pool.connection` waits when it is not told otherwise."""
@@ -71,7 +71,8 @@ class Pool:
             None if readers is None else SharedReaders(readers, printable(name or "pool"), self._clock)
         )
         self._lock = threading.Lock()
-        # Guarded by _lock: everything below. _own: those made for url, and what replaces each once that is made.
+        # Guarded by _lock: everything below, but for _own of one member, of which one thread at a time tells the end: those
+        # made for url, and what replaces each once that is made.
         self._connections: list[Connection] = []
         self._own: dict[Connection, Connection | None] = {}
         self._is_started = False
@@ -122,6 +123,8 @@ class Pool:
             conn.connect()
         # Started before: one that is idle would say to those who wait for a lease that nothing comes.
         self._leases.add(conn, is_replaced=True)
+        if conn.closing is not None:  # by another thread, perhaps before that
+            self._leases.remove(conn)
 
     def _member_changed(self, conn: Connection, state: State) -> None:
         if state is State.CLOSED:
@@ -268,6 +271,9 @@ class Pool:
         Threads: any; never blocks.
         """
         fork.check_process()
+        uncut(lambda: self._end(code, reason, timeout))
+
+    def _end(self, code: int, reason: str, timeout: float) -> None:
         with self._lock:
             if not self._is_closed:
                 # Together: behind the call a Ctrl-C may come, and who asks next must find those to tell.

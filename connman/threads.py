@@ -103,6 +103,21 @@ def if_free(lock: threading.Lock) -> Iterator[bool]:
     return filter(None, map(lock.acquire, (False,)))
 
 
+def uncut(function: Callable[[], _T]) -> _T:
+    """Return what ``function()`` returns; if a signal handler raises in it, call it once more before that goes on.
+
+    For what does not block and, called again, finishes what was cut. A second Ctrl-C in the same moment cuts it for good.
+
+    Raises: what ``function`` does, after the second call.
+    Threads: any.
+    """
+    try:
+        return function()
+    except BaseException:  # user code (a signal handler, a callback) raised
+        function()
+        raise
+
+
 def join(thread: threading.Thread, timeout: float) -> None:
     """Wait up to ``timeout`` seconds for ``thread`` to end, in steps: see `at_once`.
 

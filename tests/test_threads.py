@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from connman.threads import Condition, if_free, is_kill, is_own, latch, spawn
+from connman.threads import Condition, if_free, is_kill, is_own, latch, spawn, uncut
 from tests.loopback import PATIENCE, in_thread
 
 
@@ -115,6 +115,22 @@ def test_a_lock_is_taken_for_the_body_if_it_is_free() -> None:
         lock.release()
     assert bodies == 1
     assert not lock.locked()
+
+
+def test_what_is_cut_is_called_once_more() -> None:
+    calls = []
+
+    def cut() -> str:
+        calls.append("call")
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return "done"
+
+    with pytest.raises(KeyboardInterrupt):
+        uncut(cut)
+    assert len(calls) == 2
+    assert uncut(cut) == "done"
+    assert len(calls) == 3
 
 
 def test_a_latch_is_taken_until_somebody_lets_go() -> None:

@@ -82,13 +82,19 @@ class ReaderFuture(Future[_T]):
         todo = [fn]
 
         def call(future: Future[_T]) -> None:
-            # Once: when a Ctrl-C has cut the one that settled it, `fail` has all called that were not.
+            # Once, as `finish_cut` calls all of them anew.
             try:
                 callback = todo[0]
                 del todo[0]
             except IndexError:
                 return
-            _guarded(callback, future)
+            try:
+                callback(future)
+            except BaseException as error:  # user callback: it must not end the connection
+                # concurrent.futures holds back Exception only: a SystemExit would end our reader.
+                if not is_own() or is_kill(error):
+                    raise
+                logger.exception("a callback of the Future raised")
 
         super().add_done_callback(call)
 
@@ -106,13 +112,17 @@ class ReaderFuture(Future[_T]):
 
         Threads: any.
         """
-        try:
+        with contextlib.suppress(InvalidStateError):
             self.set_exception(error)
-        except InvalidStateError:
-            # A Ctrl-C may have come between settling it and waking who waits, or calling back.
-            with self._condition:
-                self._condition.notify_all()
-            self._invoke_callbacks()  # type: ignore[attr-defined]
+
+    def finish_cut(self) -> None:
+        """Wake who waits and call back whom a Ctrl-C has cut off, right behind the settling.
+
+        Threads: the one that settled it, or whom that has left it to.
+        """
+        with self._condition:
+            self._condition.notify_all()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
 
     def _must_wait(self) -> bool:
         # The process first: in a child the lock that `done` takes may have been held when it forked.
@@ -160,16 +170,25 @@ class SharedFuture:
     def current(self) -> ConnectedFuture | None:
         """Return the one to share, None when there is none."""
         if self._future is None and self._connection is not None:
-            self._future = None if self._loose is None else self._loose()
-            if self._future is None:
-                self._future = ConnectedFuture(self._is_reader)
-                self._future.set_result(self._connection)
+            future = None if self._loose is None else self._loose()
+            if future is None:
+                future = ConnectedFuture(self._is_reader)
+                future.set_result(self._connection)
+            self._future = future  # settled by now, wherever a Ctrl-C comes
         return self._future
 
-    def renew(self) -> ConnectedFuture:
-        """Put a fresh one in its place and return it."""
+    def renew(self, error: Exception | None) -> ConnectedFuture:
+        """Put a fresh one, that has failed with ``error`` if there is one, in its place and return it."""
+        future = ConnectedFuture(self._is_reader)
+        if error is not None:
+            future.fail(error)
         self.take()
-        self._future = ConnectedFuture(self._is_reader)
+        self._future = future
+        return future
+
+    @property
+    def pending(self) -> ConnectedFuture | None:
+        """The one that `take` would return."""
         return self._future
 
     def take(self) -> ConnectedFuture | None:
@@ -178,26 +197,9 @@ class SharedFuture:
         self._loose = self._connection = None
         return future
 
-    def drop_opened(self) -> ConnectedFuture | None:
-        """Let go of one that has opened; return the one that is pending, or has failed, which stays."""
-        if self._connection is not None:
-            self._future = None
-        self._loose = self._connection = None
-        return self._future
-
     def opened(self, connection: Connection) -> ConnectedFuture | None:
         """Return the one that the caller has to resolve to ``connection``, if there is one; held weakly from now on."""
         future, self._future = self._future, None
         self._loose = None if future is None else weakref.ref(future)
         self._connection = connection
         return future
-
-
-def _guarded(callback: Callable[[Future[_T]], object], future: Future[_T]) -> None:
-    try:
-        callback(future)
-    except BaseException as error:  # user callback: it must not end the connection
-        # concurrent.futures holds back Exception only: a SystemExit would end our reader.
-        if not is_own() or is_kill(error):
-            raise
-        logger.exception("a callback of the Future raised")

@@ -16,6 +16,7 @@ from connman.connection.future import ConnectedFuture, SharedFuture
 from connman.connection.ownership import Owned
 from connman.errors import ConnectionClosed, ConnmanError, NotConnected, WaitTimeout, WouldDeadlock
 from connman.records import State, Stats
+from connman.threads import uncut
 from connman.transport.base import Dial, Transport
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class Life(Owned):
     """
 
     __slots__ = (
-        "_clock", "_dial", "_is_end_told", "_is_hurried", "_shared", "_watch", "closing", "counters", "generation",
-        "last_error", "opened_at", "state", "transport",
+        "_clock", "_dial", "_failing", "_is_cut", "_is_hurried", "_is_told", "_shared", "_watch", "closing", "counters",
+        "generation", "last_error", "opened_at", "state", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -64,7 +65,10 @@ class Life(Owned):
         self._shared = SharedFuture(self.is_reader)
         self._dial: Dial | None = None
         self._is_hurried = False
-        self._is_end_told = closing is not None
+        # Of the end: whether it is told, or somebody does it; the Future that is to fail; whether a Ctrl-C has cut that.
+        self._is_told = closing is not None
+        self._failing: ConnectedFuture | None = None
+        self._is_cut = False
 
     # Asking for a connection.
 
@@ -74,7 +78,7 @@ class Life(Owned):
         with self._lock:
             future = self._shared.current() if wants_future else None
             if future is None and wants_future:
-                future = self._shared.renew()
+                future = self._shared.renew(self.closing)
             is_begun = self.state is State.IDLE
             must_start = is_begun and not self.has_reader
             if must_start:
@@ -84,8 +88,6 @@ class Life(Owned):
                 self.has_reader = True
         if is_begun:
             self._watch(State.CONNECTING)
-        if future is not None and self.closing is not None:
-            future.fail(self.closing)  # also for an end that is under way, or that a Ctrl-C has cut
         return future, must_start
 
     def start_interrupted(self) -> None:
@@ -220,28 +222,27 @@ class Life(Owned):
 
     def disconnect(self, closing: ConnectionClosed, timeout: float) -> None:
         """End it for good, in whatever phase it is, without blocking. Idempotent: the first call's code counts."""
-        try:
-            self._end(closing, timeout)
-        except BaseException:  # user code (a signal handler) raised
-            # What it cut is done now, and if that is cut as well, by the next call.
-            self._end(closing, timeout)
-            raise
+        # What a Ctrl-C cuts is done all the same, and if that is cut as well, by the next call.
+        uncut(lambda: self._end(closing, timeout))
 
     def _end(self, closing: ConnectionClosed, timeout: float) -> None:
-        must_tell = False
+        must_tell = has_told = False
 
         def tell() -> None:
-            nonlocal must_tell
+            nonlocal has_told
             self._watch(State.CLOSED)
-            must_tell = False
+            has_told = True
 
         try:
             with self._lock:
                 closing = self.closing = self.closing or closing
                 self.state = State.CLOSED
-                must_tell, self._is_end_told = not self._is_end_told, True
-                # One that has opened stays as it is, but whoever asks from now on gets another.
-                future = self._shared.drop_opened()
+                must_tell, self._is_told = not self._is_told, True
+                if must_tell:
+                    # One that has opened stays as it is, but whoever asks from now on gets another.
+                    self._failing = self._shared.pending or self._failing
+                    self._shared.take()
+                failing = self._failing if must_tell or self._is_cut else None
                 dial, transport, wake = self._dial, self.transport, self._wake_reader
                 self._changed.notify_all()
             # Outside the lock: each of these takes locks of its own, and Futures call back. All are told, whatever one of
@@ -251,16 +252,22 @@ class Life(Owned):
                     everyone.callback(wake)  # called last
                 if must_tell:
                     everyone.callback(tell)
-                if future is not None:
-                    everyone.callback(future.fail, closing)
+                if failing is not None:
+                    everyone.callback(self._fail, failing, closing)
                 if transport is not None:
                     everyone.callback(transport.close, closing.code or 1000, closing.reason, timeout)
                 if dial is not None:
                     everyone.callback(dial.abort, closing)
         except BaseException:  # user code (a signal handler, a callback) raised
             if must_tell:
-                self._is_end_told = False
+                self._is_told, self._is_cut = has_told, True
             raise
+
+    def _fail(self, future: ConnectedFuture, closing: ConnectionClosed) -> None:
+        future.fail(closing)
+        if self._is_cut:
+            future.finish_cut()
+        self._failing = None
 
     def abort(self) -> None:
         """Break what `disconnect` left to end in order."""
@@ -312,7 +319,7 @@ class Life(Owned):
         """
         self._make_locks()
         self.closing = self.closing or ConnectionClosed()
-        self.state, self._is_end_told = State.CLOSED, True
+        self.state, self._is_told = State.CLOSED, True
         future = self._shared.current()
         return None if future is None else future.fail_forked
 

@@ -93,7 +93,8 @@ class BlockingCall(Call):
     def failed(self, error: BaseException) -> None:
         """See `Call`."""
         self._error = error
-        self._answered.release()
+        if self._answered.locked():  # else a Ctrl-C has cut it, and it is done again
+            self._answered.release()
         self._take_down()
 
     def wait(self, read: Callable[[BlockingCall], None] | None = None) -> Any:
@@ -178,7 +179,10 @@ class FutureCall(Call):
         try:
             self.future.set_exception(error)
         except InvalidStateError:
-            self._cancelled()
+            if self.future.cancelled():
+                self._cancelled()
+            else:
+                self.future.finish_cut()  # a Ctrl-C has cut it, and it is done again
         self._take_down()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
@@ -43,6 +44,8 @@ class Path:
         self.session: Session | None = None
         self._ended: ReaderFuture[CloseStatus] | None = None
         self._is_closed = False
+        # Of the main thread: what a Ctrl-C has cut.
+        self._cut: _End | None = None
 
     def _new_closed(self) -> ReaderFuture[CloseStatus]:
         closed: ReaderFuture[CloseStatus] = ReaderFuture(self._parts.is_reader)
@@ -191,46 +194,63 @@ class Path:
         """
         if state in (State.CONNECTING, State.OPEN):
             return
+        end, self._cut = self._cut or _End(), None
+        try:
+            self._end(state, end)
+        except BaseException:  # user code (a signal handler) raised
+            # Who is told of the end again goes on with it.
+            end.is_cut = True
+            self._cut = end
+            raise
+
+    def _end(self, state: State, end: _End) -> None:
         for_good = state is not State.WAITING
         with self._table.lock:
             if state is State.IDLE and self._conn.state is State.OPEN:
                 return  # told late: it was asked for meanwhile, and has opened, which ends what there was before
-            session, self.session = self.session, None
+            end.session, self.session = self.session or end.session, None
+            session = end.session
             self._is_closed = self._is_closed or state is State.CLOSED
             if session is not None:
                 session.is_over = True
-            in_flight = self._table.pending() if for_good else ()
-            failed = self._table.path_broke(session.unsent_ids() if session else (), for_good=for_good)
+            end.in_flight = end.in_flight or (self._table.pending() if for_good else ())
+            end.failed += self._table.path_broke_locked(
+                session.unsent_ids() if session else (), for_good=for_good
+            )
             closed = self.closed
             if for_good:
                 self._ended = closed
                 # Here, where it is empty: whoever hears below that his call has failed may make the next one at once.
                 self._table.stop()
-        for call in failed:
-            call.failed(self._why(call))
+        while end.failed:
+            end.failed[0].failed(self._why(end.failed[0]))
+            del end.failed[0]
         if session is not None:
             session.end(gone(f"{self._parts.name}: the path to the peer is gone", was_sent=True))
+            end.session = None
             self._parts.services.ended()
         if for_good:
-            self._settle(closed, in_flight)
+            self._settle(closed, end)
         with self._table.lock:
             if self.session is None:  # else it has opened meanwhile
                 self._parts.workers.rest()
 
-    def _settle(self, closed: ReaderFuture[CloseStatus], pending: tuple[int | str, ...]) -> None:
+    def _settle(self, closed: ReaderFuture[CloseStatus], end: _End) -> None:
         error = self._conn.closing or self._conn.last_error
         code, reason = _BROKEN, ""
         if isinstance(error, ConnectionClosed):
             code, reason = error.code or _NO_CODE, error.reason
-        status = CloseStatus(code, reason, self._table.snapshot(), pending)
+        status = CloseStatus(code, reason, self._table.snapshot(), end.in_flight)
         if code == 1000:
             # By the reader, and by whoever makes a peer of what has just ended: perhaps at the same moment.
             with suppress(InvalidStateError):
                 closed.set_result(status)
-            return
-        failure = PeerClosed(code, reason)
-        failure.status = status
-        closed.fail(failure)
+        else:
+            failure = PeerClosed(code, reason)
+            failure.status = status
+            closed.fail(failure)
+        if end.is_cut:
+            closed.finish_cut()
 
     def after_fork(self) -> Callable[[], None]:
         """Have no path in a child process; return what fails the calls of the parent's.
@@ -249,6 +269,16 @@ class Path:
             closed.fail_forked()
 
         return tell
+
+
+class _End:
+    """What one end of the path has still to tell."""
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+        self.in_flight: tuple[int | str, ...] = ()
+        self.failed: deque[Call] = deque()
+        self.is_cut = False
 
 
 class PeerClosed(ConnectionClosed):

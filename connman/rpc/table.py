@@ -169,26 +169,28 @@ class Table:
                 call.stream.dropped(call)
         return must_expire and not was_asked
 
-    def path_broke(self, unsent: Collection[int], *, for_good: bool) -> list[Call]:
-        """Take out what the end of a path, or of an attempt, ends. Calls that may go out again stay, unless it is ``for_good``.
+    def path_broke_locked(self, unsent: Collection[int], *, for_good: bool) -> list[Call]:
+        """Take out what the end of a path, or of an attempt, ends; the lock is held.
 
-        ``unsent``: the ids of requests that did not go out. Ids that nobody has seen are given again.
+        Calls that may go out again stay, unless it is ``for_good``. ``unsent``: the ids of requests that did not go out. Ids
+        that nobody has seen are given again.
         """
-        with self.lock:
-            on_path, self.by_id = self.by_id, {}
-            for number, call in on_path.items():
-                call.has_left = call.has_left or number not in unsent
-                call.id = None
-            everything = [*on_path.values(), *self.waiting]
-            failed = [call for call in everything if for_good or call.call_id is None]
-            for call in failed:
-                call.is_over = True
-            self.waiting = {call: None for call in everything if not call.is_over}
-            for call in self.waiting:
-                call.stream = None  # what has come of a streamed answer is no part of the next path's
-            while self.counters.sent - 1 in unsent:
-                self.counters.sent -= 1
-            return failed
+        on_path = self.by_id
+        for number, call in on_path.items():
+            call.has_left = call.has_left or number not in unsent
+            call.id = None
+        everything = [*on_path.values(), *self.waiting]
+        failed = [call for call in everything if for_good or call.call_id is None]
+        for call in failed:
+            call.is_over = True
+        waiting = {call: None for call in everything if not call.is_over}
+        for call in waiting:
+            call.stream = None  # what has come of a streamed answer is no part of the next path's
+        while self.counters.sent - 1 in unsent:
+            self.counters.sent -= 1
+        # Last, and behind it no call: what a Ctrl-C cuts before that can be done again.
+        self.by_id, self.waiting = {}, waiting
+        return failed
 
     def pending(self) -> tuple[int | str, ...]:
         """Return the services of the calls under way, in the order of the requests."""

@@ -123,15 +123,16 @@ class Pipe(Sending):
         try:
             while self._unsent or self._control:
                 # Not pop(): behind the call a Ctrl-C may come, and what was popped would be gone.
-                if not self._unsent and self._control[0] is _END_WRITING:
+                if not self._unsent:
+                    with self._lock:
+                        if self._control[0] is not _END_WRITING:
+                            self._unsent = self._control[0]
+                            del self._control[0]
+                if not self._unsent:
                     self._stream.end_writing()
                     with self._lock:
                         del self._control[0]
                     continue
-                if not self._unsent:
-                    with self._lock:
-                        self._unsent = self._control[0]
-                        del self._control[0]
                 # Behind this one as well: what it took goes out again then, which beats a goodbye that nobody hears.
                 count = self._stream.send_some(self._unsent)
                 self._unsent = self._unsent[count:]

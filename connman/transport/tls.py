@@ -170,13 +170,13 @@ class TlsStream:
         # Guarded by _lock: every use of the TLS object in _sock, _is_ended, _is_unwrapped.
         self._is_ended = False
         self._is_unwrapped = False
-        self._has_said_goodbye = False
         # Of whoever has the turn to read.
         self._is_draining = False
         self.reads_when = READABLE
         self.can_lend = not is_cooperative(self._sock)  # see `TcpStream`
         # Guarded by the send lock of the caller.
         self._write_wants = WRITABLE
+        self._has_said_goodbye = False
 
     def recv(self, deadline: Deadline | None) -> bytes:
         """Block until bytes are there; see ``stream.Stream``.

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import weakref
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
@@ -414,3 +415,24 @@ def test_one_that_somebody_holds_stays_the_one_after_it_has_opened() -> None:
         future.result(PATIENCE)
         rig.conn.wait_open(PATIENCE)
         assert ask_at_once(rig.conn, 10) == {future}
+
+
+@pytest.mark.parametrize("act", [Connection.get_connected, Connection.disconnect])
+def test_a_callback_that_asks_or_ends_anew_runs_before_the_next_one(
+    act: Callable[[Connection], object],
+) -> None:
+    # Seen failing on an end that called back whom another frame was about to: the second ran inside the first.
+    rig = Rig([HANG])
+    told: list[str] = []
+    future = rig.conn.get_connected()
+
+    def first(_: object) -> None:
+        told.append("first")
+        act(rig.conn)
+        told.append("first has ended")
+
+    future.add_done_callback(first)
+    future.add_done_callback(lambda _: told.append("second"))
+    rig.conn.disconnect()
+    assert told == ["first", "first has ended", "second"]
+    assert rig.conn.get_connected() is not future

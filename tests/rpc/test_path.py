@@ -1,5 +1,6 @@
 """What becomes of calls while there is no path, when it breaks, and when it comes back."""
 
+import itertools
 import json
 import sys
 import threading
@@ -29,6 +30,7 @@ from connman.testing import FakeClock, ScriptedDialer
 from connman.testing.dialer import Peer as Far
 from connman.transport.base import Transport
 from connman.transport.memory import memory_pair
+from tests.interrupts import interrupted, within
 from tests.loopback import in_thread
 from tests.rpc.rig import PATIENCE, Wired
 from tests.waiting import eventually
@@ -658,3 +660,32 @@ def test_remote_errors_of_a_callback_travel_on() -> None:
             {"responseId": back["requestId"], "type": "error", "error": {"name": "No", "message": "never"}}
         )
         assert wire.hear()["error"] == {"name": RemoteError.__name__, "message": "No: never"}
+
+
+@pytest.mark.slow
+@pytest.mark.plain_locks
+@pytest.mark.parametrize("code", [1000, 4000])
+def test_everybody_hears_of_an_end_that_was_interrupted_at_any_point(code: int) -> None:
+    # First seen failing: calls that had been taken out and not told of it waited for ever, whatever their deadlines.
+    for point in itertools.count(1):
+        wire = Wired(peer={"call_timeout": None})
+        wire.open()
+        calling = [in_thread(wire.peer.call, "nobody answers") for _ in range(2)]
+        sent = [wire.peer.send("nobody answers") for _ in range(2)]
+        streamed = in_thread(lambda wire=wire: list(wire.peer.stream("nobody answers")))  # type: ignore[misc]
+        eventually(lambda wire=wire: is_waiting(wire, 5), PATIENCE)  # type: ignore[misc]
+        closed = wire.peer.closed
+        where = interrupted(lambda wire=wire: wire.conn.end_soon(code), point)  # type: ignore[misc]
+        if wire.conn.state is not State.CLOSED:
+            wire.conn.end_soon(code)
+        for waiting in (*calling, *sent, streamed):
+            with pytest.raises(PeerGone):
+                waiting.result(PATIENCE)
+        if code == 1000:
+            assert closed.result(PATIENCE).code == code, where
+        else:
+            assert isinstance(closed.exception(PATIENCE), ConnectionClosed), where
+        within(wire.conn.disconnect, f"disconnect() after {where}")
+        if where is None:
+            assert point > 5, "the call has no points"
+            return

@@ -162,7 +162,8 @@ def test_the_end_of_a_path() -> None:
     stage = Stage()
     sent, unsent, durable = stage.call(), stage.call(), stage.call(call_id="x")
     waiting = stage.call(sent=False)
-    failed = stage.table.path_broke({1, 2}, for_good=False)
+    with stage.table.lock:
+        failed = stage.table.path_broke_locked({1, 2}, for_good=False)
     assert failed == [sent, unsent, waiting]
     assert [call.has_left for call in failed] == [True, False, False]
     assert list(stage.table.waiting) == [durable]
@@ -170,7 +171,7 @@ def test_the_end_of_a_path() -> None:
     with stage.table.lock:
         stage.table.waiting.clear()
         assert stage.table.number_locked(durable) == 1
-    assert stage.table.path_broke((), for_good=True) == [durable]
+        assert stage.table.path_broke_locked((), for_good=True) == [durable]
     assert durable.has_left
     assert stage.table.in_flight == 0
 
@@ -179,7 +180,8 @@ def test_ids_below_one_that_left_are_not_given_again() -> None:
     stage = Stage()
     for _ in range(3):
         stage.call()
-    stage.table.path_broke({0, 1}, for_good=True)
+    with stage.table.lock:
+        stage.table.path_broke_locked({0, 1}, for_good=True)
     assert stage.table.counters.sent == 3
 
 

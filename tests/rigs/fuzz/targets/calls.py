@@ -160,7 +160,7 @@ class _Conversation:
     def end(self) -> None:
         with self.table.lock:
             self.session.is_over = True
-            failed = self.table.path_broke((), for_good=True)
+            failed = self.table.path_broke_locked((), for_good=True)
         for call in failed:
             call.failed(PeerGone("the end"))
         self.session.end(PeerGone("the end"))
