@@ -675,12 +675,17 @@ def test_everybody_hears_of_an_end_that_was_interrupted_at_any_point(code: int) 
         streamed = in_thread(lambda wire=wire: list(wire.peer.stream("nobody answers")))  # type: ignore[misc]
         eventually(lambda wire=wire: is_waiting(wire, 5), PATIENCE)  # type: ignore[misc]
         closed = wire.peer.closed
+        told = [in_thread(future.exception) for future in (*sent, closed)]
+        for future in (*sent, closed):
+            eventually(lambda future=future: future._condition._waiters, PATIENCE)  # type: ignore[misc]  # noqa: SLF001
         where = interrupted(lambda wire=wire: wire.conn.end_soon(code), point)  # type: ignore[misc]
         if wire.conn.state is not State.CLOSED:
             wire.conn.end_soon(code)
         for waiting in (*calling, *sent, streamed):
             with pytest.raises(PeerGone):
                 waiting.result(PATIENCE)
+        for waiting in told:
+            waiting.result(PATIENCE)
         if code == 1000:
             assert closed.result(PATIENCE).code == code, where
         else:
