@@ -65,7 +65,8 @@ class Life(Owned):
         self._shared = SharedFuture(self.is_reader)
         self._dial: Dial | None = None
         self._is_hurried = False
-        # Of the end: whether it is told, or somebody does it; the Future that is to fail; whether a Ctrl-C has cut that.
+        # Of the end: whether it is told, or somebody does it; the Future that is to fail; whether a Ctrl-C has cut that. Of
+        # who does it, and without the lock once that has begun.
         self._is_told = closing is not None
         self._failing: ConnectedFuture | None = None
         self._is_cut = False
@@ -240,7 +241,7 @@ class Life(Owned):
                 must_tell, self._is_told = not self._is_told, True
                 if must_tell:
                     # One that has opened stays as it is, but whoever asks from now on gets another.
-                    self._failing = self._shared.pending or self._failing
+                    self._failing = self._failing or self._shared.pending
                     self._shared.take()
                 failing = self._failing if must_tell or self._is_cut else None
                 dial, transport, wake = self._dial, self.transport, self._wake_reader

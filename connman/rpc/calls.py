@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import InvalidStateError
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from connman.connection.future import ReaderFuture
@@ -163,8 +164,10 @@ class FutureCall(Call):
         self._take_down()
 
     def _cancelled(self) -> None:
-        # Who waits for several Futures at once is told by this alone. Once: by whoever took it out of the table.
-        self.future.set_running_or_notify_cancel()
+        # Who waits for several Futures at once is told by this alone. Once: by whoever took it out of the table, unless a
+        # Ctrl-C has cut that and it is done again.
+        with suppress(RuntimeError):
+            self.future.set_running_or_notify_cancel()
 
     def settled(self, value: object) -> None:
         """See `Call`."""

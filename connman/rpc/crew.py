@@ -16,7 +16,7 @@ from connman.records import Message, State
 from connman.rpc.joining import Joining, RelayRefused
 from connman.rpc.peer import Peer
 from connman.rpc.spare import Spare
-from connman.threads import Condition, is_kill
+from connman.threads import Condition, is_kill, uncut
 
 logger = logging.getLogger("connman.rpc")
 
@@ -178,6 +178,20 @@ class Crew:
                 self._changed.notify_all()
 
     def _ended(self, spare: Spare, state: State) -> None:
+        with self._changed:
+            is_spare, is_pair = spare.number in self._spares, spare.number in self._pairs
+        try:
+            self._replace(spare, state)
+        except BaseException:  # user code (a signal handler) raised
+            # It is told of an end for good again, and has to find what it had.
+            with self._changed:
+                if is_spare and state is State.CLOSED:
+                    self._spares[spare.number] = spare
+                if is_pair and state is State.CLOSED:
+                    self._pairs[spare.number] = (spare, None)
+            raise
+
+    def _replace(self, spare: Spare, state: State) -> None:
         error = spare.conn.last_error
         with self._changed:
             was_spare = self._spares.pop(spare.number, None) is not None
@@ -219,6 +233,9 @@ class Crew:
 
     def tell_end(self, timeout: float) -> list[Connection]:
         """Have every connection end, with ``timeout`` seconds for its goodbye; return them. Idempotent."""
+        return uncut(lambda: self._tell_end(timeout))
+
+    def _tell_end(self, timeout: float) -> list[Connection]:
         ending = self.end(Ended())
         for conn in ending:
             conn.end_soon(1001, "the provider stops", timeout)

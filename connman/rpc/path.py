@@ -44,7 +44,7 @@ class Path:
         self.session: Session | None = None
         self._ended: ReaderFuture[CloseStatus] | None = None
         self._is_closed = False
-        # Of the main thread: what a Ctrl-C has cut.
+        # What a Ctrl-C has cut of an end for good.
         self._cut: _End | None = None
 
     def _new_closed(self) -> ReaderFuture[CloseStatus]:
@@ -194,19 +194,21 @@ class Path:
         """
         if state in (State.CONNECTING, State.OPEN):
             return
-        end, self._cut = self._cut or _End(), None
+        for_good = state is not State.WAITING
+        end = _End()
+        if for_good:
+            end, self._cut = self._cut or end, None
         try:
-            self._end(state, end)
+            self._end(state, end, for_good=for_good)
         except BaseException:  # user code (a signal handler) raised
             # Who is told of the end again goes on with it.
             end.is_cut = True
             self._cut = end
             raise
 
-    def _end(self, state: State, end: _End) -> None:
-        for_good = state is not State.WAITING
+    def _end(self, state: State, end: _End, *, for_good: bool) -> None:
         with self._table.lock:
-            if state is State.IDLE and self._conn.state is State.OPEN:
+            if state is State.IDLE and self._conn.state is State.OPEN and not end.is_cut:
                 return  # told late: it was asked for meanwhile, and has opened, which ends what there was before
             end.session, self.session = self.session or end.session, None
             session = end.session

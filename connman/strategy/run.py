@@ -132,7 +132,8 @@ class Run:
                 logger.exception("a strategy failed", extra={"conn": self.dial.name})
 
     def _next(self) -> Callable[[], None] | None:
-        # Not popleft(): behind a call a Ctrl-C may come, and the event, perhaps another thread's, would be gone.
+        # Not popleft(): behind a call a Ctrl-C may come, and the event, perhaps another thread's, would be gone. It is now if
+        # it comes at the very beginning of the event.
         if not self._following:
             with self._lock:
                 if not self._posted:

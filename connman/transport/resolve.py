@@ -16,10 +16,11 @@ from connman.transport.causes import describe
 Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 """A family, and the address in the shape that ``connect()`` wants for it."""
 
-FORK_PATIENCE = 0.25
-"""Seconds for which a fork waits for a lookup. What takes longer waits for a name server, in which it holds no lock."""
+FORK_PATIENCE = 1.0
+"""Seconds from its beginning for which a fork waits for a lookup. What takes longer waits for a name server, in which it
+holds no lock. With 0.25 s, on two processors with some forty busy threads, one child of a few thousand hung."""
 
-FORK_LIMIT = 2.0
+FORK_LIMIT = 3.0
 """Seconds after which lookups begin again though nobody said that the fork is over (a Ctrl-C may come before that)."""
 
 

@@ -31,7 +31,7 @@ class Sending(Lending):
         super().__init__(stream, codec, clock, leftover)
         self._lock = threading.Lock()
         # Guarded by _lock: _accepted, _close_request, _is_close_queued (ours, or the answer to the peer's), error, and
-        # appending to _control, which is taken from under _send_lock.
+        # appending to _control, which is taken from under _send_lock as well.
         self._accepted = 0
         self._close_request: tuple[int, str] | None = None
         self._is_close_queued = False

@@ -25,6 +25,7 @@ from connman.errors import ConnectionClosed, NotConnected
 from connman.strategy import BestConnected, Delayed, Transport
 from connman.testing import Peer, ScriptedDialer
 from connman.threads import latch
+from connman.transport.base import Dial
 from tests.interrupts import CtrlC, interrupted, within
 from tests.loopback import Server, dialling_sockets, hanging_port, in_thread, silent
 from tests.promises.peers import connection
@@ -289,13 +290,31 @@ def test_everybody_hears_of_an_end_that_was_interrupted_at_any_point(
             return
 
 
+class Asked:
+    """A target that hangs; when its dial is aborted, somebody asks for the connection."""
+
+    def __init__(self) -> None:
+        self.conn: Connection | None = None
+
+    def dial(self, dial: Dial) -> Any:
+        dial.add_abortable(self._ask)
+        return ScriptedDialer([ScriptedDialer.HANG]).dial(dial)
+
+    def _ask(self) -> None:
+        assert self.conn is not None
+        self.conn.get_connected()
+
+
+@pytest.mark.parametrize("target", [lambda: ScriptedDialer([ScriptedDialer.HANG]), Asked], ids=["", "asked"])
 @pytest.mark.parametrize("is_shared", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_who_waits_for_a_dial_hears_of_its_end_that_was_interrupted_at_any_point(is_shared: bool) -> None:
+def test_who_waits_for_a_dial_hears_of_its_end_that_was_interrupted_at_any_point(
+    is_shared: bool, target: Callable[[], Any]
+) -> None:
     # First seen failing: the Future was taken and not failed, or failed and nobody was woken or called back; `result()`
     # waited for ever, and so did who asked then and got that Future.
     for point in itertools.count(1):
-        dialer = ScriptedDialer([ScriptedDialer.HANG])
-        conn = connection(is_shared, dialer, close_timeout=3.0)
+        dialer = target()
+        conn = dialer.conn = connection(is_shared, dialer, close_timeout=3.0)
         future = conn.get_connected()
         called = [0, 0]
         for number in (0, 1):
