@@ -14,7 +14,7 @@ from connman.strategy import Strategy, pusher_default
 from tests.hostile.fleet import SLACK
 from tests.proxies import Blocks, WebSocketBlocker
 from tests.transport.sockjs_servers import PATIENCE, SockjsProcess
-from tests.waiting import eventually
+from tests.waiting import Stalls, eventually
 
 # The tree's own times. Where a websocket does not open, 2.5 s is the promise; a slow run may ask for more slack.
 BEHIND_WS, BEHIND_STREAMING, BEYOND_CACHED = 2.0, 4.0, 1.0
@@ -90,12 +90,12 @@ def default_tree(ws_port: int, http_port: int, **options: Any) -> Strategy:
 @contextlib.contextmanager
 def opened(target: Strategy, within: float, **options: Any) -> Iterator[connman.Connection]:
     """Open a connection, which must not take longer than that. The other ways are ended then, and after it all is."""
-    with nothing_left():
+    with nothing_left(), Stalls() as stalls:
         began = time.monotonic()
         with connman.Connection(target, **options) as conn:
             seconds = time.monotonic() - began
             print(*conn.attempts, f"{conn.transport_name} after {seconds:.3f} s", sep="\n")
-            assert seconds < within
+            assert seconds < within + stalls.so_far()  # while the machine stood still no time passed
             eventually(lambda: not dials(), SOON, "the other ways to be ended")
             echo(conn)
             yield conn

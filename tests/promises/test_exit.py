@@ -18,7 +18,7 @@ import pytest
 from tests.loopback import hanging_port, refusing_port
 from tests.promises.peers import PROGRAMS, program_environment
 from tests.servers import WebSocketProcess, ws_server
-from tests.waiting import eventually
+from tests.waiting import Stalls, eventually
 
 BOUND = 2.5  # seconds from the end of the main module to the end of the process
 
@@ -128,7 +128,7 @@ def run(server: WebSocketProcess, phase: str, dispatch: str, way: str = "end") -
     end = WAYS[way]
     with refusing_port() as refusing, hanging_port() as hanging:
         command = [
-            sys.executable, str(PROGRAM), phase, dispatch, server.url(""), str(refusing), str(hanging), way
+            sys.executable, "-X", "faulthandler", str(PROGRAM), phase, dispatch, server.url(""), str(refusing), str(hanging), way
         ]  # fmt: skip
         program = subprocess.Popen(
             command, env=program_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -139,10 +139,7 @@ def run(server: WebSocketProcess, phase: str, dispatch: str, way: str = "end") -
             since = time.monotonic()
             if end.signal is not None:
                 program.send_signal(end.signal)
-            try:
-                out, err = program.communicate(timeout=BOUND)
-            except subprocess.TimeoutExpired:
-                pytest.fail(f"it did not end within {BOUND:g} s")
+            out, err = wait_ended(program)
             print(f"{phase}, {dispatch}, {way}: ended after {time.monotonic() - since:.2f} s")
             words = err[-len(end.last_words) :] if end.last_words else err
             assert (program.returncode, out, words) == (end.code, "", end.last_words)
@@ -151,6 +148,20 @@ def run(server: WebSocketProcess, phase: str, dispatch: str, way: str = "end") -
         finally:
             program.kill()
             program.communicate()
+
+
+def wait_ended(program: "subprocess.Popen[str]") -> tuple[str, str]:
+    """Return what the program has written once it has ended; while the machine stood still no time passed."""
+    left = BOUND
+    while left:
+        with Stalls() as stalls:
+            try:
+                return program.communicate(timeout=left)
+            except subprocess.TimeoutExpired:
+                pass
+        left = stalls.seconds
+    program.send_signal(signal.SIGABRT)  # faulthandler tells where its threads are
+    pytest.fail(f"it did not end within {BOUND:g} s:\n{program.communicate()[1]}")
 
 
 @pytest.mark.parametrize(("phase", "dispatch"), list(cases()))
