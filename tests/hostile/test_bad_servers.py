@@ -69,7 +69,7 @@ def test_a_bad_server_ends_in_a_documented_error_in_time(bad: Bad, is_shared: bo
             f"{took:.3f} s, {stalls.seconds:.3f} s of them the machine's"
         )
         [reset] = resets
-        check_error(bad, conn, reset)
+        check_error(bad, conn, reset, is_cut_short=0 < bad.within <= stalls.seconds)
         assert grown < MOST_MEMORY, f"{grown / (1 << 20):.1f} MiB"
         # What came before it was delivered, and nothing of what is wrong.
         assert heard == (["hello"] if reset.opened else [])
@@ -79,7 +79,8 @@ def test_a_bad_server_ends_in_a_documented_error_in_time(bad: Bad, is_shared: bo
         assert close_codes(server.heard[0]) == [bad.code]
 
 
-def check_error(bad: Bad, conn: connman.Connection, reset: connman.Reset) -> None:
+def check_error(bad: Bad, conn: connman.Connection, reset: connman.Reset, *, is_cut_short: bool) -> None:
+    """`is_cut_short`: the machine stood still for all the time that there was; it may be over at any stage."""
     error = reset.error
     kinds = bad.error if isinstance(bad.error, tuple) else (bad.error,)
     assert type(error) in kinds, repr(error)
@@ -87,7 +88,7 @@ def check_error(bad: Bad, conn: connman.Connection, reset: connman.Reset) -> Non
     assert reset.opened == (bad.stage == "open")
     if isinstance(error, ConnectError):
         last = error.attempts[-1]
-        assert re.fullmatch(bad.stage, last.phase), str(error)
+        assert is_cut_short or re.fullmatch(bad.stage, last.phase), str(error)
         assert last.cause
         assert all(step.cause is None for step in error.attempts[:-1])
     assert retry_verdict(error) is bad.retry

@@ -264,9 +264,15 @@ class Heard:
             self.is_over.set()
 
 
-@pytest.mark.parametrize("is_twice", [False, True], ids=["ended once", "ended twice"])
+@pytest.mark.parametrize(
+    "is_twice", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["ended once", "ended twice"]
+)
 @pytest.mark.parametrize("is_shared", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("end", [lambda conn: conn.end_soon(1000, "", 3.0), Connection.disconnect])
+@pytest.mark.parametrize(
+    "end",
+    [lambda conn: conn.end_soon(1000, "", 3.0), pytest.param(Connection.disconnect, marks=pytest.mark.slow)],
+    ids=["end_soon", "disconnect"],
+)
 def test_everybody_hears_of_an_end_that_was_interrupted_at_any_point(
     end: Callable[[Connection], None], is_shared: bool, is_twice: bool
 ) -> None:
@@ -305,7 +311,11 @@ class Asked:
         self.conn.get_connected()
 
 
-@pytest.mark.parametrize("target", [lambda: ScriptedDialer([ScriptedDialer.HANG]), Asked], ids=["", "asked"])
+@pytest.mark.parametrize(
+    "target",
+    [lambda: ScriptedDialer([ScriptedDialer.HANG]), pytest.param(Asked, marks=pytest.mark.slow)],
+    ids=["", "asked"],
+)
 @pytest.mark.parametrize("is_shared", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_who_waits_for_a_dial_hears_of_its_end_that_was_interrupted_at_any_point(
     is_shared: bool, target: Callable[[], Any]

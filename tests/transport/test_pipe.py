@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -676,6 +677,13 @@ def test_a_send_that_a_signal_interrupts_ends_the_pipe(kind: str) -> None:
     theirs.close()
 
 
+class NoTimers(SystemClock):
+    """Time without timers, as at the interpreter's end: those that an interrupt leaves would outlive the test."""
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> NoReturn:
+        raise RuntimeError("no timers")
+
+
 FILES = ("transport/pipe.py", "transport/sending.py", "transport/tcp.py", "connman/threads.py")
 
 
@@ -691,12 +699,12 @@ def test_a_close_that_is_interrupted_at_any_point_goes_out_with_the_next(is_ping
     # First seen failing: noted and never sent, for who came next took it for sent; taken from the queue and lost; queued once
     # more; and the lock for sending stayed taken by a thread that had left.
     for point in itertools.count(1):
-        with open_raw() as (pipe, far):
+        with open_raw(NoTimers()) as (pipe, far):
             if is_ping_queued:
                 with pipe._send_lock:  # noqa: SLF001
                     pipe.ping()
-            where = interrupted(lambda pipe=pipe: pipe.close(1000, "", 4.0), point, files=FILES)  # type: ignore[misc]
-            within(lambda pipe=pipe: pipe.close(1001, "", 4.0), f"close() after {where}")  # type: ignore[misc]
+            where = interrupted(lambda pipe=pipe: pipe.close(1000, "", PATIENCE), point, files=FILES)  # type: ignore[misc]
+            within(lambda pipe=pipe: pipe.close(1001, "", PATIENCE), f"close() after {where}")  # type: ignore[misc]
             pipe.abort(NotConnected("the end of the test"))
             frames = far.rest()
             if is_behind_sending(where):
@@ -714,10 +722,10 @@ def test_an_end_without_a_close_frame_that_is_interrupted_at_any_point_is_told_w
     for point in itertools.count(1):
         ours, theirs = socket.socketpair()
         with theirs:
-            theirs.settimeout(2.0)  # before the close gives up waiting, which ends it too
-            pipe = Pipe("test", TcpStream(SocketGuard(ours)), RawCodec(LIMIT), SystemClock())
-            where = interrupted(lambda pipe=pipe: pipe.close(1000, "", 4.0), point, files=FILES)  # type: ignore[misc]
-            within(lambda pipe=pipe: pipe.close(1001, "", 4.0), f"close() after {where}")  # type: ignore[misc]
+            theirs.settimeout(PATIENCE)
+            pipe = Pipe("test", TcpStream(SocketGuard(ours)), RawCodec(LIMIT), NoTimers())
+            where = interrupted(lambda pipe=pipe: pipe.close(1000, "", PATIENCE), point, files=FILES)  # type: ignore[misc]
+            within(lambda pipe=pipe: pipe.close(1001, "", PATIENCE), f"close() after {where}")  # type: ignore[misc]
             assert theirs.recv(1) == b"", where
             pipe.dispose()
         if where is None:
