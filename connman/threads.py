@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import sys
 import threading
@@ -153,6 +154,9 @@ def spawn(
 
     thread = threading.Thread(target=run, name=f"connman-{name}", daemon=True)
     thread.connman_pid = pid  # type: ignore[attr-defined]
+    # Python waits for the thread to begin at a condition that a Ctrl-C breaks: the thread would die of it before it runs.
+    with contextlib.suppress(AttributeError):  # gevent's has none
+        thread._started._cond = Condition()  # type: ignore[attr-defined]  # noqa: SLF001
     if note is not None:
         note(thread)
     thread.start()

@@ -1,5 +1,7 @@
 """connman's own threads: named, marked, daemons; and the condition that others wait on."""
 
+import contextlib
+import itertools
 import sys
 import threading
 from typing import Any
@@ -115,6 +117,39 @@ def test_a_lock_is_taken_for_the_body_if_it_is_free() -> None:
         lock.release()
     assert bodies == 1
     assert not lock.locked()
+
+
+@pytest.mark.plain_locks
+def test_a_thread_runs_whose_start_was_interrupted_while_it_was_waited_for() -> None:
+    """Seen failing with Python's own condition: the thread died of "release unlocked lock", or waited for ever."""
+    for point in itertools.count(1):
+        ran, reached = threading.Event(), [0]
+
+        def profile(
+            frame: Any, event: str, _: object, point: int = point, reached: list[int] = reached
+        ) -> None:
+            chain = frame
+            while chain is not None and chain.f_code is not threading.Event.wait.__code__:
+                chain = chain.f_back
+            if chain is not None and event in ("call", "c_return"):
+                reached[0] += 1
+                if reached[0] == point:
+                    sys.setprofile(None)
+                    raise KeyboardInterrupt
+
+        threads: list[threading.Thread] = []
+        with contextlib.suppress(KeyboardInterrupt):
+            sys.setprofile(profile)
+            try:
+                spawn("x", ran.set, threads.append)
+            finally:
+                sys.setprofile(None)
+        assert ran.wait(10), point
+        threads[0].join(10)
+        assert threads[0] not in threading.enumerate()
+        if reached[0] < point:
+            assert point > 3
+            return
 
 
 def test_what_is_cut_is_called_once_more() -> None:

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from connman.errors import ConnectError, ConnectTimeout
-from connman.threads import Condition
 from connman.transport import resolve as resolving
 from connman.transport.resolve import forget_lookups_after_fork, hold_lookups, release_lookups, resolve
 from tests.loopback import PATIENCE, Aborted, in_thread, make_dial
@@ -244,7 +243,7 @@ def test_a_lookup_that_is_killed_is_told_and_not_remembered(
             patch.setattr(socket, "getaddrinfo", be_killed)
         else:
             hold_lookups()
-            patch.setattr(Condition, "wait", be_killed)
+            patch.setattr(resolving._table()._condition, "wait", be_killed)  # noqa: SLF001
         with pytest.raises(ConnectError, match="GreenletExit"):
             resolve(make_dial("tcp://localhost:80"), "localhost", 80)
     release_lookups()
