@@ -46,12 +46,12 @@ class Leases:
     def add(self, conn: Connection, *, is_replaced: bool = False) -> None:
         """Take ``conn`` in, to be lent from when it is open. ``is_replaced``: when it has ended another one follows.
 
+        A call that a Ctrl-C cut may be made again: twice in the order is as good as once, see `remove`.
+
         Threads: any.
         """
         with self._lock:
-            if conn not in self._replaced:
-                # Rather twice in the order than not at all, should a Ctrl-C come between these two.
-                self._order.append(conn)
+            self._order.append(conn)
             if is_replaced:
                 self._replaced.add(conn)
             self._hand_over_locked()

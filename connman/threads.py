@@ -163,6 +163,21 @@ def spawn(
     return thread
 
 
+_handles_of_parents: list[object] = []
+
+
+def keep_handles_after_fork() -> None:
+    """Keep Python's handles of the parent's threads for as long as this child lives; see below why.
+
+    Threads: the first one of the child that uses connman.
+    """
+    # Since 3.13 a handle that goes detaches its thread if nobody has joined it. Python's own hook marks those of the
+    # parent as done, but under a bare fork() it does not run, and the child's threads get the stacks, and so the
+    # identities, of the parent's: theirs are detached. Seen: a join that failed, and SIGSEGV at the end of a thread.
+    for ref in list(threading._dangling.data):  # type: ignore[attr-defined]  # noqa: SLF001
+        _handles_of_parents.append(getattr(ref(), "_handle", None))
+
+
 def is_kill(error: BaseException) -> bool:
     """Return whether ``error`` is what gevent kills a greenlet with; who swallows it keeps the killer waiting for ever.
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from connman.clock import forget_timers_after_fork
+from connman.threads import keep_handles_after_fork
 from connman.transport.masking import forget_keys_after_fork
 from connman.transport.resolve import forget_lookups_after_fork, hold_lookups, release_lookups
 from connman.transport.sockets import drop_sockets_after_fork
@@ -109,6 +110,7 @@ def _reset_child() -> None:
     with _resets.setdefault(os.getpid(), threading.Lock()):
         if os.getpid() == _process["pid"]:
             return
+        keep_handles_after_fork()  # first: the rest drops threads of the parent's
         drop_sockets_after_fork()
         forget_keys_after_fork()
         forget_lookups_after_fork()

@@ -18,7 +18,7 @@ Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 
 FORK_PATIENCE = 1.0
 """Seconds from its beginning for which a fork waits for a lookup. What takes longer waits for a name server, in which it
-holds no lock. With 0.25 s, on two processors with some forty busy threads, one child of a few thousand hung."""
+holds no lock. With 0.25 s a child hung in the stress, on two processors with some forty busy threads."""
 
 FORK_LIMIT = 3.0
 """Seconds after which lookups begin again though nobody said that the fork is over (a Ctrl-C may come before that)."""

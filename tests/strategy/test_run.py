@@ -131,6 +131,26 @@ def test_events_run_after_an_interrupt_at_any_point_of_posting_one(rig: Rig) -> 
             return
 
 
+@pytest.mark.plain_locks
+def test_who_waits_is_told_after_an_interrupt_at_any_point_of_telling(rig: Rig) -> None:
+    # Seen failing with an Event in place of the latch: cut within its set(), the event was lost and nobody told.
+    for point in itertools.count(1):
+        run = Run(rig.dial())
+        waiting = threading.Thread(target=run.wait_told, daemon=True)
+        run._owner = -1  # noqa: SLF001 - a thread that runs events, and leaves what comes to the next
+        waiting.start()
+        eventually(lambda run=run: run._posted)  # type: ignore[misc]  # noqa: SLF001
+        run._owner = None  # noqa: SLF001
+        where = interrupted(run.resume, point)
+        within(run.resume, f"resume() after {where}")
+        rig.advance(0)
+        waiting.join(PATIENCE)
+        assert not waiting.is_alive(), where
+        if where is None:
+            assert point > 3, "the call has no points"
+            return
+
+
 def test_a_timer_that_was_cancelled_in_an_earlier_event_does_not_ring(rig: Rig) -> None:
     run = Run(rig.dial())
     seen: list[str] = []

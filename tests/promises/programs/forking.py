@@ -208,6 +208,31 @@ def states() -> dict[str, Any]:
     return told
 
 
+def ended_threads() -> dict[str, Any]:
+    """Threads that have ended, which nobody joined, and which are forgotten while the child's own run."""
+    ended = [threading.Thread(target=lambda: None, daemon=True) for _ in range(32)]
+    for thread in ended:
+        thread.start()
+    conn = connman.connect(f"{URL}/echo", **PLAIN)
+    echo(conn, "parent")
+    idents = {thread.ident for thread in ended}
+    del thread
+
+    def child() -> dict[str, Any]:
+        conns = [connman.Connection(f"{URL}/echo", **PLAIN).connect() for _ in range(8)]
+        answers = [echo(conn, "child") for conn in conns]
+        if METHOD == "bare":
+            assert idents & {thread.ident for thread in threading.enumerate()}, "no stack was used again"
+        ended.clear()
+        for conn in conns:
+            conn.disconnect()
+        return {"echo": answers}
+
+    told: dict[str, Any] = in_child(child)
+    conn.disconnect()
+    return told
+
+
 def shared() -> dict[str, Any]:
     """A pool on one reader thread, its connections in every state."""
     pool = connman.create_pool("shared", readers=1, **PLAIN)
