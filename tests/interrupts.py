@@ -11,7 +11,7 @@ import itertools
 import opcode
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from connman import ConnmanError
@@ -92,20 +92,43 @@ class Interrupter:
             self._handle()
 
 
-def interrupted(
-    call: Callable[[], object],
-    point: int,
-    handle: Callable[[], object] | None = None,
-    files: tuple[str, ...] = (),
-) -> str | None:
-    """Make the call, interrupt it at its `point`-th point (from 1), and say where that was; None if it has fewer.
+class Point:
+    """The `number`-th point (from 1) of a call."""
 
-    Nothing but the interrupt, or an error of connman, may come out of it.
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.where: str | None = None
+
+    def interrupt(
+        self,
+        call: Callable[[], object],
+        handle: Callable[[], object] | None = None,
+        files: tuple[str, ...] = (),
+    ) -> str | None:
+        """Make the call, interrupt it at this point, and say where that was; None if the call has fewer points.
+
+        Nothing but the interrupt, an error of connman, or what `handle` raises may come out of it.
+        """
+        interrupter = Interrupter(self.number, handle, files)
+        try:
+            with contextlib.suppress(CtrlC, ConnmanError), interrupter:
+                call()
+        finally:
+            self.where = interrupter.where
+        return self.where
+
+
+def every_point(*, more_than: int = 5, step: int = 1) -> Iterator[Point]:
+    """Yield each point (or every `step`-th) of the call that the loop interrupts, and one behind the last.
+
+    It has to have more points than `more_than`: else nothing was tried.
     """
-    interrupter = Interrupter(point, handle, files)
-    with contextlib.suppress(CtrlC, ConnmanError), interrupter:
-        call()
-    return interrupter.where
+    for number in itertools.count(1, step):
+        point = Point(number)
+        yield point
+        if point.where is None:
+            assert number > more_than, "the call has no points"
+            return
 
 
 def within(call: Callable[[], object], what: str) -> None:

@@ -26,7 +26,7 @@ from connman.strategy import BestConnected, Delayed, Transport
 from connman.testing import Peer, ScriptedDialer
 from connman.threads import latch
 from connman.transport.base import Dial
-from tests.interrupts import CtrlC, interrupted, within
+from tests.interrupts import CtrlC, every_point, within
 from tests.loopback import Server, dialling_sockets, hanging_port, in_thread, silent
 from tests.promises.peers import connection
 from tests.waiting import eventually
@@ -53,18 +53,17 @@ def make(is_shared: bool) -> Connection:
     )
 
 
-def every_point(
+def each_interrupted(
     prepare: Callable[[Connection], Callable[[], object]], is_shared: bool
 ) -> Iterator[tuple[Connection, str]]:
     """Interrupt the call that `prepare` returns at each of its points, each time on a fresh connection."""
-    for point in itertools.count(1):
+    for point in every_point():
         conn = make(is_shared)
-        where = interrupted(prepare(conn), point)
+        where = point.interrupt(prepare(conn))
         if where is None:
             conn.disconnect()
-            assert point > 5, "the call has no points"
-            return
-        yield conn, where
+        else:
+            yield conn, where
 
 
 def use(conn: Connection) -> None:
@@ -213,7 +212,7 @@ def test_a_connection_is_of_use_after_an_interrupt_at_any_point(
 ) -> None:
     # The send lock, those of the queue, the life, the timers and the Future stayed taken by a main thread that had left;
     # it stayed "connecting" for ever, with no reader to connect it.
-    for conn, where in every_point(prepare, is_shared):
+    for conn, where in each_interrupted(prepare, is_shared):
         within(lambda conn=conn: use(conn), f"using it after {where}")  # type: ignore[misc]
         within(conn.disconnect, f"disconnect() after {where}")
         assert is_gone(conn), where
@@ -224,7 +223,7 @@ def test_a_connection_ends_after_an_interrupt_at_any_point(
     prepare: Callable[[Connection], Callable[[], object]], is_shared: bool
 ) -> None:
     # The peer was not told, or the descriptor stayed, because the first call had been noted and the second did nothing.
-    for conn, where in every_point(prepare, is_shared):
+    for conn, where in each_interrupted(prepare, is_shared):
         if conn.state is not State.CLOSED:
             within(lambda conn=conn: use(conn), f"using it after {where}")  # type: ignore[misc]
         within(conn.disconnect, f"disconnect() after {where}")
@@ -278,22 +277,19 @@ def test_everybody_hears_of_an_end_that_was_interrupted_at_any_point(
 ) -> None:
     # First seen failing: between noting the close and sending it, and behind taking the lock to send it, the peer was never
     # told goodbye; between the change of state and telling of it, `recv` waited on in other threads.
-    for point in itertools.count(1):
+    for point in every_point():
         heard = Heard()
         conn = connection(is_shared, ScriptedDialer([heard]), close_timeout=3.0)
         conn.wait_open(PATIENCE)
         receiving = in_thread(lambda conn=conn: conn.recv(None))  # type: ignore[misc]
         eventually(lambda conn=conn: waits(conn._inbox._not_empty._condition))  # type: ignore[misc]  # noqa: SLF001
-        where = interrupted(lambda conn=conn: end(conn), point, files=FILES)  # type: ignore[misc]
+        where = point.interrupt(lambda conn=conn: end(conn), files=FILES)  # type: ignore[misc]
         if conn.state is not State.CLOSED or is_twice:
             within(conn.disconnect, f"disconnect() after {where}")
         assert heard.is_over.wait(PATIENCE), where
         assert heard.code == 1000, where
         with pytest.raises(ConnectionClosed):
             receiving.result(PATIENCE)
-        if where is None:
-            assert point > 5, "the call has no points"
-            return
 
 
 class Asked:
@@ -322,7 +318,7 @@ def test_who_waits_for_a_dial_hears_of_its_end_that_was_interrupted_at_any_point
 ) -> None:
     # First seen failing: the Future was taken and not failed, or failed and nobody was woken or called back; `result()`
     # waited for ever, and so did who asked then and got that Future.
-    for point in itertools.count(1):
+    for point in every_point():
         dialer = target()
         conn = dialer.conn = connection(is_shared, dialer, close_timeout=3.0)
         future = conn.get_connected()
@@ -331,7 +327,7 @@ def test_who_waits_for_a_dial_hears_of_its_end_that_was_interrupted_at_any_point
             future.add_done_callback(lambda _, number=number, called=called: add(called, number))  # type: ignore[misc]
         waiting = in_thread(future.result)
         eventually(lambda future=future: waits(future._condition))  # type: ignore[misc]  # noqa: SLF001
-        where = interrupted(conn.disconnect, point, files=FILES)
+        where = point.interrupt(conn.disconnect, files=FILES)
         if conn.state is not State.CLOSED:
             within(conn.disconnect, f"disconnect() after {where}")
         with pytest.raises(ConnectionClosed):
@@ -344,9 +340,6 @@ def test_who_waits_for_a_dial_hears_of_its_end_that_was_interrupted_at_any_point
             where
         )
         within(conn.disconnect, f"disconnect() after {where}")
-        if where is None:
-            assert point > 5, "the call has no points"
-            return
 
 
 def add(counts: list[int], number: int) -> None:
@@ -399,17 +392,14 @@ def test_a_dial_ends_after_an_interrupt_at_any_point_of_its_end(
     waiting_for: Callable[[pytest.MonkeyPatch], Any], is_shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # First seen failing: the lock of the lookup stayed taken by a main thread that had left, and the dial hung for ever.
-    for point in itertools.count(1):
+    for point in every_point():
         with waiting_for(monkeypatch) as (target, is_waiting):
             conn = connection(is_shared, target, close_timeout=0.02)
             conn.connect()
             eventually(is_waiting, PATIENCE)
-            where = interrupted(conn.disconnect, point, files=FILES)
+            where = point.interrupt(conn.disconnect, files=FILES)
             within(conn.disconnect, f"disconnect() after {where}")
             assert is_gone(conn), where
-        if where is None:
-            assert point > 5, "the call has no points"
-            return
 
 
 # Timers
@@ -418,18 +408,15 @@ def test_a_dial_ends_after_an_interrupt_at_any_point_of_its_end(
 def test_timers_ring_after_an_interrupt_at_any_point_of_setting_one() -> None:
     # One that was pushed and not counted yet: the count went below 0 and the thread of all timers broke off. One that was
     # the first and had not woken the thread: those behind it rang when something else did.
-    for point in itertools.count(1):
+    for point in every_point(more_than=3):
         timers = TimerThread()
         first = timers.call_at(time.monotonic() + 60.0, lambda: None)
-        where = interrupted(lambda timers=timers: timers.call_at(time.monotonic(), lambda: None), point)  # type: ignore[misc]
+        where = point.interrupt(lambda timers=timers: timers.call_at(time.monotonic(), lambda: None))  # type: ignore[misc]
         for _ in range(2):
             rung = threading.Event()
             timers.call_at(time.monotonic() + 0.001, rung.set)
             assert rung.wait(PATIENCE), where
         first.cancel()
-        if where is None:
-            assert point > 3, "the call has no points"
-            return
 
 
 # Pools and managers
@@ -494,15 +481,14 @@ def test_a_pool_lends_and_ends_after_an_interrupt_at_any_point(
     prepare: Callable[[Pool, Manager], Callable[[], object]], readers: int | None
 ) -> None:
     # A lease was never given back, so that the next borrower waited for ever; a lock of the pool stayed taken.
-    for point in itertools.count(
-        1, 5 if prepare in (ending_the_pool, ending_everything) else 1
-    ):  # those take longer
+    takes_longer = prepare in (ending_the_pool, ending_everything)
+    for point in every_point(step=5 if takes_longer else 1):
         manager = Manager()
         pool = manager.create_pool(
             "two", url=ScriptedDialer(itertools.repeat(echo)), size=2, readers=readers,
             close_timeout=0.02, wait=lambda _: 0.0, stable_after=0,
         )  # fmt: skip
-        where = interrupted(prepare(pool, manager), point)
+        where = point.interrupt(prepare(pool, manager))
 
         def borrow(pool: Pool = pool) -> None:
             with pool.connection(PATIENCE) as one, pool.connection(PATIENCE) as other:
@@ -517,25 +503,20 @@ def test_a_pool_lends_and_ends_after_an_interrupt_at_any_point(
             lambda: not [thread for thread in threading.enumerate() if "ScriptedDialer" in thread.name],
             message=f"the threads to end after {where}",
         )
-        if where is None:
-            assert point > 5, "the call has no points"
-            return
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("readers", [None, 1], ids=["own readers", "shared reader"])
 def test_a_pool_keeps_its_size_after_an_interrupt_at_any_point_of_a_members_end(readers: int | None) -> None:
     # First seen failing: the member was taken for replaced before it was; nobody got a lease any more.
-    for point in itertools.count(1):
+    for point in every_point():
         with Pool(
             "one", url=ScriptedDialer(itertools.repeat(echo)), size=1, readers=readers, close_timeout=0.02,
             wait=lambda _: 0.0,
         ) as pool:  # fmt: skip
             pool.wait_open(PATIENCE)
             [conn] = pool.get_connections()
-            where = interrupted(
-                conn.disconnect, point, files=(*FILES, "connman/pool.py", "connman/leases.py")
-            )
+            where = point.interrupt(conn.disconnect, files=(*FILES, "connman/pool.py", "connman/leases.py"))
             within(conn.disconnect, f"disconnect() after {where}")
             assert len(pool.get_connections()) == 1, where
 
@@ -544,16 +525,13 @@ def test_a_pool_keeps_its_size_after_an_interrupt_at_any_point_of_a_members_end(
                     use(other)
 
             within(borrow, f"borrowing after {where}")
-        if where is None:
-            assert point > 5, "the call has no points"
-            return
 
 
 @pytest.mark.slow
 def test_everything_ends_after_an_interrupt_at_any_point_of_ending_everything() -> None:
     # First seen failing: the manager took itself for ending for ever, and ended all that it made from then on; and those
     # behind the one that was being told stayed open.
-    for point in itertools.count(1):
+    for point in every_point():
         manager = Manager()
         target = ScriptedDialer(itertools.repeat(echo))
         options: Any = {"close_timeout": 0.02, "wait": lambda _: 0.0}
@@ -564,8 +542,8 @@ def test_everything_ends_after_an_interrupt_at_any_point_of_ending_everything() 
         conns += [conn for pool in pools for conn in pool.get_connections()]
         for conn in conns:
             conn.wait_open(PATIENCE)
-        where = interrupted(
-            lambda manager=manager: manager.disconnect_all(0.02), point, files=("connman/manager.py",)
+        where = point.interrupt(
+            lambda manager=manager: manager.disconnect_all(0.02), files=("connman/manager.py",)
         )  # type: ignore[misc]
         if any(pool.is_closed for pool in pools):
             assert {conn.state for conn in conns} == {State.CLOSED}, where
@@ -574,9 +552,6 @@ def test_everything_ends_after_an_interrupt_at_any_point_of_ending_everything() 
         assert conns[-1].state is not State.CLOSED, where
         within(manager.disconnect_all, f"disconnect_all() after {where}")
         eventually(lambda conns=conns: all(map(is_gone, conns)), message=f"the end after {where}")  # type: ignore[misc]
-        if where is None:
-            assert point > 5, "the call has no points"
-            return
 
 
 # With signals

@@ -1,7 +1,6 @@
 """Calls one at a time over sockets: the caller reads his answer himself, and the worker that answers the next request."""
 
 import contextlib
-import itertools
 import json
 import os
 import ssl
@@ -19,7 +18,7 @@ from connman.rpc import Peer, current_peer, provide, reach
 from connman.transport import lending
 from connman.transport.pipe import Pipe
 from tests.authorities import AUTHORITY, server_context
-from tests.interrupts import interrupted
+from tests.interrupts import every_point
 from tests.loopback import in_thread
 from tests.rpc.rig import PATIENCE, Given, Pair
 from tests.transport.pipes import socket_pair
@@ -218,19 +217,16 @@ def test_a_service_that_forks_leaves_its_parent_everything() -> None:
 @pytest.mark.slow
 def test_an_interrupt_at_any_point_of_a_call_harms_no_other() -> None:
     # A timer may be left, which nobody waits for: for the time of a call.
-    for point in itertools.count(1):
+    for point in every_point(more_than=50):
         with Pair(SERVICES, over_sockets=True, call_timeout=2) as pair:
             call_until_lent(pair)
-            where = interrupted(lambda pair=pair: pair.here.call("add", 1, 1), point)  # type: ignore[misc]
+            where = point.interrupt(lambda pair=pair: pair.here.call("add", 1, 1))  # type: ignore[misc]
             if pair.here.conn.is_open:  # an interrupt while it sends ends the path
                 try:
                     call_one_by_one(pair.here, 3)
                 except PeerGone:
                     eventually(lambda pair=pair: not pair.here.conn.is_open, PATIENCE, where or "")  # type: ignore[misc]
             assert not pair.here.stats.calls_in_flight, where
-        if where is None:
-            assert point > 50, "it has no points"
-            return
 
 
 def test_over_tls_all_but_the_main_thread_read_themselves() -> None:

@@ -1,6 +1,5 @@
 """One run: its events one at a time, whoever brings them; its timers; what those who watch it learn."""
 
-import itertools
 import logging
 import threading
 
@@ -10,7 +9,7 @@ from connman.errors import ConnectError
 from connman.records import Step
 from connman.strategy import BestConnected, FirstConnected, Opened, Report, Run, Runner
 from connman.threads import spawn
-from tests.interrupts import interrupted, within
+from tests.interrupts import every_point, within
 from tests.strategy.rig import Gated, No, Ok, Rig
 from tests.waiting import eventually
 
@@ -114,41 +113,35 @@ def test_after_a_signal_the_events_are_run_by_a_timer(rig: Rig) -> None:
 @pytest.mark.plain_locks
 def test_events_run_after_an_interrupt_at_any_point_of_posting_one(rig: Rig) -> None:
     # First seen failing: the main thread had become the one that runs events and left, and nobody ran any more.
-    for point in itertools.count(1):
+    for point in every_point(more_than=3):
         run = Run(rig.dial())
         seen: list[str] = []
         others: list[str] = []
         with run._lock:  # noqa: SLF001
             run._posted.append(lambda: others.append("another thread's"))  # noqa: B023, SLF001
-        where = interrupted(lambda: run.post(lambda: seen.append("first")), point)  # noqa: B023
+        where = point.interrupt(lambda: run.post(lambda: seen.append("first")))  # noqa: B023
         within(lambda: run.post(lambda: seen.append("second")), f"post() after {where}")  # noqa: B023
         rig.advance(0)
         assert seen[-1] == "second", where
         # What it cuts within an event is that event.
         assert others or str(where).endswith("call <lambda>"), where
-        if where is None:
-            assert point > 3, "the call has no points"
-            return
 
 
 @pytest.mark.plain_locks
 def test_who_waits_is_told_after_an_interrupt_at_any_point_of_telling(rig: Rig) -> None:
     # Seen failing with an Event in place of the latch: cut within its set(), the event was lost and nobody told.
-    for point in itertools.count(1):
+    for point in every_point(more_than=3):
         run = Run(rig.dial())
         waiting = threading.Thread(target=run.wait_told, daemon=True)
         run._owner = -1  # noqa: SLF001 - a thread that runs events, and leaves what comes to the next
         waiting.start()
         eventually(lambda run=run: run._posted)  # type: ignore[misc]  # noqa: SLF001
         run._owner = None  # noqa: SLF001
-        where = interrupted(run.resume, point)
+        where = point.interrupt(run.resume)
         within(run.resume, f"resume() after {where}")
         rig.advance(0)
         waiting.join(PATIENCE)
         assert not waiting.is_alive(), where
-        if where is None:
-            assert point > 3, "the call has no points"
-            return
 
 
 def test_a_timer_that_was_cancelled_in_an_earlier_event_does_not_ring(rig: Rig) -> None:

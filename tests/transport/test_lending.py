@@ -21,7 +21,7 @@ from connman.transport.frames import FrameCodec
 from connman.transport.pipe import Pipe
 from connman.transport.sockets import SocketGuard
 from connman.transport.tcp import TcpStream
-from tests.interrupts import interrupted
+from tests.interrupts import every_point
 from tests.loopback import in_thread
 from tests.transport.pipes import PATIENCE, Raw, Reader, make_pipe, open_raw, socket_pair
 from tests.waiting import eventually
@@ -334,7 +334,7 @@ FILES = ("transport/lending.py", "transport/tcp.py")
 @pytest.mark.parametrize("is_wanted", [True, False])
 def test_an_interrupt_at_any_point_loses_nothing(is_wanted: bool, held: Held) -> None:
     """At worst what was taken is the reader's as well: an answer to a call that nobody waits for any more."""
-    for point in itertools.count(1):
+    for point in every_point(more_than=20):
         held.hold()
         taken: list[str] = []
 
@@ -345,8 +345,8 @@ def test_an_interrupt_at_any_point_loses_nothing(is_wanted: bool, held: Held) ->
 
         with lent() as (reader, far):
             far.send(far.text("second"))
-            where = interrupted(
-                lambda reader=reader, take=take: reader.pipe.take_one(PATIENCE, take), point, None, FILES
+            where = point.interrupt(
+                lambda reader=reader, take=take: reader.pipe.take_one(PATIENCE, take), None, FILES
             )  # type: ignore[misc]
             held.release()
             far.send(far.text("third"))
@@ -354,9 +354,7 @@ def test_an_interrupt_at_any_point_loses_nothing(is_wanted: bool, held: Held) ->
             assert reader.log in (["first", "second", "third"], ["first", "third"]), where
             assert "second" in reader.log or taken == ["second"], where
         if where is None:
-            assert point > 20, "it has no points"
             assert reader.log == (["first", "third"] if is_wanted else ["first", "second", "third"])
-            return
 
 
 @pytest.mark.slow
@@ -364,7 +362,7 @@ def test_an_interrupt_at_any_point_loses_nothing(is_wanted: bool, held: Held) ->
 @pytest.mark.parametrize("is_wanted", [True, False])
 def test_a_signal_handler_at_any_point_keeps_the_reader_from_nothing(is_wanted: bool, held: Held) -> None:
     """It may wait for what only the reader can bring: a call of its own."""
-    for point in itertools.count(1):
+    for point in every_point(more_than=20):
         held.hold()
         taken: list[str] = []
         with lent() as (reader, far):
@@ -381,9 +379,7 @@ def test_a_signal_handler_at_any_point_keeps_the_reader_from_nothing(is_wanted: 
                 eventually(lambda: reader.log[-1] == "third", PATIENCE)
 
             far.send(far.text("second"))
-            where = interrupted(
-                lambda reader=reader, take=take: reader.pipe.take_one(0.01, take), point, handle
-            )  # type: ignore[misc]
+            where = point.interrupt(lambda reader=reader, take=take: reader.pipe.take_one(0.01, take), handle)  # type: ignore[misc]
             held.release()
             far.send(far.text("last"))
             eventually(lambda reader=reader: reader.log[-1] == "last", PATIENCE, where or "")
@@ -391,9 +387,6 @@ def test_a_signal_handler_at_any_point_keeps_the_reader_from_nothing(is_wanted: 
             assert log in (["first", "second", "last"], ["first", "last"]), where
             assert "second" in log or taken == ["second"], where
             assert reader.log.count("third") == (where is not None)
-        if where is None:
-            assert point > 20, "it has no points"
-            return
 
 
 @pytest.mark.slow
@@ -404,30 +397,25 @@ def test_a_signal_handler_that_raises_a_timeout_breaks_nothing(held: Held) -> No
     def handle() -> None:
         raise TimeoutError("the alarm")
 
-    for point in itertools.count(1):
+    for point in every_point(more_than=20):
         held.hold()
         with lent() as (reader, far):
             far.send(far.text("second"))
-            came_out, where = False, None
-            try:
-                where = interrupted(
-                    lambda reader=reader: reader.pipe.take_one(0.01, lambda _: False), point, handle, FILES
+            with contextlib.suppress(TimeoutError):
+                point.interrupt(
+                    lambda reader=reader: reader.pipe.take_one(0.01, lambda _: False), handle, FILES
                 )  # type: ignore[misc]
-            except TimeoutError:
-                came_out = True
             held.release()
             far.send(far.text("last"))
-            eventually(lambda reader=reader: reader.log == ["first", "second", "last"], PATIENCE, str(point))
-        if where is None and not came_out:
-            assert point > 20, "it has no points"
-            return
+            at = point.where or ""
+            eventually(lambda reader=reader: reader.log == ["first", "second", "last"], PATIENCE, at)
 
 
 @pytest.mark.slow
 @pytest.mark.plain_locks
 def test_a_signal_handler_that_waits_for_another_thread_keeps_nobody_for_long(held: Held) -> None:
     """It does not know of the pipe; whom it waits for does: his answer is read within some milliseconds."""
-    for point in itertools.count(1):
+    for point in every_point(more_than=20):
         held.hold()
         with lent() as (reader, far):
 
@@ -437,16 +425,13 @@ def test_a_signal_handler_that_waits_for_another_thread_keeps_nobody_for_long(he
                 eventually(lambda: reader.log[-1] == "third", PATIENCE)
 
             far.send(far.text("second"))
-            where = interrupted(
-                lambda reader=reader: reader.pipe.take_one(0.01, reader.take), point, handle, FILES
+            where = point.interrupt(
+                lambda reader=reader: reader.pipe.take_one(0.01, reader.take), handle, FILES
             )  # type: ignore[misc]
             held.release()
             far.send(far.text("last"))
             eventually(lambda reader=reader: reader.log[-1] == "last", PATIENCE, where or "")
             assert "second" in reader.log, where
-        if where is None:
-            assert point > 20, "it has no points"
-            return
 
 
 # Seats

@@ -1,6 +1,5 @@
 import contextlib
 import datetime
-import itertools
 import random
 import select
 import socket
@@ -19,7 +18,7 @@ from connman.transport.base import Dial
 from connman.transport.dial import discard_on_error, open_socket
 from connman.transport.sockets import READABLE, drop_sockets_after_fork, poll_ready
 from connman.transport.tls import TlsStream, make_context, start_tls, wrap_or_close
-from tests.interrupts import interrupted, within
+from tests.interrupts import every_point, within
 from tests.loopback import (
     PATIENCE,
     Aborted,
@@ -371,14 +370,11 @@ def test_a_goodbye_that_is_interrupted_at_any_point_is_said_by_the_next_call() -
         heard.append(read_to_the_end(sock))  # an error, if no close_notify came
 
     with TlsServer(serve) as server:
-        for point in itertools.count(1):
+        for point in every_point():
             with opened(server) as stream:
-                where = interrupted(stream.end_writing, point)
+                where = point.interrupt(stream.end_writing)
                 within(stream.end_writing, f"end_writing() after {where}")
-                eventually(lambda point=point: len(heard) == point, message=f"a goodbye after {where}")  # type: ignore[misc]
-            if where is None:
-                assert point > 5, "the call has no points"
-                return
+                eventually(lambda point=point: len(heard) == point.number, message=f"a goodbye after {where}")  # type: ignore[misc]
 
 
 def test_after_both_goodbyes_clear_text_is_neither_sent_nor_read() -> None:
