@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Self, TypeVar
 
 T = TypeVar("T")
@@ -66,3 +67,11 @@ class Stalls:
                 self.seconds += late
             before = now
             self._looks += 1
+
+
+def waited_for_a_processor(pid: int) -> float:
+    """Return the seconds for which the main thread of that process had work and no processor so far (0: unknown)."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0

@@ -25,9 +25,10 @@ from tests.servers import ws_server
 from tests.waiting import eventually
 
 OPEN, MID_OPEN = 1000, 200
-# Seconds. `scripts/bench --only disconnect` measures it on a quiet machine; what works beside other tests, and took longer
-# than that to open the thousand (1.1 s), gets twice as long as it took for that (usual: 0.35 times).
-BOUND = 1.5
+# Seconds, the default: who needs that much has waited for somebody until there was no time left. How fast it is shows
+# `scripts/bench --only disconnect`; here, beside other tests, it may get a fifth of a processor (seen: 1.3 s instead of 0.4
+# s for the same work).
+TIMEOUT = 5.0
 
 
 @pytest.fixture
@@ -100,12 +101,11 @@ def test_1000_open_and_200_half_open_connections_end_together(readers: int | Non
                 pool.add_connection(target, **{**plain, **notes.callbacks(), **options}) for _ in range(count)
             ]
 
-        began = time.monotonic()
+        worked = time.process_time()
         open_ones = connect(server.url("/silent"), OPEN)
         for conn in open_ones:
             conn.wait_open(60)
-        opening = time.monotonic() - began
-        print(f"{OPEN} opened in {opening:.2f} s")
+        opening = time.process_time() - worked
         half = connect(server.url("/hang"), MID_OPEN // 4)
         half += connect(server.url("/silent"), MID_OPEN // 4, handshake=lambda channel: channel.recv())
         half += connect(f"wss://127.0.0.1:{tls_silent.port}", MID_OPEN // 4)
@@ -118,10 +118,10 @@ def test_1000_open_and_200_half_open_connections_end_together(readers: int | Non
         assert all(conn.state is connman.State.CONNECTING for conn in half)
 
         began, worked = time.monotonic(), time.process_time()
-        manager.disconnect_all()
+        manager.disconnect_all(TIMEOUT)
         took, worked = time.monotonic() - began, time.process_time() - worked
         left = connman_threads()
-        print(f"disconnect_all of {OPEN} open and {MID_OPEN} half-open connections: {took:.3f} s")
+        print(f"{worked:.2f} s of work in {took:.2f} s; {opening:.2f} s to open the {OPEN}")
         told = notes.total()
         assert [
             conn.name for conn in open_ones + half + waiting if conn.state is not connman.State.CLOSED
@@ -132,8 +132,8 @@ def test_1000_open_and_200_half_open_connections_end_together(readers: int | Non
         eventually(lambda: tls_silent.is_deserted)
         assert dialling_sockets(deaf_port) == unanswered
         assert notes.total() == told
-        assert worked <= BOUND  # however busy the machine is
-        assert took <= (BOUND if opening <= BOUND else 2 * opening)
+        assert worked <= opening  # usual: 0.4 times as much
+        assert took < TIMEOUT
     eventually(lambda: descriptors() == before, message=lambda: f"{descriptors() - before} descriptors to go")
 
 

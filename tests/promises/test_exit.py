@@ -18,7 +18,7 @@ import pytest
 from tests.loopback import hanging_port, refusing_port
 from tests.promises.peers import PROGRAMS, program_environment
 from tests.servers import WebSocketProcess, ws_server
-from tests.waiting import Stalls, eventually
+from tests.waiting import Stalls, eventually, waited_for_a_processor
 
 BOUND = 2.5  # seconds from the end of the main module to the end of the process
 
@@ -151,15 +151,20 @@ def run(server: WebSocketProcess, phase: str, dispatch: str, way: str = "end") -
 
 
 def wait_ended(program: "subprocess.Popen[str]") -> tuple[str, str]:
-    """Return what the program has written once it has ended; while the machine stood still no time passed."""
-    left = BOUND
-    while left:
+    """Return what the program has written once it has ended.
+
+    While the machine stood still no time passed, nor while the program's main thread had work and got no processor: in the
+    stress a process may get a fifth of one.
+    """
+    left, waited = BOUND, waited_for_a_processor(program.pid)
+    while left > 0.001:
         with Stalls() as stalls:
             try:
                 return program.communicate(timeout=left)
             except subprocess.TimeoutExpired:
                 pass
-        left = stalls.seconds
+        before, waited = waited, waited_for_a_processor(program.pid)
+        left = max(stalls.seconds, waited - before)
     program.send_signal(signal.SIGABRT)  # faulthandler tells where its threads are
     pytest.fail(f"it did not end within {BOUND:g} s:\n{program.communicate()[1]}")
 
