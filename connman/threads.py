@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import functools
 import os
 import sys
 import threading
@@ -119,6 +120,24 @@ def uncut(function: Callable[[], _T]) -> _T:
         raise
 
 
+def _wait_for_tstate_lock(self: threading.Thread, block: bool = True, timeout: float = -1) -> None:
+    lock = self._tstate_lock  # type: ignore[attr-defined]
+    if lock is not None:
+        for _ in filter(None, map(lock.acquire, (block,), (timeout,))):  # as in `if_free`
+            lock.release()
+            self._stop()  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _uncut_thread(base: type[threading.Thread]) -> type[threading.Thread]:
+    """Return the kind of ``base`` that is not taken for ended because a Ctrl-C came to who waits for it, or looks at it.
+
+    Until Python 3.13, which does not call this, a lock stands for a thread's life, and whenever a signal handler raises in
+    `join` or `is_alive` they let go of it, also while the thread goes on. By ``base``, because gevent has its own.
+    """
+    return type("Thread", (base,), {"_wait_for_tstate_lock": _wait_for_tstate_lock})
+
+
 def join(thread: threading.Thread, timeout: float) -> None:
     """Wait up to ``timeout`` seconds for ``thread`` to end, in steps: see `at_once`.
 
@@ -152,7 +171,7 @@ def spawn(
                 # This makes it known again.
                 threading.current_thread()
 
-    thread = threading.Thread(target=run, name=f"connman-{name}", daemon=True)
+    thread = _uncut_thread(threading.Thread)(target=run, name=f"connman-{name}", daemon=True)
     thread.connman_pid = pid  # type: ignore[attr-defined]
     # Python waits for the thread to begin at a condition that a Ctrl-C breaks: the thread would die of it before it runs.
     with contextlib.suppress(AttributeError):  # gevent's has none
