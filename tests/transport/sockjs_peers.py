@@ -3,6 +3,7 @@
 import contextlib
 import json
 import queue
+import select
 import socket
 import ssl
 import threading
@@ -26,6 +27,41 @@ def as_text(message: Any) -> Any:
 
 def as_bytes(message: Message) -> Message:
     return message.encode("latin-1") if isinstance(message, str) else message
+
+
+class TlsSocket(ssl.SSLSocket):
+    """One that a thread reads from while another sends, which OpenSSL's objects are not made for.
+
+    Seen without: 1 of 600 polls ended in an SSLEOFError on both sides.
+    """
+
+    turn: threading.Lock
+
+    def share(self) -> None:
+        """Have two threads use it from now on."""
+        self.turn = threading.Lock()
+        self.setblocking(False)
+
+    def recv(self, size: int = 1024, flags: int = 0) -> bytes:
+        while True:
+            with contextlib.suppress(ssl.SSLWantReadError), self.turn:
+                return super().recv(size, flags)
+            self._wait(select.POLLIN)
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        left = memoryview(data)
+        while left:
+            with contextlib.suppress(ssl.SSLWantWriteError), self.turn:
+                left = left[super().send(left, flags) :]
+                continue
+            self._wait(select.POLLOUT)
+
+    def _wait(self, event: int) -> None:
+        poll = select.poll()
+        with contextlib.suppress(ValueError):  # it was closed: the next call says so
+            poll.register(self, event)
+            if not poll.poll(PATIENCE * 3 * 1000):
+                raise TimeoutError
 
 
 @dataclass
@@ -246,7 +282,9 @@ class SockjsServer:
         sock = raw
         with contextlib.suppress(OSError, EOFError):
             if self._tls is not None:
+                self._tls.sslsocket_class = TlsSocket
                 sock = self._tls.wrap_socket(raw, server_side=True, suppress_ragged_eofs=False)
+                sock.share()
                 with self._lock:
                     self._open[threading.current_thread()] = sock
             self._serve(sock)
