@@ -13,7 +13,7 @@ from pathlib import Path
 import trustme
 
 from tests.servers import WebSocketProcess, ws_server
-from tests.transport.sockjs_peers import SockjsServer, echoing
+from tests.transport.sockjs_peers import SockjsServer, TlsSocket, echoing
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -113,6 +113,7 @@ def site(folder: Path) -> Iterator[Site]:
     authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate)
+    tls.sslsocket_class = TlsSocket
     for name in ("chain.pem", "key.pem"):
         (folder / name).symlink_to(certificate)
     with ws_server(certificate, certificate) as server, echoing("xhr-streaming+https", tls) as by_http:

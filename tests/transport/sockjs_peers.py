@@ -223,7 +223,7 @@ class SockjsPeer:
 
 
 class SockjsServer:
-    """Serves `/base` on a free port; a with-block."""
+    """Serves `/base` on a free port; a with-block. A context `tls` makes `TlsSocket`s."""
 
     def __init__(self, scheme: str = "xhr-streaming+http", tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
@@ -282,8 +282,8 @@ class SockjsServer:
         sock = raw
         with contextlib.suppress(OSError, EOFError):
             if self._tls is not None:
-                self._tls.sslsocket_class = TlsSocket
                 sock = self._tls.wrap_socket(raw, server_side=True, suppress_ragged_eofs=False)
+                assert isinstance(sock, TlsSocket)
                 sock.share()
                 with self._lock:
                     self._open[threading.current_thread()] = sock

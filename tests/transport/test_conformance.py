@@ -29,7 +29,7 @@ from connman.transport.memory import MemoryListener
 from connman.transport.pipe import Pipe
 from tests.loopback import refusing_port
 from tests.transport.conformance import PATIENCE, Conformance, Peer, Subject, Traits
-from tests.transport.sockjs_peers import SockjsServer, as_bytes, as_text
+from tests.transport.sockjs_peers import SockjsServer, TlsSocket, as_bytes, as_text
 
 _numbers = itertools.count()
 
@@ -382,10 +382,13 @@ class TextTransport:
 
 
 @functools.cache
-def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Make the server's and the client's context, once."""
+def tls_contexts(
+    servers_socket: type[ssl.SSLSocket] = ssl.SSLSocket,
+) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Make the server's and the client's context, once for each kind of socket."""
     authority = trustme.CA()
     server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    server.sslsocket_class = servers_socket
     authority.issue_cert("127.0.0.1").configure_cert(server)
     authority.configure_trust(client)
     return server, client
@@ -418,8 +421,8 @@ SUBJECTS = {
     "memory": MemorySubject(),
     "xhr_streaming": SockjsSubject("xhr-streaming+http"),
     "xhr_polling": SockjsSubject("xhr-polling+http"),
-    "xhr_streaming tls": SockjsSubject("xhr-streaming+https", tls_contexts),
-    "xhr_polling tls": SockjsSubject("xhr-polling+https", tls_contexts),
+    "xhr_streaming tls": SockjsSubject("xhr-streaming+https", lambda: tls_contexts(TlsSocket)),
+    "xhr_polling tls": SockjsSubject("xhr-polling+https", lambda: tls_contexts(TlsSocket)),
 }
 
 

@@ -37,7 +37,7 @@ from tests.loopback import (
 )
 from tests.promises.peers import connection, within
 from tests.proxies import ConnectProxy, SocksProxy
-from tests.transport.sockjs_peers import SockjsServer, echoing, read_request
+from tests.transport.sockjs_peers import SockjsServer, TlsSocket, echoing, read_request
 from tests.transport.test_conformance import tls_contexts
 from tests.waiting import eventually
 
@@ -131,14 +131,17 @@ def test_a_session_that_is_closed_at_once_opens_and_ends() -> None:
 
 
 def test_the_log_tells_the_phases() -> None:
-    with SockjsServer("xhr-streaming+https", tls_contexts()[0]) as server:
-        dial = make_dial(server.target, ssl_context=tls_contexts()[1])
+    with SockjsServer("xhr-streaming+https", tls_contexts(TlsSocket)[0]) as server:
+        dial = make_dial(server.target, ssl_context=tls_contexts(TlsSocket)[1])
         EndpointDialer().dial(dial).dispose()
         assert [step.phase for step in dial.log][-4:] == ["tcp", "tls", "request", "open"]
 
 
 def test_the_certificate_is_checked() -> None:
-    with SockjsServer("xhr-polling+https", tls_contexts()[0]) as server, pytest.raises(CertificateError):
+    with (
+        SockjsServer("xhr-polling+https", tls_contexts(TlsSocket)[0]) as server,
+        pytest.raises(CertificateError),
+    ):
         EndpointDialer().dial(make_dial(server.target))
 
 
@@ -294,9 +297,9 @@ def test_options_that_mean_nothing_over_http_are_refused(options: dict[str, Any]
 @KINDS
 def test_through_proxies(kind: str, tls: bool) -> None:
     scheme = f"xhr-{kind}+http{'s' if tls else ''}"
-    options = {"ssl_context": tls_contexts()[1]} if tls else {}
+    options = {"ssl_context": tls_contexts(TlsSocket)[1]} if tls else {}
     with (
-        echoing(scheme, tls_contexts()[0] if tls else None) as server,
+        echoing(scheme, tls_contexts(TlsSocket)[0] if tls else None) as server,
         ConnectProxy(b"dTpw") as proxy,
         SocksProxy() as socks,
     ):
