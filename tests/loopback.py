@@ -162,7 +162,16 @@ def hanging_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+def tcp_table(name: str = "tcp") -> list[list[str]]:
+    """Return the system's rows of TCP sockets, each once.
+
+    Linux shows sockets again when new ones come while the end of its table is read: 3 unanswered SYNs were 6 to 21 rows
+    in a third of 1,164 looks beside four processes that opened sockets all the time.
+    """
+    rows = [line.split() for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return list({(row[1], row[2]): row for row in rows}.values())
+
+
 def dialling_sockets(port: int) -> int:
     """Count the sockets whose SYN to a port of 127.0.0.1 is unanswered."""
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[2] == f"0100007F:{port:04X}" and row[3] == SYN_SENT for row in rows)
+    return sum(row[2] == f"0100007F:{port:04X}" and row[3] == SYN_SENT for row in tcp_table())

@@ -14,7 +14,7 @@ import pytest
 import connman
 from connman.clock import SystemClock
 from connman.connection.sharing import SharedReaders
-from tests.loopback import Server, in_thread
+from tests.loopback import Server, in_thread, tcp_table
 from tests.scripted import Guest
 from tests.waiting import Stalls, eventually
 
@@ -71,11 +71,7 @@ def wait_stuck(conn: connman.Connection) -> None:
 def unsent_bytes(conn: connman.Connection) -> int:
     """Return what the system holds for the peer, from the tx_queue column of its table."""
     assert conn.endpoint is not None
-    rows = [
-        row.split()
-        for name in ("tcp", "tcp6")
-        for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
-    ]
+    rows = [*tcp_table("tcp"), *tcp_table("tcp6")]
     port = f":{conn.endpoint.port:04X}"
     return sum(int(row[4].split(":")[0], 16) for row in rows if row[2].endswith(port) and row[3] == "01")
 
