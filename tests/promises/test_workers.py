@@ -250,12 +250,15 @@ def check_reloader(site: Site, program: Program, port: int, *, changed: Path) ->
 
 def test_djangos_runserver_reloads(site: Site) -> None:
     (site.folder / "manage.py").write_text(
+        "import logging\n"
         "import sys\n"
         "import django.conf\n"
         "from django.core.management import execute_from_command_line\n"
         "from django.http import HttpResponse\n"
         "from django.urls import path\n"
-        "django.conf.settings.configure(SECRET_KEY='x', DEBUG=True, ROOT_URLCONF=__name__, WSGI_APPLICATION=None)\n"
+        "logging.basicConfig()\n"
+        "told = {'version': 1, 'loggers': {'django.utils.autoreload': {'level': 'DEBUG'}}}\n"
+        "django.conf.settings.configure(SECRET_KEY='x', DEBUG=True, ROOT_URLCONF=__name__, LOGGING=told)\n"
         "from inherited import say\n"
         "urlpatterns = [path('say/<word>', lambda request, word: HttpResponse(say(word)))]\n"
         "execute_from_command_line(sys.argv)\n"
@@ -263,6 +266,10 @@ def test_djangos_runserver_reloads(site: Site) -> None:
     with reserved_port() as port:
         command = (sys.executable, "manage.py", "runserver", f"127.0.0.1:{port}")
         with Program(site, *command, end_by=signal.SIGINT) as program:
+            # It serves before it looks for the first time, and takes what it finds then for unchanged.
+            program.wait_until(
+                lambda: "inherited.py first seen" in program.log(), "the reloader's first look"
+            )
             check_reloader(site, program, port, changed=site.folder / "inherited.py")
     check_farewells(site, 2)
 
