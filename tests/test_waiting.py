@@ -1,11 +1,17 @@
 """What the tests wait and measure with."""
 
+import contextlib
 import ctypes
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 
-from tests.waiting import Stalls, eventually, waited_for_a_processor
+from tests.loopback import in_thread
+from tests.waiting import ProcessorWaits, Stalls, eventually, waited_for_a_processor
+
+FIRST = min(os.sched_getaffinity(0))
 
 
 def test_a_stall_is_counted() -> None:
@@ -16,15 +22,41 @@ def test_a_stall_is_counted() -> None:
     assert stalls.seconds > 0.2
 
 
-def test_the_time_without_a_processor_is_counted() -> None:
-    """Two that want the same one share it."""
-    pinned = f"import os; os.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}])\nwhile True: pass"
-    spinning = [subprocess.Popen([sys.executable, "-c", pinned]) for _ in range(2)]
+@contextlib.contextmanager
+def spinning(count: int) -> Iterator[list[int]]:
+    """Have so many programs want the first processor all the time."""
+    pinned = f"import os; os.sched_setaffinity(0, [{FIRST}])\nwhile True: pass"
+    programs = [subprocess.Popen([sys.executable, "-c", pinned]) for _ in range(count)]
     try:
-        for program in spinning:
-            eventually(lambda program=program: waited_for_a_processor(program.pid) > 0.1)  # type: ignore[misc]
+        yield [program.pid for program in programs]
     finally:
-        for program in spinning:
+        for program in programs:
             program.kill()
             program.wait()
-    assert waited_for_a_processor(spinning[0].pid) == 0
+
+
+def test_the_time_without_a_processor_is_counted() -> None:
+    """Two that want the same one share it."""
+    with spinning(2) as pids:
+        for pid in pids:
+            eventually(lambda pid=pid: waited_for_a_processor(pid) > 0.1)  # type: ignore[misc]
+    assert waited_for_a_processor(pids[0]) == 0
+
+
+def test_a_thread_of_this_process_that_gets_no_processor_is_counted() -> None:
+    is_over = threading.Event()
+
+    def spin() -> None:
+        os.sched_setaffinity(0, [FIRST])  # of this thread alone
+        while not is_over.is_set():
+            pass
+
+    with spinning(1):
+        waits = ProcessorWaits()
+        spinner = in_thread(spin)
+        try:
+            eventually(lambda: waits.seconds > 0.1)
+        finally:
+            is_over.set()
+        spinner.result(10)
+    assert ProcessorWaits().seconds < 0.1

@@ -71,7 +71,30 @@ class Stalls:
 
 def waited_for_a_processor(pid: int) -> float:
     """Return the seconds for which the main thread of that process had work and no processor so far (0: unknown)."""
+    return _waited(Path(f"/proc/{pid}"))
+
+
+class ProcessorWaits:
+    """How many seconds this process's threads have had work and no processor since, added up.
+
+    For a bound on what a few threads do in turn. What has ended does not count.
+    """
+
+    def __init__(self) -> None:
+        self._before = self._so_far()
+
+    @property
+    def seconds(self) -> float:
+        return sum(waited - self._before.get(thread, 0.0) for thread, waited in self._so_far().items())
+
+    @staticmethod
+    def _so_far() -> dict[str, float]:
+        tasks = Path("/proc/self/task")
+        return {task.name: _waited(task) for task in tasks.iterdir()} if tasks.exists() else {}
+
+
+def _waited(task: Path) -> float:
     try:
-        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+        return int((task / "schedstat").read_text().split()[1]) / 1e9
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
