@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from tests.loopback import in_thread
 from tests.waiting import ProcessorWaits, Stalls, eventually, waited_for_a_processor
 
-FIRST = min(os.sched_getaffinity(0))
+
+def first_processor() -> int:
+    return min(os.sched_getaffinity(0))
 
 
 def test_a_stall_is_counted() -> None:
@@ -25,7 +27,7 @@ def test_a_stall_is_counted() -> None:
 @contextlib.contextmanager
 def spinning(count: int) -> Iterator[list[int]]:
     """Have so many programs want the first processor all the time."""
-    pinned = f"import os; os.sched_setaffinity(0, [{FIRST}])\nwhile True: pass"
+    pinned = f"import os; os.sched_setaffinity(0, [{first_processor()}])\nwhile True: pass"
     programs = [subprocess.Popen([sys.executable, "-c", pinned]) for _ in range(count)]
     try:
         yield [program.pid for program in programs]
@@ -44,10 +46,10 @@ def test_the_time_without_a_processor_is_counted() -> None:
 
 
 def test_a_thread_of_this_process_that_gets_no_processor_is_counted() -> None:
-    is_over = threading.Event()
+    is_over, first = threading.Event(), first_processor()
 
     def spin() -> None:
-        os.sched_setaffinity(0, [FIRST])  # of this thread alone
+        os.sched_setaffinity(0, [first])  # of this thread alone
         while not is_over.is_set():
             pass
 

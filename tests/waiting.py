@@ -36,12 +36,13 @@ class Stalls:
     """
 
     STEP = 0.05
+    NAME = "stalls"
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self._looks = 0
         self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
+        self._thread = threading.Thread(target=self._watch, name=self.NAME)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -77,7 +78,8 @@ def waited_for_a_processor(pid: int) -> float:
 class ProcessorWaits:
     """How many seconds this process's threads have had work and no processor since, added up.
 
-    For a bound on what a few threads do in turn. What has ended does not count.
+    For a bound on what a few threads do in turn. Neither what has ended counts, nor a watcher of `Stalls`, which nobody
+    waits for.
     """
 
     def __init__(self) -> None:
@@ -89,8 +91,10 @@ class ProcessorWaits:
 
     @staticmethod
     def _so_far() -> dict[str, float]:
+        watchers = {str(thread.native_id) for thread in threading.enumerate() if thread.name == Stalls.NAME}
         tasks = Path("/proc/self/task")
-        return {task.name: _waited(task) for task in tasks.iterdir()} if tasks.exists() else {}
+        found = list(tasks.iterdir()) if tasks.exists() else []
+        return {task.name: _waited(task) for task in found if task.name not in watchers}
 
 
 def _waited(task: Path) -> float:
