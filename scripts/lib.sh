@@ -13,6 +13,21 @@ die_without_python() {  # VERSION-or-empty
     die "found no Python ${1:-3.11 or newer}: looked in PATH and among pyenv's versions"
 }
 
+# Leave in $version what --python X.Y says, nothing without it, and in $arguments everything else.
+take_version() {  # ARGUMENT...
+    version=
+    arguments=()
+    while (($#)); do
+        case $1 in
+            --python=*) version=${1#*=} ;;
+            --python) version=${2:-none}; shift $(($# > 1)) ;;
+            *) arguments+=("$1") ;;
+        esac
+        shift
+    done
+    [[ -z $version || $version =~ ^[0-9]+\.[0-9]+$ ]] || die "--python wants a version such as 3.13"
+}
+
 # Runs, and is new enough? A version manager's shim may lie in PATH and still run nothing.
 runs_as() {  # PYTHON [X.Y]
     "$1" - "${2:-}" >/dev/null 2>&1 <<'PY'

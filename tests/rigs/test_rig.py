@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-OWN_SCRIPTS = {"conformance", "fuzz", "stress"}
+OWN_SCRIPTS = {"conformance", "fuzz", "soak", "stress"}
 
 
 def rig(*words: str) -> subprocess.CompletedProcess[str]:
@@ -30,7 +30,7 @@ def test_all_rigs_are_listed_with_what_they_do() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [(), ("nowhere",), ("../soak",), ("fuzz",), ("--nothing", "soak"), ("--python",)]
+    "words", [(), ("nowhere",), ("../herd",), ("fuzz",), ("--nothing", "herd"), ("--python",)]
 )
 def test_a_wrong_call_is_told_so(words: tuple[str, ...]) -> None:
     run = rig(*words)

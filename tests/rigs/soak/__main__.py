@@ -128,7 +128,7 @@ def budget(options: argparse.Namespace) -> Iterator[int]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="scripts/rig soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__)
     parser.add_argument(
         "--cycles",
         type=int,

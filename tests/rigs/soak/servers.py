@@ -1,4 +1,4 @@
-"""Five kinds of servers, each behind a proxy that fails at random: what `scripts/rig soak` connects to, as a process of its own.
+"""Five kinds of servers, each behind a proxy that fails at random: what `scripts/soak` connects to, as a process of its own.
 
 It prints the ports as one line of JSON when all listen, and ends when stdin ends.
 
