@@ -187,7 +187,9 @@ class Pool:
                 future.result(deadline.remaining())
             except TimeoutError as error:
                 if future.done():
-                    raise  # connecting ended with an error that is a timeout itself
+                    # It has settled just now, or connecting ended with an error that is a timeout itself.
+                    future.result()
+                    continue
                 why = f"{conn.name} is not open within {timeout:g} s; last error: {conn.last_error}"
                 raise PoolTimeout(why) from error
         if self._is_closed:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from connman import Connection, Pool, State
+from connman.connection.future import ReaderFuture
 from connman.errors import (
     CertificateError,
     ConnectError,
@@ -390,6 +391,24 @@ def test_wait_open_out_of_time_is_a_pool_timeout(make: Callable[..., Pool]) -> N
     pool = make(url=ScriptedDialer([OPEN, HANG]), size=2)
     with pytest.raises(PoolTimeout):
         pool.wait_open(0)
+
+
+def test_wait_open_is_out_of_time_in_the_moment_at_which_one_opens(
+    make: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen failing when the bare TimeoutError of the Future was taken for the error with which connecting had ended."""
+    result = ReaderFuture.result
+
+    def result_too_late(future: ReaderFuture[Any], timeout: float | None = None) -> Any:
+        try:
+            return result(future, timeout)
+        except TimeoutError:
+            assert future.exception(PATIENCE) is None
+            raise
+
+    monkeypatch.setattr(ReaderFuture, "result", result_too_late)
+    pool = make(url=opening(), size=2)
+    assert pool.wait_open(0) is pool
 
 
 def test_wait_open_tells_the_error_that_ended_retrying(make: Callable[..., Pool]) -> None:
