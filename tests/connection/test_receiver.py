@@ -1,9 +1,7 @@
 """What sits on a connection instead of a user: told of everything, on the reader thread, first."""
 
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +13,7 @@ from connman.records import Message
 from connman.transport.base import Transport
 from tests.connection.rig import OPEN, PATIENCE, REFUSED, Rig, reader_name
 from tests.loopback import in_thread
+from tests.stacks import is_in
 from tests.waiting import eventually
 
 
@@ -266,15 +265,7 @@ def test_a_handover_tells_whoever_is_there_then() -> None:
 
 def is_handing_on() -> bool:
     """Whether a thread is within the handover's `received`."""
-    return any(frame.f_code is Handover.received.__code__ for frame in running_frames())
-
-
-def running_frames() -> Iterator[FrameType]:
-    for frame in sys._current_frames().values():
-        place: FrameType | None = frame
-        while place is not None:
-            yield place
-            place = place.f_back
+    return is_in(Handover.received.__code__)
 
 
 def test_what_comes_while_it_attaches_waits_until_it_knows_of_the_transport(

@@ -1,7 +1,6 @@
 """What becomes of calls while there is no path, when it breaks, and when it comes back."""
 
 import json
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -32,6 +31,7 @@ from connman.transport.memory import memory_pair
 from tests.interrupts import every_point, within
 from tests.loopback import in_thread
 from tests.rpc.rig import PATIENCE, Wired
+from tests.stacks import stacks
 from tests.waiting import eventually
 
 OPEN, HANG = ScriptedDialer.OPEN, ScriptedDialer.HANG
@@ -581,10 +581,8 @@ def test_a_call_that_a_failed_one_leads_to_has_its_deadline() -> None:
 
 def is_main_waiting_for_its_answer() -> bool:
     """Whether it has sent its request: an interrupt before that ends the path."""
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    while frame is not None and frame.f_code is not BlockingCall._wait.__code__:  # noqa: SLF001
-        frame = frame.f_back
-    return frame is not None
+    waiting = BlockingCall._wait.__code__  # noqa: SLF001
+    return any(place.code is waiting for place in stacks()[threading.main_thread().ident or 0])
 
 
 def test_an_interrupted_call_leaves_nothing_behind() -> None:

@@ -2,10 +2,8 @@
 
 import contextlib
 import socket
-import sys
 import threading
 from collections.abc import Iterator
-from types import FrameType
 from typing import NamedTuple
 
 from connman.clock import Clock, Deadline, SystemClock
@@ -17,6 +15,7 @@ from connman.transport.pipe import Pipe
 from connman.transport.sockets import WRITABLE, SocketGuard, poll_ready
 from connman.transport.stream import Stream, write_rest
 from connman.transport.tcp import TcpStream
+from tests.stacks import is_in
 from tests.waiting import eventually
 
 PATIENCE = 10.0
@@ -157,10 +156,4 @@ def wait_until_full(sock: socket.socket) -> None:
 
 def wait_until_sending() -> None:
     """Wait until a thread has begun a message that does not fit into the network, and waits for room."""
-
-    def is_within(frame: FrameType | None) -> bool:
-        while frame is not None and frame.f_code is not write_rest.__code__:
-            frame = frame.f_back
-        return frame is not None
-
-    eventually(lambda: any(map(is_within, sys._current_frames().values())))
+    eventually(lambda: is_in(write_rest.__code__))

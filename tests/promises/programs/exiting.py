@@ -14,13 +14,13 @@ import socket
 import sys
 import threading
 import time
-import traceback
 import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import connman
+from tests.stacks import stacks
 
 PHASE, DISPATCH, URL, REFUSING_PORT, HANGING_PORT, WAY = (*sys.argv[1:], "end")[:6]
 # "shared": callbacks on the reader, which all connections share.
@@ -41,14 +41,13 @@ def eventually(predicate: Callable[[], Any]) -> None:
 
 def stands_in(module: str) -> Callable[[], bool]:
     """Make a predicate: whether a thread is held up in that module, seen twice in a row at the same place."""
-    seen: set[tuple[int, int, int]] = set()
+    seen: set[tuple[Any, ...]] = set()
 
     def stands() -> bool:
         now = set()
-        for number, innermost in sys._current_frames().items():
-            stack = [frame for frame, _ in traceback.walk_stack(innermost)]
-            if any(frame.f_globals.get("__name__") == module for frame in stack):
-                now.add((number, id(innermost), innermost.f_lasti))
+        for number, stack in stacks().items():
+            if any(place.module == module for place in stack):
+                now.add((number, *stack))
         found = bool(now & seen)
         seen.clear()
         seen.update(now)

@@ -12,10 +12,10 @@ import contextlib
 import signal
 import sys
 import threading
-import traceback
 from typing import Any
 
 import connman
+from tests.stacks import stacks
 
 CALL, READER, URL, REFUSING_PORT = sys.argv[1:]
 READERS = 1 if READER.startswith("shared") else None
@@ -190,12 +190,9 @@ def tell_when_it_waits() -> None:
     seen: list[object] = []
     while len(seen) < 10 or len(set(seen)) > 1:
         threading.Event().wait(0.01)
-        innermost = sys._current_frames()[main or 0]
-        stack = [frame for frame, _ in traceback.walk_stack(innermost)]
-        # One in `wait` is another frame after each step.
-        places = [(frame.f_code, frame.f_lasti) for frame in stack]
-        is_ours = any(str(frame.f_globals.get("__name__")).startswith("connman.") for frame in stack)
-        seen = [*seen[-9:], tuple(places) if is_ours else object()]
+        stack = stacks()[main or 0]
+        is_ours = any(place.module.startswith("connman.") for place in stack)
+        seen = [*seen[-9:], tuple(stack) if is_ours else object()]
     print("ready", flush=True)
     if IS_LOST:
         _thread.interrupt_main(signal.SIGINT)
