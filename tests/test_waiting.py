@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 
 from tests.loopback import in_thread
-from tests.waiting import ProcessorWaits, Stalls, eventually, waited_for_a_processor
+from tests.waiting import ProcessorWaits, Stalls, eventually, precedence, waited_for_a_processor
 
 
 def first_processor() -> int:
@@ -62,3 +62,13 @@ def test_a_thread_of_this_process_that_gets_no_processor_is_counted() -> None:
             is_over.set()
         spinner.result(10)
     assert ProcessorWaits().seconds < 0.1
+
+
+def test_precedence_ends_with_its_block() -> None:
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    with spinning(1) as (child,):
+        with precedence(os.getpid(), child):
+            priorities = {os.getpriority(os.PRIO_PROCESS, pid) for pid in (0, child)}
+            late = in_thread(os.getpriority, os.PRIO_PROCESS, 0)
+            assert priorities | {late.result(10)} in ({max(usual - 10, -20)}, {usual})  # granted, or not
+        assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in (0, child)} == {usual}
