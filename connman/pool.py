@@ -186,12 +186,11 @@ class Pool:
             try:
                 future.result(deadline.remaining())
             except TimeoutError as error:
-                if future.done():
-                    # It has settled just now, or connecting ended with an error that is a timeout itself.
-                    future.result()
-                    continue
-                why = f"{conn.name} is not open within {timeout:g} s; last error: {conn.last_error}"
-                raise PoolTimeout(why) from error
+                if not future.done():
+                    why = f"{conn.name} is not open within {timeout:g} s; last error: {conn.last_error}"
+                    raise PoolTimeout(why) from error
+                # It has settled just now, or connecting ended with an error that is a timeout itself.
+                future.result()
         if self._is_closed:
             raise PoolClosed(CLOSED)
         return self

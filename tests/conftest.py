@@ -16,6 +16,7 @@ import connman
 from connman.clock import forget_timers_after_fork
 from tests import examples  # noqa: F401  # loads the profile of the quick run
 from tests.lockorder import LockOrder
+from tests.stacks import nothing_collected
 from tests.waiting import eventually
 
 # Containers often forbid bytecode: then each worker rewrites the asserts of every file again, and each program that a
@@ -85,8 +86,9 @@ def open_descriptors() -> set[tuple[int, str]]:
 
 
 def stack_of(thread: threading.Thread) -> str:
-    frame = sys._current_frames().get(thread.ident or 0)
-    stack = "".join(traceback.format_stack(frame)) if frame else "  (ended meanwhile)\n"
+    with nothing_collected():
+        frame = sys._current_frames().get(thread.ident or 0)
+        stack = "".join(traceback.format_stack(frame)) if frame else "  (ended meanwhile)\n"
     return f"thread {thread.name!r}:\n{stack}"
 
 

@@ -397,18 +397,24 @@ def test_wait_open_is_out_of_time_in_the_moment_at_which_one_opens(
     make: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seen failing when the bare TimeoutError of the Future was taken for the error with which connecting had ended."""
-    result = ReaderFuture.result
+    result, may_open = ReaderFuture.result, threading.Event()
+
+    def open_late(_: object) -> Outcome:
+        assert may_open.wait(PATIENCE)
+        return OPEN
 
     def result_too_late(future: ReaderFuture[Any], timeout: float | None = None) -> Any:
         try:
             return result(future, timeout)
         except TimeoutError:
+            may_open.set()
             assert future.exception(PATIENCE) is None
             raise
 
     monkeypatch.setattr(ReaderFuture, "result", result_too_late)
-    pool = make(url=opening(), size=2)
+    pool = make(url=ScriptedDialer(open_late), size=2)
     assert pool.wait_open(0) is pool
+    assert may_open.is_set()
 
 
 def test_wait_open_tells_the_error_that_ended_retrying(make: Callable[..., Pool]) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.loopback import in_thread
 from tests.stacks import is_in, stacks
+from tests.waiting import eventually
 
 PATIENCE = 10.0
 
@@ -54,18 +55,19 @@ def test_threads_may_go_on_while_they_are_looked_at() -> None:
 
 
 def test_a_thread_is_where_it_is() -> None:
-    is_reached, may_go_on = threading.Event(), threading.Event()
+    may_go_on, waiting = threading.Event(), threading.Event.wait.__code__
 
-    def stand() -> int:
-        is_reached.set()
+    def stand() -> None:
         assert may_go_on.wait(PATIENCE)
-        return threading.get_ident()
+
+    def is_standing() -> bool:
+        codes = [[place.code for place in stack] for stack in stacks().values()]
+        return any(waiting in each and stand.__code__ in each[each.index(waiting) :] for each in codes)
 
     standing = in_thread(stand)
-    assert is_reached.wait(PATIENCE)
-    seen = stacks()
+    eventually(is_standing)
     assert is_in(stand.__code__)
+    assert stacks()[threading.get_ident()][0].module == "tests.stacks"
     may_go_on.set()
-    codes = [place.code for place in seen[standing.result(PATIENCE)]]
-    assert codes.index(threading.Event.wait.__code__) < codes.index(stand.__code__)
-    assert seen[threading.get_ident()][0].module == "tests.stacks"
+    standing.result(PATIENCE)
+    assert not is_standing()
