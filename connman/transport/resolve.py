@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +21,9 @@ Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 FORK_PATIENCE = 1.0
 """Seconds from its beginning for which a fork waits for a lookup. What takes longer waits for a name server, in which it
 holds no lock. With 0.25 s a child hung in the stress, on two processors with some forty busy threads."""
+
+EXIT_PAUSE = 0.001
+"""Seconds between two looks at whether the thread of a lookup has left the system: nobody tells."""
 
 FORK_LIMIT = 3.0
 """Seconds after which lookups begin again though nobody said that the fork is over (a Ctrl-C may come before that)."""
@@ -46,7 +51,8 @@ def hold_lookups() -> None:
 
     For a fork: ``getaddrinfo`` takes locks of the C library, which a child would inherit taken, with nobody to let go of
     them. It could then look up no name at all (glibc 2.36: with three threads that look up a name without end,
-    4 children of 1,000 hung, all at the lock of resolv.conf).
+    4 children of 1,000 hung, all at the lock of resolv.conf). A thread that has looked up a name takes that lock once more
+    as it leaves the system, so that is waited for as well (2 children of 5,000 hung where no lookup was under way).
 
     Threads: the one that is about to fork.
     """
@@ -122,9 +128,11 @@ class _Table:
 
     def __init__(self) -> None:
         self._condition = Condition()
-        # Guarded by _condition: _under_way, and _forks (which threads, about to fork, let no lookup begin until when).
+        # Guarded by _condition: _under_way, _forks (which threads, about to fork, let no lookup begin until when), and
+        # _leaving (when the newest lookups were over, and the system's number of the thread of each).
         self._under_way: dict[tuple[str, int], _Lookup] = {}
         self._forks: dict[int, float] = {}
+        self._leaving: deque[tuple[float, int]] = deque()
 
     def join(self, host: str, port: int) -> _Lookup:
         """Return the lookup of this name that is under way, begun now if there was none."""
@@ -144,12 +152,16 @@ class _Table:
     def hold(self) -> None:
         """See `hold_lookups`."""
         with self._condition:
-            self._forks[threading.get_ident()] = time.monotonic() + FORK_LIMIT
+            now = time.monotonic()
+            self._forks[threading.get_ident()] = now + FORK_LIMIT
+            until = now + FORK_PATIENCE
             while begun := [each.begun for each in self._under_way.values() if each.begun is not None]:
                 left = max(begun) + FORK_PATIENCE - time.monotonic()
                 if left <= 0:
                     break
                 self._condition.wait(left)
+            while self._is_any_leaving() and time.monotonic() < until:
+                self._condition.wait(EXIT_PAUSE)
 
     def release(self) -> None:
         """See `release_lookups`."""
@@ -167,8 +179,22 @@ class _Table:
         # Out of the table first: who joins from now on gets a fresh lookup and no remembered answer.
         with self._condition:
             del self._under_way[lookup.host, lookup.port]
+            if lookup.begun is not None:
+                self._is_any_leaving()  # forgets those that have left
+                self._leaving.append((time.monotonic(), threading.get_native_id()))
             self._condition.notify_all()
         lookup.settle(outcome)
+
+    def _is_any_leaving(self) -> bool:
+        """Return whether a thread that has looked up a name within `FORK_PATIENCE` is still there (Linux tells)."""
+        old, own = time.monotonic() - FORK_PATIENCE, threading.get_native_id()
+        while self._leaving:
+            over, thread = self._leaving[0]
+            # A greenlet's number is its thread's, which stays: the caller's own, or one that is too old at some time.
+            if over > old and thread != own and os.path.exists(f"/proc/self/task/{thread}"):
+                return True
+            self._leaving.popleft()
+        return False
 
 
 # One entry at most. A dict, because setdefault is atomic and no lock may be made at import.

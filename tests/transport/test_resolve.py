@@ -180,6 +180,41 @@ def test_a_fork_waits_for_the_lookups_under_way(
     assert answered == [True]
 
 
+class Leaving:
+    """A value of a thread: says that the thread leaves, and keeps it until it may go."""
+
+    def __init__(self, leaves: threading.Event, go: threading.Event) -> None:
+        self.leaves, self.go = leaves, go
+
+    def __del__(self) -> None:
+        self.leaves.set()
+        self.go.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("patience", [PATIENCE, 0.02])
+def test_a_fork_waits_for_the_threads_of_lookups_to_leave(
+    monkeypatch: pytest.MonkeyPatch, patience: float
+) -> None:
+    """They take a lock of the C library then. Seen failing: `hold_lookups` returned while one was there."""
+    leaves, go, of_thread = threading.Event(), threading.Event(), threading.local()
+
+    def answer() -> Any:
+        of_thread.leaving = Leaving(leaves, go)
+        return ANSWER
+
+    answer_with(monkeypatch, answer)
+    monkeypatch.setattr(resolving, "FORK_PATIENCE", patience)
+    assert resolve(make_dial("tcp://name:80"), "name", 80)
+    assert leaves.wait(PATIENCE)
+    forking = in_thread(lambda: (hold_lookups(), release_lookups()))
+    if patience == PATIENCE:
+        with pytest.raises(TimeoutError):
+            forking.result(0.05)
+        go.set()
+    forking.result(PATIENCE / 2)
+    go.set()
+
+
 def test_no_lookup_begins_while_a_thread_forks(resolver: HangingResolver) -> None:
     resolver.go.set()
     hold_lookups()

@@ -446,12 +446,35 @@ def generations() -> dict[str, Any]:
 def looked_up() -> dict[str, Any]:
     """Forks while names are looked up, with a lock that a child inherits as it is: `getaddrinfo` takes such ones."""
     library, ask = threading.Lock(), socket.getaddrinfo
-    stop = threading.Event()
 
     def getaddrinfo(*args: Any, **options: Any) -> Any:
         with library:
             threading.Event().wait(0.005)
             return ask(*args, **options)
+
+    return forks_beside(getaddrinfo)
+
+
+def leaving() -> dict[str, Any]:
+    """The same, and the lock is taken as a thread leaves that has looked up a name."""
+    library, ask = threading.Lock(), socket.getaddrinfo
+    of_thread = threading.local()
+
+    class Leaving:
+        def __del__(self) -> None:
+            with library:
+                threading.Event().wait(0.005)
+
+    def getaddrinfo(*args: Any, **options: Any) -> Any:
+        of_thread.leaving = Leaving()
+        with library:
+            return ask(*args, **options)
+
+    return forks_beside(getaddrinfo)
+
+
+def forks_beside(getaddrinfo: Callable[..., Any]) -> dict[str, Any]:
+    stop = threading.Event()
 
     def come_and_go() -> None:
         while not stop.is_set():
