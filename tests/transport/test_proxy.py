@@ -12,9 +12,10 @@ import python_socks.sync  # noqa: F401  # else the first dial through SOCKS impo
 from connman import Connection
 from connman.endpoint import Endpoint
 from connman.errors import ConnectError, ConnectTimeout, InvalidOption, ProxyRefused
+from connman.transport import dial as opening
 from connman.transport.base import Dial
 from connman.transport.dial import open_socket
-from connman.transport.proxy import Proxy, choose_proxy, parse_proxy
+from connman.transport.proxy import Proxy, choose_proxy, open_tunnel, parse_proxy
 from tests.loopback import PATIENCE, Aborted, Server, drip, echo, in_thread, make_dial, refusing_port, silent
 from tests.proxies import ConnectProxy, SocksProxy
 from tests.waiting import eventually
@@ -251,7 +252,12 @@ def test_a_proxy_that_drips_does_not_outlast_the_deadline(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5h", "socks5", "socks4", "socks4a"])
-def test_a_silent_proxy_ends_at_the_deadline(scheme: str) -> None:
+def test_a_silent_proxy_ends_at_the_deadline(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_late(dial: Dial, *args: Any) -> None:
+        dial.begin(dial.headers)  # else the time could be up before the proxy is reached
+        open_tunnel(dial, *args)
+
+    monkeypatch.setattr(opening, "open_tunnel", open_late)
     with Server(silent) as proxy:
         dial = dial_through(f"{scheme}://127.0.0.1:{proxy.port}", 1, open_timeout=0.05)
         with pytest.raises(ConnectTimeout, match="proxy"):
